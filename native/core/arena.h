@@ -1,0 +1,40 @@
+// Memory of a step. Blocks are handed out from a few large chunks and come back when their tensor is disposed or, all at
+// once, when the step ends. A stream runs its kernels in order, so a block may be given out again as soon as the call that
+// last used it has been queued. Used from the JavaScript thread only.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <vector>
+
+namespace dw {
+
+class Arena {
+ public:
+  ~Arena();
+  void* take(int64_t bytes);
+  void give(void* block);
+  void reset();
+  // Gives the chunks back to the system. Only when no queued kernel can touch them any more.
+  void release();
+  int64_t reserved() const { return reserved_; }
+  int64_t used() const { return used_; }
+  int64_t peak() const { return peak_; }
+
+ private:
+  struct Chunk {
+    char* base;
+    int64_t bytes;
+  };
+  void grow(int64_t bytes);
+
+  std::vector<Chunk> chunks_;
+  std::map<char*, int64_t> free_;  // by address: neighbours join again
+  std::map<char*, int64_t> live_;
+  int64_t reserved_ = 0, used_ = 0, peak_ = 0;
+};
+
+// Page-aligned memory of the process; throws Error(ERR_OUT_OF_MEMORY).
+void* allocate(int64_t bytes);
+void deallocate(void* data);
+
+}  // namespace dw

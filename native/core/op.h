@@ -1,0 +1,116 @@
+// The operations and their calls. An operation is one line in ops.h and three functions of the same name:
+//   ops::x          checks the arguments of a call and states its outputs (JavaScript thread)
+//   reference::x    the plain-loop oracle in double
+//   cpu::<isa>::x   the fast kernel, compiled once for each instruction set
+#pragma once
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "core/pool.h"
+#include "core/tensor.h"
+
+namespace dw {
+
+// Scratch memory of a stream's worker: a stack that only grows. A Frame gives back what was taken through it.
+class Workspace {
+ public:
+  ~Workspace();
+  class Frame {
+   public:
+    explicit Frame(Workspace& w) : workspace_(w), mark_(w.mark()) {}
+    ~Frame() { workspace_.rewind(mark_); }
+    Frame(const Frame&) = delete;
+    // Uninitialised, 64-byte aligned. Call it from the worker, not from inside a parallel body.
+    template <class T>
+    T* take(int64_t count) {
+      return static_cast<T*>(workspace_.take(count * int64_t(sizeof(T))));
+    }
+
+   private:
+    Workspace& workspace_;
+    std::pair<size_t, int64_t> mark_;
+  };
+
+ private:
+  std::pair<size_t, int64_t> mark() const { return {chunk_, used_}; }
+  void rewind(std::pair<size_t, int64_t> m);
+  void* take(int64_t bytes);
+  struct Chunk {
+    char* base;
+    int64_t bytes;
+  };
+  std::vector<Chunk> chunks_;
+  size_t chunk_ = 0;
+  int64_t used_ = 0;
+};
+
+struct Context {
+  ThreadPool& pool;
+  Workspace& workspace;
+  int threads() const { return pool.threads(); }
+};
+
+// A checked call: what the kernels get. Tensors and numbers stand in the order in which ops::x asked for them.
+struct Call {
+  std::vector<View> in;
+  std::vector<View> out;
+  std::vector<double> num;
+  std::vector<std::shared_ptr<Storage>> storage;  // of `in`, same order: keeps memory alive, holds packed weights
+  int64_t integer(size_t i) const { return int64_t(num[i]); }
+};
+
+using RunFn = void (*)(Context&, const Call&);
+
+enum Types : unsigned { kF32 = 1, kBf16 = 2, kI32 = 4, kF64 = 8, kFloat = kF32 | kBf16 | kF64 };
+constexpr int64_t kAny = -1;  // any extent
+
+// Reads a call's arguments in order, refuses what does not fit, and states the outputs.
+class Prepare {
+ public:
+  Prepare(const char* op, Call& call, std::vector<uint8_t> writable)
+      : op_(op), call_(call), writable_(std::move(writable)) {}
+
+  // The next tensor. `shape` (kAny = free) is checked when given; without it any shape passes.
+  const View& tensor(const char* name, unsigned types) { return next(name, types, nullptr, 0, false, false); }
+  const View& tensor(const char* name, unsigned types, std::initializer_list<int64_t> shape) {
+    return next(name, types, shape.begin(), int(shape.size()), false, false);
+  }
+  // The next tensor, which may be null: test it with `if (view)`.
+  const View& optional(const char* name, unsigned types, std::initializer_list<int64_t> shape) {
+    return next(name, types, shape.begin(), int(shape.size()), true, false);
+  }
+  // A tensor that the kernel writes in place: it must not be frozen.
+  const View& inout(const char* name, unsigned types, std::initializer_list<int64_t> shape, bool optional = false) {
+    return next(name, types, shape.begin(), int(shape.size()), optional, true);
+  }
+  bool more_tensors() const { return tensor_ < call_.in.size(); }
+  double number(const char* name, double low, double high);
+  int64_t integer(const char* name, int64_t low, int64_t high) { return int64_t(whole(name, low, high)); }
+  bool flag(const char* name) { return integer(name, 0, 1) != 0; }
+  // A float type for an output, given as its number.
+  DType dtype(const char* name);
+
+  void require(bool ok, const char* argument, const std::string& expected, const std::string& got) const;
+  [[noreturn]] void fail(const char* code, const char* argument, const std::string& expected,
+                         const std::string& got) const;
+
+  void output(DType dtype, std::initializer_list<int64_t> shape);
+  void output_like(const View& v, DType dtype);
+  // All arguments must have been read.
+  void finish() const;
+
+ private:
+  const View& next(const char* name, unsigned types, const int64_t* shape, int rank, bool optional, bool write);
+  double whole(const char* name, int64_t low, int64_t high);
+
+  const char* op_;
+  Call& call_;
+  std::vector<uint8_t> writable_;
+  size_t tensor_ = 0;
+  size_t number_ = 0;
+};
+
+}  // namespace dw
