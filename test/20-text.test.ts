@@ -22,7 +22,7 @@ import {
 const shared = new URL('../../shared/', import.meta.url);
 const golden = new URL('./golden/text/', import.meta.url);
 
-type Row = Record<string, never>;
+type Row = Record<string, string>;
 
 function load(url: URL) {
   return JSON.parse(readFileSync(url, 'utf8'));
@@ -177,7 +177,6 @@ sharedTest('tokenizer: 3,000 random Unicode texts survive encoding and decoding 
     const text = randomText(random);
     t.is(tokenizer.decode(tokenizer.encode(text)), text);
   }
-  t.pass();
 });
 
 sharedTest('tokenizer: U+0085 is white space and U+FEFF is none, as in the byte-pair reference', (t) => {
@@ -409,12 +408,7 @@ function normalizerRows(t: ExecutionContext, rows: Row[]) {
   };
   for (const row of rows) {
     for (const [column, normalize] of Object.entries(columns)) {
-      if (column in row)
-        t.is(
-          normalize(row.input as string),
-          row[column] as unknown as string,
-          `${column} of ${JSON.stringify(row.input)}`,
-        );
+      if (column in row) t.is(normalize(row.input!), row[column]!, `${column} of ${JSON.stringify(row.input)}`);
     }
   }
 }
@@ -442,9 +436,9 @@ test('normalisers: white space is that of Python, and only unspaced scripts are 
 
 // ---------------------------------------------------------------- error rates
 
-function rateRows(t: ExecutionContext, pairs: Row[]) {
+function rateRows(t: ExecutionContext, pairs: Record<string, unknown>[]) {
   const extended = extendedNormalizer({ splitLetters: true });
-  for (const pair of pairs as Record<string, unknown>[]) {
+  for (const pair of pairs) {
     const prepare = pair.naver_normalised ? extended : (text: string) => text;
     const reference = prepare(pair.reference as string);
     const hypothesis = prepare(pair.hypothesis as string);

@@ -81,6 +81,8 @@ function nearest(key: string): string[] {
   for (const [name, language] of byText) {
     let score = editDistance([...key], [...name]);
     if (name.length > 3 && key.length > 2 && (name.startsWith(key) || key.startsWith(name))) score = Math.min(score, 1);
+    // A code is so short that one edit reaches a tenth of all: only those with the same first letter are worth naming.
+    if (name.length <= 3 && name[0] !== key[0]) continue;
     const limit = name.length <= 3 ? 1 : Math.max(2, Math.floor(Math.max(name.length, key.length) / 3));
     if (score <= limit && score < (scored.get(language) ?? Infinity)) scored.set(language, score);
   }
