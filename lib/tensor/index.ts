@@ -1,5 +1,19 @@
-export type { Isa } from '../native/index.js';
+export type { Isa, NativeMemory } from '../native/index.js';
+export {
+  type AttentionOptions,
+  addPositions,
+  attention,
+  embedding,
+  feedForward,
+  layerNorm,
+  linear,
+  linearGelu,
+  type Pass,
+  unfold,
+} from './ops.js';
+export { Parameter } from './parameter.js';
 export { Stream, type StreamOptions } from './stream.js';
+export { Tape } from './tape.js';
 export {
   bf16ToFloat32,
   bytesPerElement,
