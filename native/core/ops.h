@@ -6,6 +6,7 @@
 #define DW_OPS(X)                                                                                  \
   /* products */                                                                                   \
   X(linear) X(linear_backward_input) X(linear_backward_weight)                                     \
+  X(gelu_backward)                                                                                 \
   /* convolution as products: rows of a sliding window, and back */                                \
   X(unfold) X(fold)                                                                                \
   /* normalisation */                                                                              \
