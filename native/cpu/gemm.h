@@ -11,33 +11,33 @@ namespace DW_ISA {
 
 struct Epilogue {
   // Applied in this order to the fp32 sum s of element (i, j):
-  float scale = 1.0f;              // s = scale·s
-  const float* bias = nullptr;     // s += bias[j]                                     [n]
-  void* pre = nullptr;             // store s (pre-activation), type pre_type, row stride pre_ld
+  float scale = 1.0f;           // s = scale·s
+  const float* bias = nullptr;  // s += bias[j]                                     [n]
+  void* pre = nullptr;          // store s (pre-activation), type pre_type, row stride pre_ld
   DType pre_type = DType::f32;
   int64_t pre_ld = 0;
-  bool gelu = false;               // s = gelu(s), the exact one (erf)
-  const void* gelu_of = nullptr;   // s = s·gelu'(gelu_of[i, j])   (backward of an activation), type gelu_of_type
+  bool gelu = false;              // s = gelu(s), the exact one (erf)
+  const void* gelu_of = nullptr;  // s = s·gelu'(gelu_of[i, j])   (backward of an activation), type gelu_of_type
   DType gelu_of_type = DType::f32;
   int64_t gelu_of_ld = 0;
   const float* row_scale = nullptr;  // s *= row_scale[i]                                [m]
-  const void* residual = nullptr;  // s += residual[i, j], type residual_type, row stride residual_ld
+  const void* residual = nullptr;    // s += residual[i, j], type residual_type, row stride residual_ld
   DType residual_type = DType::f32;
   int64_t residual_ld = 0;
-  bool accumulate = false;         // s += C[i, j]
+  bool accumulate = false;  // s += C[i, j]
 };
 
 struct Gemm {
   int64_t m = 0, n = 0, k = 0;
-  const void* a = nullptr;         // stored [m, k], or [k, m] when a_transposed; row stride lda elements
+  const void* a = nullptr;  // stored [m, k], or [k, m] when a_transposed; row stride lda elements
   DType a_type = DType::f32;
   int64_t lda = 0;
   bool a_transposed = false;
-  const void* b = nullptr;         // stored [k, n], or [n, k] when b_transposed (a linear layer's weight); row stride ldb
+  const void* b = nullptr;  // stored [k, n], or [n, k] when b_transposed (a linear layer's weight); row stride ldb
   DType b_type = DType::f32;
   int64_t ldb = 0;
   bool b_transposed = false;
-  void* c = nullptr;               // [m, n], row stride ldc
+  void* c = nullptr;  // [m, n], row stride ldc
   DType c_type = DType::f32;
   int64_t ldc = 0;
   DType compute = DType::f32;
