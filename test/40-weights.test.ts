@@ -874,3 +874,124 @@ test("the reference's whole checkpoint opens as backbone and two experts, with t
   for (const name of encoder.names()) t.deepEqual(encoder.info(name).shape, expected.get(name), name);
   await encoder.close();
 });
+
+// ---- PyTorch checkpoints -----------------------------------------------------------------------------------------
+
+const fixtures = new URL('./fixtures/', import.meta.url).pathname;
+
+/** The values that fixtures/make_torch_checkpoints.py puts in a tensor. */
+const ramp = (count: number, seed: number) =>
+  Float32Array.from({ length: count }, (_, i) => (((i * 7 + seed * 13) % 257) - 128) / 64);
+
+test("an expert that PyTorch saved reads like an expert file, with the script's values", async (t) => {
+  const expert = await readExpert(join(fixtures, 'expert.thai.bin'), small);
+  t.is(expert.language, 'thai');
+  t.is(expert.tensors.size, 21);
+  let seed = 0;
+  for (const [name, shape] of expertTensorNames(small, 'thai')) {
+    const tensor = expert.tensors.get(name)!;
+    t.deepEqual(tensor.shape, shape);
+    t.deepEqual(toFloat32(tensor), ramp(toFloat32(tensor).length, seed++), name);
+  }
+});
+
+test('a PyTorch state dict of every supported kind reads: types, transposes, slices, scalars, empty ones, parameters', async (t) => {
+  const file = await importTorchCheckpoint(join(fixtures, 'kinds.pt'));
+  const values = async (name: string) => [...toFloat32(await file.read(name))];
+  const whole = ramp(24, 1);
+  t.deepEqual(await values('weight'), [...ramp(6, 2)]);
+  t.deepEqual(await values('bias'), [...ramp(2, 3)]);
+  t.is(file.info('half').dtype, 'f16');
+  t.deepEqual(await values('half'), [...ramp(5, 4)]);
+  t.is(file.info('bfloat16').dtype, 'bf16');
+  t.deepEqual(await values('bfloat16'), [...ramp(5, 5)]);
+  const long = await file.read('long');
+  t.deepEqual([...new BigInt64Array(long.data.buffer)], [1n, -2n, 2n ** 40n]);
+  t.deepEqual(file.info('transposed').shape, [6, 4]);
+  t.deepEqual(
+    await values('transposed'),
+    Array.from({ length: 24 }, (_, i) => whole[(i % 4) * 6 + Math.floor(i / 4)]!),
+  );
+  t.deepEqual(
+    await values('slice'),
+    [7, 9, 13, 15, 19, 21].map((i) => whole[i]!),
+  );
+  t.deepEqual(file.info('scalar').shape, []);
+  t.deepEqual(await values('scalar'), [2.5]);
+  t.deepEqual(file.info('empty'), { dtype: 'f32', shape: [3, 0], byteLength: 0 });
+  t.deepEqual(await values('empty'), []);
+  t.deepEqual(await values('parameter'), [...ramp(4, 6)]);
+  await refused(t, 'ERR_MODEL', /no tensor "none"/, () => file.read('none'));
+  await file.close();
+  await refused(t, 'ERR_DISPOSED', /closed/, () => file.read('weight'));
+});
+
+/** The bytes with every occurrence of `from` (there must be one) replaced by `to`, which is as long. */
+function patched(bytes: Uint8Array, from: string | Uint8Array, to: string | Uint8Array): Uint8Array {
+  const copy = Buffer.from(bytes);
+  const search = Buffer.from(from as string);
+  const replacement = Buffer.from(to as string);
+  if (search.length !== replacement.length || !copy.includes(search)) throw new Error(`bad patch ${from} → ${to}`);
+  for (let at = copy.indexOf(search); at >= 0; at = copy.indexOf(search, at + 1)) replacement.copy(copy, at);
+  return copy;
+}
+
+test('a pickle that names or does anything that a state dict does not need is refused', async (t) => {
+  const folder = await scratch(t);
+  const path = join(folder, 'evil.pt');
+  const good = new Uint8Array(await readFile(join(fixtures, 'kinds.pt')));
+  const cases: [RegExp, Uint8Array][] = [
+    [/names "subprocess\.check_output"/, patched(good, 'collections\nOrderedDict\n', 'subprocess\ncheck_output\n')],
+    [/names "torch\._utils\._rebuild_tensor_v9"/, patched(good, '_rebuild_tensor_v2', '_rebuild_tensor_v9')],
+    [/names "torch\.IntegStorage"/, patched(good, 'FloatStorage', 'IntegStorage')],
+    [/is of protocol 5/, patched(good, Uint8Array.of(0x80, 2), Uint8Array.of(0x80, 5))],
+    [/instruction 0x69/, patched(good, Uint8Array.of(0x80, 2, 0x63), Uint8Array.of(0x80, 2, 0x69))],
+    [/no storage/, patched(good, 'X\x07\0\0\0storage', 'X\x07\0\0\0sturage')],
+    [/not little-endian/, patched(good, 'little', 'bigger')],
+    [/expected one data\.pkl/, patched(good, 'kinds/data.pkl', 'kinds/date.pkl')],
+    [/\(5\) are missing|\(0\) are missing|are missing/, patched(good, 'kinds/data/5', 'kinds/data/x')],
+    [/no directory at its end/, good.subarray(0, good.length - 1)],
+    [/has only 0 bytes/, new Uint8Array(0)],
+    [/no directory at its end/, new TextEncoder().encode('a pickle of before 1.6, or any other text')],
+  ];
+  for (const [pattern, bytes] of cases) {
+    await writeFile(path, bytes);
+    await refused(t, 'ERR_MODEL', pattern, () => importTorchCheckpoint(path));
+  }
+  await refused(t, 'ERR_FILE_NOT_FOUND', /none/, () => importTorchCheckpoint(join(folder, 'none')));
+  await refused(t, 'ERR_FILE_READ', /folder/, () => importTorchCheckpoint(folder));
+});
+
+test('any truncation or byte flip of a PyTorch checkpoint either reads as consistent tensors or throws a typed error', async (t) => {
+  const path = join(await scratch(t), 'fuzz.pt');
+  const good = new Uint8Array(await readFile(join(fixtures, 'kinds.pt')));
+  const next = generator(77);
+  const pickleEnd = 1100;
+  let read = 0;
+  let refusals = 0;
+  for (let round = 0; round < 1500; round++) {
+    let bytes = good.slice();
+    if (round % 10 === 0) bytes = bytes.slice(0, next(bytes.length));
+    for (let flips = next(3) + 1; flips > 0; flips--)
+      bytes[next(round % 3 ? Math.min(pickleEnd, bytes.length) : bytes.length)] = next(256);
+    await writeFile(path, bytes);
+    let file: Awaited<ReturnType<typeof importTorchCheckpoint>> | undefined;
+    try {
+      file = await importTorchCheckpoint(path);
+      for (const name of file.names()) {
+        const { dtype, shape, data } = await file.read(name);
+        t.is(
+          data.byteLength,
+          shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype] as number),
+        );
+      }
+      read++;
+    } catch (error) {
+      if (!isDistilWhisperError(error)) throw error;
+      refusals++;
+    } finally {
+      await file?.close();
+    }
+  }
+  t.true(read > 50 && refusals > 200, `${read} read, ${refusals} refused`);
+});
