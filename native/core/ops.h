@@ -22,7 +22,7 @@
   /* optimiser */                                                                                  \
   X(global_norm) X(adamw)                                                                          \
   /* audio */                                                                                      \
-  X(log_mel) X(resample)                                                                           \
+  X(log_mel) X(mel_filters) X(resample)                                                            \
   /* decoding */                                                                                   \
   X(top_k)                                                                                         \
   /* randomness, as the other kernels draw it */                                                   \

@@ -4,8 +4,6 @@
 #define DW_PENDING(X)                                                                              \
   X(linear) X(linear_backward_input) X(linear_backward_weight)                                     \
   X(unfold) X(fold)                                                                                \
-  X(gated_ffn) X(gated_ffn_backward) X(gated_ffn_hard) X(gate_budget)                              \
-  X(distill_loss)                                                                                  \
   X(global_norm) X(adamw)                                                                          \
   X(log_mel) X(resample)                                                                           \
   X(top_k)                                                                                         \
