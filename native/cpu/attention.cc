@@ -2,6 +2,8 @@
 // Gimelshein 2018; Dao et al. 2022): per block of queries, S = Q·Kᵀ for a block of keys, P = exp(S − max), O = O·α +
 // P·V. A few queries (decoding) take another way: keys and values are read once, in the order in which they lie in
 // memory.
+#include <type_traits>
+
 #include "core/op.h"
 #include "cpu/attention_tile.h"
 #include "cpu/isa.h"
@@ -206,18 +208,18 @@ void few_queries(Context& ctx, const Shape& z, const T* q, const T* k, const T* 
   for (int64_t b = 0; b < z.B; b++)
     for (int64_t i = 0; i < z.Tq; i++)
       for (int64_t h = 0; h < z.heads; h++) {
-        const float* first = partial + (b * ranges * z.Tq + i) * words;
+        float* first = partial + (b * ranges * z.Tq + i) * words;
         const int64_t next = z.Tq * words;
         float high = first[h], sum = 0;
         for (int64_t r = 1; r < ranges; r++) high = first[r * next + h] > high ? first[r * next + h] : high;
-        for (int64_t r = 0; r < ranges; r++)
-          sum += first[r * next + z.heads + h] * fast_exp(first[r * next + h] - high);
-        for (int64_t c = h * z.width; c < (h + 1) * z.width; c++) {
-          float y = 0;
-          for (int64_t r = 0; r < ranges; r++)
-            y += first[r * next + 2 * z.heads + c] * fast_exp(first[r * next + h] - high);
-          put(o, (b * z.Tq + i) * z.D + c, y / sum);
+        float* y = first + 2 * z.heads + h * z.width;
+        for (int64_t r = 0; r < ranges; r++) {
+          const float share = fast_exp(first[r * next + h] - high);
+          const float* part = y + r * next;
+          sum += first[r * next + z.heads + h] * share;
+          for (int64_t c = 0; c < z.width; c++) y[c] = r == 0 ? part[c] * share : y[c] + part[c] * share;
         }
+        for (int64_t c = 0; c < z.width; c++) put(o, (b * z.Tq + i) * z.D + h * z.width + c, y[c] / sum);
         lse[(b * z.heads + h) * z.Tq + i] = high + std::log(sum);
       }
 }
@@ -226,9 +228,11 @@ template <class T, class O>
 void run(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* o, float* lse) {
   if (z.Tq <= kFewQueries) return few_queries(ctx, z, q, k, v, o, lse);
 #if defined(__AVX512BF16__)
-  if (sizeof(T) == sizeof(bf16)) return tiled<Pairs>(ctx, z, q, k, v, o, lse);
+  using Kind = std::conditional_t<sizeof(T) == sizeof(bf16), Pairs, Plain>;
+#else
+  using Kind = Plain;
 #endif
-  tiled<Plain>(ctx, z, q, k, v, o, lse);
+  tiled<Kind>(ctx, z, q, k, v, o, lse);
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 // block of keys against all blocks of queries: dV += Pᵀ·dO and dK += dSᵀ·Q stay in the block's accumulators, dQ += dS·K
 // goes to a sum of the task's own; when heads are fewer than threads a head's keys are shared out and their dQ added in
 // order.
+#include <type_traits>
+
 #include "core/op.h"
 #include "cpu/attention_tile.h"
 #include "cpu/isa.h"
@@ -161,33 +163,59 @@ void key_block(const Shape& z, const Packed<Kind>& x, float* dq, int64_t from, i
     }
 }
 
-template <class Kind, class T, class U, class G>
-void pack(const Shape& z, const Packed<Kind>& x, const Head<T>& q, const Head<T>& k, const Head<T>& v, const Head<U>& o,
-          const Head<G>& grad, const float* lse) {
-  const int64_t rows = round_up(z.Tq, kQueryBlock), stride = Packed<Kind>::stride(z);
-  pack_panels<Kind>(k, x.key_panels);
-  pack_panels<Kind>(v, x.value_panels);
-  pack_stack<Kind>(k, x.key_stack);
-  pack_rows<Kind>(q, 0, rows, stride, x.query_rows);
-  pack_rows<Kind>(grad, 0, rows, stride, x.grad_rows);
-  if (Kind::kPer == 2) {
-    pack_stack<Kind>(q, x.query_stack);
-    pack_stack<Kind>(grad, x.grad_stack);
-  }
-  for (int64_t i = 0; i < rows; i++) {
+// delta[i] = do[i] · o[i]
+template <class O, class G>
+void row_dots(const Head<O>& o, const Head<G>& grad, float* delta) {
+  for (int64_t i = 0; i < o.rows; i++) {
     float sum = 0;
-    if (i < z.Tq)
-      for (int64_t c = 0; c < z.width; c++) sum += get(o.data, i * o.ld + c) * get(grad.data, i * grad.ld + c);
-    x.delta[i] = sum;
-    x.lse[i] = i < z.Tq ? lse[i] : 0.0f;
+    for (int64_t c = 0; c < o.width; c++) sum += get(o.data + i * o.ld, c) * get(grad.data + i * grad.ld, c);
+    delta[i] = sum;
   }
 }
 
-template <class Kind, class T, class U, class G, class O>
+// A whole tensor [B, T, D], and its heads.
+struct Tensor {
+  const View& view;
+  const Shape& z;
+  int64_t offset(int64_t pair) const { return pair / z.heads * view.shape[1] * z.D + pair % z.heads * z.width; }
+  template <class T>
+  Head<T> head(int64_t pair) const {
+    return Head<T>{view.as<T>() + offset(pair), z.D, view.shape[1], z.width};
+  }
+};
+
+template <class Kind>
+void pack(const Shape& z, const Packed<Kind>& x, const Call& call, int64_t pair) {
+  const Tensor q{call.in[0], z}, k{call.in[1], z}, v{call.in[2], z}, o{call.in[3], z}, grad{call.in[5], z};
+  const int64_t rows = round_up(z.Tq, kQueryBlock), stride = Packed<Kind>::stride(z);
+  with_type(q.view.dtype, [&](auto* t) {
+    using T = std::remove_pointer_t<decltype(t)>;
+    pack_panels<Kind>(k.head<T>(pair), x.key_panels);
+    pack_panels<Kind>(v.head<T>(pair), x.value_panels);
+    pack_stack<Kind>(k.head<T>(pair), x.key_stack);
+    pack_rows<Kind>(q.head<T>(pair), 0, rows, stride, x.query_rows);
+    if (Kind::kPer == 2) pack_stack<Kind>(q.head<T>(pair), x.query_stack);
+  });
+  const float* lse = call.in[4].as<float>() + pair * z.Tq;
+  for (int64_t i = 0; i < rows; i++) {
+    x.delta[i] = 0;
+    x.lse[i] = i < z.Tq ? lse[i] : 0.0f;
+  }
+  with_type(grad.view.dtype, [&](auto* t) {
+    using G = std::remove_pointer_t<decltype(t)>;
+    pack_rows<Kind>(grad.head<G>(pair), 0, rows, stride, x.grad_rows);
+    if (Kind::kPer == 2) pack_stack<Kind>(grad.head<G>(pair), x.grad_stack);
+    with_type(o.view.dtype, [&](auto* u) {
+      row_dots(o.head<std::remove_pointer_t<decltype(u)>>(pair), grad.head<G>(pair), x.delta);
+    });
+  });
+}
+
+template <class Kind>
 void backward(Context& ctx, const Shape& z, const Call& call) {
-  const T *q = call.in[0].as<T>(), *k = call.in[1].as<T>(), *v = call.in[2].as<T>();
   const int64_t pairs = z.B * z.heads, padded = round_up(z.width, kLanes), rows = round_up(z.Tq, kQueryBlock);
   const int64_t blocks = (z.Tk + kKeyBlock - 1) / kKeyBlock;
+  const Tensor dq{call.out[0], z}, dk{call.out[1], z}, dv{call.out[2], z};
   int64_t ranges = (4 * ctx.threads() + pairs - 1) / pairs;
   if (ranges > blocks) ranges = blocks;
   const int64_t words = round_up(Packed<Kind>::words(z, ranges), 16);
@@ -198,36 +226,33 @@ void backward(Context& ctx, const Shape& z, const Call& call) {
   float* base = frame.take<float>(group * words);
   for (int64_t first = 0; first < pairs; first += group) {
     const int64_t count = pairs - first < group ? pairs - first : group;
-    const auto place = [&](int64_t pair, int64_t length) {
-      return pair / z.heads * length * z.D + pair % z.heads * z.width;
-    };
-    ctx.pool.each(count, [&](int64_t i) {
-      const int64_t at_q = place(first + i, z.Tq), at_k = place(first + i, z.Tk);
-      pack<Kind>(z, Packed<Kind>(z, base + i * words), Head<T>{q + at_q, z.D, z.Tq, z.width},
-                 Head<T>{k + at_k, z.D, z.Tk, z.width}, Head<T>{v + at_k, z.D, z.Tk, z.width},
-                 Head<U>{call.in[3].as<U>() + at_q, z.D, z.Tq, z.width},
-                 Head<G>{call.in[5].as<G>() + at_q, z.D, z.Tq, z.width}, call.in[4].as<float>() + (first + i) * z.Tq);
-    });
+    ctx.pool.each(count, [&](int64_t i) { pack<Kind>(z, Packed<Kind>(z, base + i * words), call, first + i); });
     with_scratch(ctx, count * ranges, scratch_words<Kind>(padded), [&](int64_t task, float* scratch) {
-      const int64_t i = task % count, range = task / count, at_k = place(first + i, z.Tk);
+      const int64_t i = task % count, range = task / count, pair = first + i;
       const Packed<Kind> x(z, base + i * words);
-      float* dq = x.dq + range * rows * padded;
-      for (int64_t e = 0; e < rows * padded; e++) dq[e] = 0;
+      float* sum = x.dq + range * rows * padded;
+      for (int64_t e = 0; e < rows * padded; e++) sum[e] = 0;
       // Early keys are seen by most queries when causal: every range takes each ranges-th block.
       for (int64_t block = range; block < blocks; block += ranges) {
         const int64_t from = block * kKeyBlock, n = z.Tk - from < kKeyBlock ? z.Tk - from : kKeyBlock;
-        key_block<Kind>(z, x, dq, from, n, scratch, call.out[1].as<O>() + at_k, call.out[2].as<O>() + at_k);
+        with_type(dk.view.dtype, [&](auto* t) {
+          using O = std::remove_pointer_t<decltype(t)>;
+          key_block<Kind>(z, x, sum, from, n, scratch, dk.view.as<O>() + dk.offset(pair),
+                          dv.view.as<O>() + dv.offset(pair));
+        });
       }
     });
     ctx.pool.each(count, [&](int64_t i) {
-      const float* dq = Packed<Kind>(z, base + i * words).dq;
-      O* out = call.out[0].as<O>() + place(first + i, z.Tq);
-      for (int64_t r = 0; r < z.Tq; r++)
-        for (int64_t c = 0; c < z.width; c++) {
-          float sum = 0;
-          for (int64_t range = 0; range < ranges; range++) sum += dq[(range * rows + r) * padded + c];
-          put(out, r * z.D + c, sum * z.scale);
-        }
+      const float* sums = Packed<Kind>(z, base + i * words).dq;
+      with_type(dq.view.dtype, [&](auto* t) {
+        auto* out = dq.view.as<std::remove_pointer_t<decltype(t)>>() + dq.offset(first + i);
+        for (int64_t r = 0; r < z.Tq; r++)
+          for (int64_t c = 0; c < z.width; c++) {
+            float sum = 0;
+            for (int64_t range = 0; range < ranges; range++) sum += sums[(range * rows + r) * padded + c];
+            put(out, r * z.D + c, sum * z.scale);
+          }
+      });
     });
   }
 }
@@ -246,22 +271,10 @@ void attention_backward(Context& ctx, const Call& call) {
   z.causal = call.num[1] != 0;
   z.scale = 1.0f / std::sqrt(float(z.width));
   if (z.B == 0) return;
-  with_type(q.dtype, [&](auto* t) {
-    using T = std::remove_pointer_t<decltype(t)>;
-    with_type(call.in[3].dtype, [&](auto* u) {
-      using U = std::remove_pointer_t<decltype(u)>;
-      with_type(call.in[5].dtype, [&](auto* g) {
-        using G = std::remove_pointer_t<decltype(g)>;
-        with_type(call.out[0].dtype, [&](auto* w) {
-          using O = std::remove_pointer_t<decltype(w)>;
 #if defined(__AVX512BF16__)
-          if constexpr (sizeof(T) == sizeof(bf16)) return backward<Pairs, T, U, G, O>(ctx, z, call);
+  if (q.dtype == DType::bf16) return backward<Pairs>(ctx, z, call);
 #endif
-          backward<Plain, T, U, G, O>(ctx, z, call);
-        });
-      });
-    });
-  });
+  backward<Plain>(ctx, z, call);
 }
 
 }  // namespace DW_ISA

@@ -2,6 +2,7 @@
 // Mean and variance in two passes with the first-order corrections Σd and (Σd)²/D, d = x − mean (Chan, Golub, LeVeque
 // 1983).
 #include <cfloat>
+#include <type_traits>
 
 #include "core/op.h"
 #include "cpu/isa.h"

@@ -1,4 +1,6 @@
 // Embeddings, sums, casts and cache rows: one pass over memory each; the formulas stand in reference/rows.cc.
+#include <type_traits>
+
 #include "core/op.h"
 #include "cpu/isa.h"
 #include "cpu/math.h"

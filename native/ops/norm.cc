@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "core/ops.h"
 
 namespace dw {
@@ -8,13 +6,6 @@ namespace ops {
 namespace {
 
 DType statistics(const View& x) { return x.dtype == DType::f64 ? DType::f64 : DType::f32; }
-
-bool same_shape(const View& a, const View& b) {
-  if (a.rank != b.rank) return false;
-  for (int d = 0; d < a.rank; d++)
-    if (a.shape[d] != b.shape[d]) return false;
-  return true;
-}
 
 }  // namespace
 
@@ -37,8 +28,7 @@ void layer_norm(Prepare& p) {
 void layer_norm_backward(Prepare& p) {
   const View dy = p.tensor("dy", kFloat);
   p.require(dy.rank >= 1 && dy.cols() >= 1, "dy", "rows of at least one column", dy.describe());
-  const View x = p.tensor("x", kFloat);
-  p.require(same_shape(x, dy), "x", "the shape of dy, " + dy.describe(), x.describe());
+  const View x = p.like("x", kFloat, dy, false, false);
   p.tensor("weight", kF32 | kF64, {x.cols()});
   p.tensor("mean", kF32 | kF64, {x.rows()});
   p.tensor("rstd", kF32 | kF64, {x.rows()});
