@@ -14,7 +14,8 @@ void* allocate(int64_t bytes) {
   const int64_t rounded = (bytes + kAlign - 1) / kAlign * kAlign;
   void* data = std::aligned_alloc(kAlign, size_t(rounded ? rounded : kAlign));
   if (!data)
-    throw Error("ERR_OUT_OF_MEMORY", "cannot allocate " + std::to_string(bytes) + " bytes for a tensor: memory is full");
+    throw Error("ERR_OUT_OF_MEMORY",
+                "cannot allocate " + std::to_string(bytes) + " bytes for a tensor: memory is full");
   return data;
 }
 

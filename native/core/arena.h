@@ -1,6 +1,6 @@
-// Memory of a step. Blocks are handed out from a few large chunks and come back when their tensor is disposed or, all at
-// once, when the step ends. A stream runs its kernels in order, so a block may be given out again as soon as the call that
-// last used it has been queued. Used from the JavaScript thread only.
+// Memory of a step. Blocks are handed out from a few large chunks and come back when their tensor is disposed or, all
+// at once, when the step ends. A stream runs its kernels in order, so a block may be given out again as soon as the
+// call that last used it has been queued. Used from the JavaScript thread only.
 #pragma once
 #include <cstdint>
 #include <map>

@@ -86,7 +86,8 @@ double Prepare::number(const char* name, double low, double high) {
   if (number_ >= call_.num.size()) fail("ERR_ARGUMENT", name, "a number", "nothing");
   const double v = call_.num[number_++];
   if (!(v >= low && v <= high))
-    fail("ERR_ARGUMENT", name, "a number from " + std::to_string(low) + " to " + std::to_string(high), std::to_string(v));
+    fail("ERR_ARGUMENT", name, "a number from " + std::to_string(low) + " to " + std::to_string(high),
+         std::to_string(v));
   return v;
 }
 

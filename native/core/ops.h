@@ -6,6 +6,7 @@
 #define DW_OPS(X)                                                                                  \
   /* products */                                                                                   \
   X(linear) X(linear_backward_input) X(linear_backward_weight)                                     \
+  X(gelu_backward)                                                                                 \
   /* convolution as products: rows of a sliding window, and back */                                \
   X(unfold) X(fold)                                                                                \
   /* normalisation */                                                                              \
@@ -21,7 +22,7 @@
   /* optimiser */                                                                                  \
   X(global_norm) X(adamw)                                                                          \
   /* audio */                                                                                      \
-  X(log_mel) X(resample)                                                                           \
+  X(log_mel) X(mel_filters) X(resample)                                                            \
   /* decoding */                                                                                   \
   X(top_k)                                                                                         \
   /* randomness, as the other kernels draw it */                                                   \

@@ -1,5 +1,5 @@
-// Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): randomness as a pure function.
-// Element i of a draw is word i mod 4 of philox(counter = (i / 4 low, i / 4 high, step, op), key = seed).
+// Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): randomness as a pure
+// function. Element i of a draw is word i mod 4 of philox(counter = (i / 4 low, i / 4 high, step, op), key = seed).
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -9,7 +9,8 @@
 
 namespace dw {
 
-// Kernels follow each other within microseconds in a step; a thread that sleeps costs more than one that waits that long.
+// Kernels follow each other within microseconds in a step; a thread that sleeps costs more than one that waits that
+// long.
 constexpr int kSpins = 4000;
 
 ThreadPool::ThreadPool(int threads) : threads_(threads < 1 ? 1 : threads) {

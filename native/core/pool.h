@@ -26,7 +26,8 @@ class ThreadPool {
       for (int64_t i = 0; i < tasks; i++) body(i);
       return;
     }
-    run(tasks, [](const void* b, int64_t i) { (*static_cast<const Body*>(b))(i); }, &body);
+    run(
+        tasks, [](const void* b, int64_t i) { (*static_cast<const Body*>(b))(i); }, &body);
   }
 
   // Splits [0, n) in one contiguous piece per thread, none smaller than `grain`: body(begin, end).

@@ -117,7 +117,8 @@ struct Storage {
   int64_t bytes = 0;
   bool owned = false;
   bool frozen = false;  // never written again: kernels may cache a packed form of it
-  // Packed forms for GEMM, made at first use by the stream's worker and kept: [weight as Bᵀ, weight as B] × [f32, bf16].
+  // Packed forms for GEMM, made at first use by the stream's worker and kept: [weight as Bᵀ, weight as B] × [f32,
+  // bf16].
   std::shared_ptr<void> packed[4];
 };
 

@@ -1,5 +1,5 @@
-// Instruction sets. Every file of native/cpu/ is compiled once per set, in a namespace of its own (DW_ISA); the table that
-// is used is chosen at load by CPUID, or by DISTILWHISPER_CPU=portable|avx2|avx512|avx512bf16.
+// Instruction sets. Every file of native/cpu/ is compiled once per set, in a namespace of its own (DW_ISA); the table
+// that is used is chosen at load by CPUID, or by DISTILWHISPER_CPU=portable|avx2|avx512|avx512bf16.
 #pragma once
 #include "core/ops.h"
 

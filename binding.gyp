@@ -1,0 +1,68 @@
+# The CPU addon. Every file of native/cpu/ is compiled once for each instruction set, in a namespace of its own; the set is
+# chosen when the addon is loaded. The portable objects are linked first: where the linker merges an inline function that
+# several of them hold, it keeps the one that runs anywhere.
+{
+  "variables": {
+    "sanitize%": "<!(node -p \"process.env.DISTILWHISPER_SANITIZE || ''\")"
+  },
+  "target_defaults": {
+    "include_dirs": ["native"],
+    "cflags!": ["-fno-exceptions"],
+    "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20"],
+    "cflags_cc": ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-missing-field-initializers"],
+    "xcode_settings": {
+      "GCC_ENABLE_CPP_EXCEPTIONS": "YES",
+      "CLANG_CXX_LANGUAGE_STANDARD": "c++17",
+      "GCC_SYMBOLS_PRIVATE_EXTERN": "YES",
+      "GCC_OPTIMIZATION_LEVEL": "3"
+    },
+    "conditions": [
+      ["sanitize!=''", { "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g"], "ldflags": ["-fsanitize=<(sanitize)"] }]
+    ]
+  },
+  "targets": [
+    {
+      "target_name": "kernels_portable",
+      "type": "static_library",
+      "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+      "defines": ["DW_ISA=portable"],
+      "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast"]
+    },
+    {
+      "target_name": "distilwhisper",
+      "sources": ["native/cpu/isa.cc", "<!@(node -p \"['binding','core','ops','reference'].flatMap(d => require('fs').readdirSync('native/' + d).filter(f => f.endsWith('.cc')).map(f => 'native/' + d + '/' + f)).join(' ')\")"],
+      "defines": ["NAPI_VERSION=8", "NAPI_CPP_EXCEPTIONS"],
+      "dependencies": ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except", "kernels_portable"],
+      "conditions": [
+        ["target_arch=='x64'", { "dependencies": ["kernels_avx2", "kernels_avx512", "kernels_avx512bf16"] }]
+      ]
+    }
+  ],
+  "conditions": [
+    ["target_arch=='x64'", {
+      "targets": [
+        {
+          "target_name": "kernels_avx2",
+          "type": "static_library",
+          "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+          "defines": ["DW_ISA=avx2"],
+          "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-mavx2", "-mfma", "-mf16c"]
+        },
+        {
+          "target_name": "kernels_avx512",
+          "type": "static_library",
+          "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+          "defines": ["DW_ISA=avx512"],
+          "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]
+        },
+        {
+          "target_name": "kernels_avx512bf16",
+          "type": "static_library",
+          "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+          "defines": ["DW_ISA=avx512bf16"],
+          "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mprefer-vector-width=512"]
+        }
+      ]
+    }]
+  ]
+}

@@ -1,0 +1,26 @@
+export type { Isa, NativeMemory } from '../native/index.js';
+export {
+  type AttentionOptions,
+  addPositions,
+  attention,
+  embedding,
+  feedForward,
+  layerNorm,
+  linear,
+  linearGelu,
+  type Pass,
+  unfold,
+} from './ops.js';
+export { Parameter } from './parameter.js';
+export { Stream, type StreamOptions } from './stream.js';
+export { Tape } from './tape.js';
+export {
+  bf16ToFloat32,
+  bytesPerElement,
+  type DType,
+  dtypeNumber,
+  dtypes,
+  type FloatType,
+  Tensor,
+  type TensorData,
+} from './tensor.js';

@@ -1,0 +1,141 @@
+import { DistilWhisperError } from '../errors/index.js';
+import {
+  chooseIsa,
+  createNativeStream,
+  defaultThreads,
+  type Isa,
+  type NativeMemory,
+  type NativeStream,
+  opNumber,
+  typed,
+} from '../native/index.js';
+import { bytesPerElement, type DType, dtypeNumber, dtypes, Tensor } from './tensor.js';
+
+export interface StreamOptions {
+  /** 'cpu': the fast kernels. 'reference': the plain-loop oracles in double, for tests. */
+  backend?: 'cpu' | 'reference';
+  /** Threads of the stream's team, its worker included. Default: the processors this process may use. */
+  threads?: number;
+  /** Instruction set of the CPU kernels. Default: the best of this machine, or DISTILWHISPER_CPU. */
+  isa?: Isa;
+}
+
+const leaked = new FinalizationRegistry<{ native: NativeStream; id: number }>(({ native, id }) => native.dispose(id));
+
+/**
+ * A queue of kernel calls that run in order, off the JavaScript thread. A call returns at once with its output tensors.
+ * What a step makes lives until `endStep()`; `tidy` disposes of temporaries earlier.
+ */
+export class Stream {
+  readonly native: NativeStream;
+  readonly backend: 'cpu' | 'reference';
+  readonly isa: Isa | 'oracle';
+  readonly threads: number;
+  private readonly scopes: Tensor[][] = [];
+
+  /** Errors: ERR_NATIVE_LOAD, ERR_ARGUMENT (threads, instruction set). */
+  constructor(options: StreamOptions = {}) {
+    this.backend = options.backend ?? 'cpu';
+    this.threads = options.threads ?? defaultThreads();
+    if (!Number.isInteger(this.threads) || this.threads < 1 || this.threads > 1024) {
+      throw new DistilWhisperError('ERR_ARGUMENT', `threads: expected an integer from 1 to 1024, got ${this.threads}`);
+    }
+    this.isa = this.backend === 'reference' ? 'oracle' : chooseIsa(options.isa);
+    this.native = createNativeStream(this.isa, this.threads);
+  }
+
+  /** A tensor of this step with the given values. `data` is raw memory of the dtype (bf16: 16-bit words). */
+  tensor(data: ArrayBufferView, shape: readonly number[], dtype: DType = 'f32'): Tensor {
+    return this.make(data, shape, dtype, false);
+  }
+
+  /** The same, living until it is disposed: parameters, optimiser state, caches. */
+  persistent(data: ArrayBufferView | null, shape: readonly number[], dtype: DType = 'f32'): Tensor {
+    return this.make(data ?? new Uint8Array(shape.reduce((a, b) => a * b, bytesPerElement(dtype))), shape, dtype, true);
+  }
+
+  private make(data: ArrayBufferView, shape: readonly number[], dtype: DType, persistent: boolean): Tensor {
+    const bytes = shape.reduce((a, b) => a * b, 1) * bytesPerElement(dtype);
+    if (bytes !== data.byteLength) {
+      throw new DistilWhisperError(
+        'ERR_SHAPE',
+        `tensor: ${dtype}[${shape}] takes ${bytes} bytes, got ${data.byteLength}`,
+      );
+    }
+    const id = this.guard(() => {
+      const fresh = this.native.create(dtypeNumber(dtype), shape, persistent);
+      this.native.write(fresh, new Uint8Array(data.buffer, data.byteOffset, data.byteLength), persistent);
+      return fresh;
+    });
+    return new Tensor(this, id, dtype, [...shape], persistent);
+  }
+
+  /** Queues a kernel. Tensors and numbers stand in the kernel's order; null is an optional tensor left out. */
+  call(op: string, tensors: readonly (Tensor | null)[], numbers: readonly number[]): Tensor[] {
+    const outputs = this.guard(() =>
+      this.native.call(
+        opNumber(op),
+        tensors.map((t) => (t === null ? 0 : t.id)),
+        numbers,
+      ),
+    );
+    return outputs.map(([id, dtype, ...shape]) => new Tensor(this, id, dtypes[dtype]!, shape, false));
+  }
+
+  /** Runs `body` and disposes of the step tensors that it made, except those it returns. */
+  tidy<T extends Tensor | readonly Tensor[] | undefined>(body: () => T): T {
+    const made: Tensor[] = [];
+    this.scopes.push(made);
+    let kept: T | undefined;
+    try {
+      kept = body();
+      return kept;
+    } finally {
+      this.scopes.pop();
+      const keep = new Set<Tensor>(kept === undefined ? [] : kept instanceof Tensor ? [kept] : kept);
+      const outer = this.scopes.at(-1);
+      for (const t of made) {
+        if (keep.has(t)) outer?.push(t);
+        else t.dispose();
+      }
+    }
+  }
+
+  /** Ends the step: all of its tensors go at once. */
+  endStep(): void {
+    this.native.endStep();
+  }
+
+  /** Waits until everything queued has run. Rejects with the first fault since the last wait. */
+  async sync(): Promise<void> {
+    try {
+      await this.native.sync();
+    } catch (error) {
+      throw typed(error);
+    }
+  }
+
+  memory(): NativeMemory {
+    return this.native.memory();
+  }
+
+  /** Drops queued work and ends the threads; pending reads reject with ERR_STREAM. */
+  close(): void {
+    this.native.close();
+  }
+
+  /** @internal Called by every new Tensor. */
+  adopt(tensor: Tensor): void {
+    if (tensor.persistent) leaked.register(tensor, { native: this.native, id: tensor.id });
+    else this.scopes.at(-1)?.push(tensor);
+  }
+
+  /** @internal Runs a call into the addon and types its error. */
+  guard<T>(body: () => T): T {
+    try {
+      return body();
+    } catch (error) {
+      throw typed(error);
+    }
+  }
+}

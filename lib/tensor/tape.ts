@@ -1,0 +1,70 @@
+import type { Stream } from './stream.js';
+import type { Tensor } from './tensor.js';
+
+/**
+ * Reverse-mode differentiation. An op that runs on a tape pushes its own backward; `backward` replays them in reverse.
+ * Gradients are handed along: a backward kernel that can add takes the gradient so far as its `residual` argument, so that
+ * sums over branches cost no pass of their own. Outputs, saved tensors and spent gradients are disposed of on the way back.
+ */
+export class Tape {
+  private readonly entries: {
+    output: Tensor;
+    backward: (gradient: Tensor) => void;
+    saved: readonly (Tensor | null)[];
+  }[] = [];
+  private readonly gradients = new Map<number, Tensor>();
+  private readonly wanted = new Set<number>();
+
+  constructor(readonly stream: Stream) {}
+
+  /** Declares that a gradient for `t` is wanted although no trainable parameter made it. */
+  watch(t: Tensor): void {
+    this.wanted.add(t.id);
+  }
+
+  /** Whether any of these tensors needs a gradient: an op whose inputs need none records nothing. */
+  needs(...tensors: (Tensor | null)[]): boolean {
+    return tensors.some((t) => t !== null && this.wanted.has(t.id));
+  }
+
+  /** `saved`: tensors that only this backward reads, disposed of after it ran. */
+  record(output: Tensor, backward: (gradient: Tensor) => void, saved: readonly (Tensor | null)[] = []): void {
+    this.wanted.add(output.id);
+    this.entries.push({ output, backward, saved });
+  }
+
+  /** The gradient that has reached `t` so far, or null. */
+  gradient(t: Tensor): Tensor | null {
+    return this.gradients.get(t.id) ?? null;
+  }
+
+  /** Replaces the gradient of `t`, by a tensor that already holds the sum. */
+  set(t: Tensor, gradient: Tensor): void {
+    this.gradients.set(t.id, gradient);
+  }
+
+  /** Adds to the gradient of `t`. */
+  add(t: Tensor, gradient: Tensor): void {
+    const sofar = this.gradients.get(t.id);
+    if (!sofar) {
+      this.gradients.set(t.id, gradient);
+      return;
+    }
+    const dtype = sofar.dtype === 'f32' || gradient.dtype === 'f32' ? 0 : 1;
+    this.gradients.set(t.id, this.stream.call('add', [sofar, gradient], [1, 1, dtype])[0]!);
+  }
+
+  /** Runs every backward from the last op to the first; the gradients of losses must have been set. Clears the tape. */
+  backward(): void {
+    while (this.entries.length) {
+      const { output, backward, saved } = this.entries.pop()!;
+      const gradient = this.gradients.get(output.id);
+      if (gradient) backward(gradient);
+      for (const t of saved) t?.dispose();
+      output.dispose();
+      this.gradients.delete(output.id);
+      // A gradient may have been handed on as it is (to a residual): then it is still somebody's.
+      if (gradient && ![...this.gradients.values()].includes(gradient)) gradient.dispose();
+    }
+  }
+}

@@ -1,0 +1,119 @@
+import { DistilWhisperError } from '../errors/index.js';
+import { typed } from '../native/index.js';
+import type { Stream } from './stream.js';
+
+/** Types a tensor can hold. f64 exists on the reference backend only, for the tests of the oracles. */
+export const dtypes = ['f32', 'bf16', 'i32', 'f64'] as const;
+export type DType = (typeof dtypes)[number];
+export type FloatType = 'f32' | 'bf16';
+/** What a tensor reads as: bf16 comes as its raw 16-bit words. */
+export type TensorData = Float32Array | Uint16Array | Int32Array | Float64Array;
+
+export function bytesPerElement(dtype: DType): number {
+  return dtype === 'f64' ? 8 : dtype === 'bf16' ? 2 : 4;
+}
+
+/** Number under which the kernels know a type. */
+export function dtypeNumber(dtype: DType): number {
+  return dtypes.indexOf(dtype);
+}
+
+function asArray(buffer: ArrayBuffer, dtype: DType): TensorData {
+  if (dtype === 'f32') return new Float32Array(buffer);
+  if (dtype === 'bf16') return new Uint16Array(buffer);
+  if (dtype === 'i32') return new Int32Array(buffer);
+  return new Float64Array(buffer);
+}
+
+/** bf16 words to floats (exact). */
+export function bf16ToFloat32(words: Uint16Array): Float32Array {
+  const bits = new Uint32Array(words.length);
+  for (let i = 0; i < words.length; i++) bits[i] = words[i]! << 16;
+  return new Float32Array(bits.buffer);
+}
+
+/**
+ * A contiguous block of numbers that lives on a Stream. Made by a Stream or by a kernel; the values are computed in stream
+ * order and `read()` is the only wait. A step's tensors go with `stream.endStep()`; persistent ones (parameters, optimiser
+ * state, caches) live until `dispose()`. Using a tensor that is gone is an ERR_DISPOSED.
+ */
+export class Tensor {
+  readonly size: number;
+
+  constructor(
+    readonly stream: Stream,
+    readonly id: number,
+    readonly dtype: DType,
+    readonly shape: readonly number[],
+    readonly persistent: boolean,
+  ) {
+    this.size = shape.reduce((a, b) => a * b, 1);
+    stream.adopt(this);
+  }
+
+  /** Product of all dimensions but the last. */
+  get rows(): number {
+    return this.shape.slice(0, -1).reduce((a, b) => a * b, 1);
+  }
+
+  /** The last dimension. */
+  get cols(): number {
+    return this.shape.at(-1) ?? 1;
+  }
+
+  /** Waits for the kernels before it and copies the values out. Rejects with the first fault of a kernel since the last wait. */
+  async read(): Promise<TensorData> {
+    try {
+      return asArray(await this.stream.native.read(this.id), this.dtype);
+    } catch (error) {
+      throw typed(error);
+    }
+  }
+
+  /** `read()` as floats, whatever the type. */
+  async floats(): Promise<Float32Array> {
+    const data = await this.read();
+    if (data instanceof Float32Array) return data;
+    return data instanceof Uint16Array ? bf16ToFloat32(data) : Float32Array.from(data);
+  }
+
+  /** The single value of a tensor of one element. */
+  async item(): Promise<number> {
+    if (this.size !== 1) throw new DistilWhisperError('ERR_SHAPE', `item(): expected one element, got [${this.shape}]`);
+    return (await this.floats())[0]!;
+  }
+
+  /** Replaces the values, in stream order. */
+  write(data: ArrayBufferView): void {
+    this.stream.guard(() =>
+      this.stream.native.write(this.id, new Uint8Array(data.buffer, data.byteOffset, data.byteLength), false),
+    );
+  }
+
+  /** The same memory with another shape. */
+  reshape(shape: readonly number[]): Tensor {
+    return this.window(0, shape);
+  }
+
+  /** Rows [begin, end) of the first dimension: a view, nothing is copied. */
+  slice(begin: number, end: number): Tensor {
+    const stride = this.size / (this.shape[0] || 1);
+    return this.window(begin * stride, [end - begin, ...this.shape.slice(1)]);
+  }
+
+  private window(offset: number, shape: readonly number[]): Tensor {
+    const id = this.stream.guard(() => this.stream.native.view(this.id, offset, shape));
+    return new Tensor(this.stream, id, this.dtype, [...shape], this.persistent);
+  }
+
+  /** Promises that a persistent tensor is never written again: it may be shared by streams, and kernels keep a packed form. */
+  freeze(): this {
+    this.stream.guard(() => this.stream.native.freeze(this.id));
+    return this;
+  }
+
+  /** Gives the memory back. Safe at any time: calls that already use it are queued before it can be given out again. */
+  dispose(): void {
+    this.stream.native.dispose(this.id);
+  }
+}

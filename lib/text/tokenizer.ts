@@ -1,0 +1,363 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Tokenizer } from '@huggingface/tokenizers';
+import { DistilWhisperError } from '../errors/index.js';
+import { LANGUAGES, resolveLanguage } from './languages.js';
+import { checkTokenizerJSON, isRecord, PIECES, SPECIAL, TIMESTAMP, type TokenizerJSON } from './tokenizer-json.js';
+import { BYTE_CHARACTERS, timestampToken } from './vocabulary.js';
+
+export type Task = 'transcribe' | 'translate';
+
+export interface DecodeOptions {
+  /** Leave out special tokens (start, languages, tasks, end …). Default true. */
+  skipSpecial?: boolean;
+  /** Write timestamp tokens as `<|1.08|>`. Default false: they are left out. */
+  timestamps?: boolean;
+}
+
+export interface PromptOptions {
+  /** Code, name or alias. Without one the prompt has no language token. */
+  language?: string;
+  /** Default 'transcribe'. */
+  task?: Task;
+  /** Let the decoder write timestamps: the prompt then lacks `<|notimestamps|>`. Default false. */
+  timestamps?: boolean;
+}
+
+export interface LabelOptions extends PromptOptions {
+  /** 'reference': no language token in the labels, as the reference implementation trains. Default 'paper'. */
+  compat?: 'paper' | 'reference';
+}
+
+/** Seconds between two neighbouring timestamp tokens. */
+const TIMESTAMP_STEP = 0.02;
+/** Vocabularies from before timestamps were listed end with `<|notimestamps|>`; the model still has 30 s of them. */
+const UNLISTED_TIMESTAMPS = 1501;
+
+/**
+ * Whisper's tokenizer over a model's tokenizer.json: any byte-pair vocabulary with Whisper's special tokens by name, from
+ * the published 51,865 ids to a pocket vocabulary with a few languages.
+ */
+export class WhisperTokenizer {
+  /** One more than the highest id that the files list. A model's `vocab_size` may be larger, never smaller. */
+  readonly vocabSize: number;
+  /** Codes of the languages that the vocabulary has a token for, in the order of their ids. */
+  readonly languages: readonly string[];
+  private readonly json: TokenizerJSON;
+  private readonly tokenizer: Tokenizer;
+  private readonly ids = new Map<string, number>();
+  private readonly tokens: (string | undefined)[] = [];
+  private readonly special = new Set<number>();
+  private readonly firstTimestamp: number | undefined;
+  private readonly timestampCount: number = 0;
+  /** Characters known to survive encoding; undefined where every byte has a token, or an unknown token exists. */
+  private readonly encodable: Set<string> | undefined;
+
+  private constructor(json: TokenizerJSON, config: Record<string, unknown>, source: string) {
+    this.json = json;
+    for (const [content, id] of Object.entries(json.model.vocab)) this.list(content, id, SPECIAL.test(content));
+    for (const token of json.added_tokens) {
+      this.list(
+        token.content,
+        token.id,
+        (token.special || SPECIAL.test(token.content)) && !TIMESTAMP.test(token.content),
+      );
+    }
+    this.vocabSize = this.tokens.length;
+    const known = LANGUAGES.filter(({ code }) => this.ids.has(`<|${code}|>`)).map(({ code }) => code);
+    this.languages = known.sort((a, b) => this.ids.get(`<|${a}|>`)! - this.ids.get(`<|${b}|>`)!);
+
+    const listed = this.tokens.filter((token) => token !== undefined && TIMESTAMP.test(token)).length;
+    const unlistedFrom = this.ids.get('<|notimestamps|>');
+    if (listed > 0) {
+      this.firstTimestamp = this.ids.get(timestampToken(0));
+      this.timestampCount = listed;
+      const last = (this.firstTimestamp ?? NaN) + listed - 1;
+      if (this.tokens[last] !== timestampToken(listed - 1)) {
+        throw new DistilWhisperError(
+          'ERR_TOKENIZER',
+          `${source}: expected ${listed} timestamp tokens in a row from <|0.00|> in steps of 0.02 s; some are missing or out of order.`,
+        );
+      }
+    } else if (unlistedFrom === this.vocabSize - 1) {
+      this.firstTimestamp = this.vocabSize;
+      this.timestampCount = UNLISTED_TIMESTAMPS;
+    }
+
+    // A literal '<|endoftext|>' in a transcript is text: the library, which would match it, never sees the special tokens.
+    const plain = json.added_tokens.filter(({ id, content }) => !this.special.has(id) && !TIMESTAMP.test(content));
+    try {
+      this.tokenizer = new Tokenizer({ ...json, added_tokens: plain, pre_tokenizer: preTokenizer(json) }, config);
+    } catch (error) {
+      throw new DistilWhisperError('ERR_TOKENIZER', `${source}: ${(error as Error).message}`, { cause: error });
+    }
+    const everyByte = json.decoder?.type === 'ByteLevel' && BYTE_CHARACTERS.every((byte) => this.ids.has(byte));
+    const unknown = json.model.unk_token;
+    this.encodable = everyByte || (unknown !== null && unknown !== undefined) ? undefined : new Set();
+  }
+
+  private list(content: string, id: number, special: boolean): void {
+    this.ids.set(content, id);
+    this.tokens[id] = content;
+    if (special) this.special.add(id);
+  }
+
+  /**
+   * Reads `tokenizer.json` and, if it is there, `tokenizer_config.json` of a model folder.
+   * @throws ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_TOKENIZER
+   */
+  static async fromFolder(folder: string): Promise<WhisperTokenizer> {
+    const file = join(folder, 'tokenizer.json');
+    const json = await readJSON(file);
+    if (json === undefined) {
+      throw new DistilWhisperError(
+        'ERR_FILE_NOT_FOUND',
+        `No tokenizer.json in ${folder}: a model folder needs one (vocab.json and merges.txt alone are not read).`,
+      );
+    }
+    const config = await readJSON(join(folder, 'tokenizer_config.json'));
+    return WhisperTokenizer.build(json, config, file);
+  }
+
+  /**
+   * From the parsed tokenizer.json and, optionally, tokenizer_config.json.
+   * @throws ERR_TOKENIZER when it is not a byte-pair tokenizer
+   */
+  static fromJSON(json: unknown, config?: unknown): WhisperTokenizer {
+    return WhisperTokenizer.build(json, config, 'tokenizer.json');
+  }
+
+  private static build(json: unknown, config: unknown, source: string): WhisperTokenizer {
+    return new WhisperTokenizer(checkTokenizerJSON(json, config, source), isRecord(config) ? config : {}, source);
+  }
+
+  /** The tokenizer.json that this tokenizer was made from, to be written beside a model's weights. */
+  toJSON(): TokenizerJSON {
+    return this.json;
+  }
+
+  /**
+   * Ids of a text, without any special token: text that looks like one (`<|endoftext|>`) is encoded as text.
+   * @throws ERR_TOKENIZER when the vocabulary lacks a character of the text and has neither bytes nor an unknown token
+   */
+  encode(text: string): number[] {
+    if (typeof text !== 'string') {
+      throw new DistilWhisperError('ERR_ARGUMENT', `text must be a string, got ${typeof text}.`);
+    }
+    if (this.encodable) this.checkCharacters(text, this.encodable);
+    return text === '' ? [] : this.tokenizer.encode(text, { add_special_tokens: false }).ids;
+  }
+
+  /** The library drops what it has no token for; labels must not lose letters silently. */
+  private checkCharacters(text: string, encodable: Set<string>): void {
+    for (const character of new Set(text)) {
+      if (encodable.has(character)) continue;
+      const ids = this.tokenizer.encode(character, { add_special_tokens: false }).ids;
+      const kept = this.json.normalizer ? ids.length > 0 : ids.length > 0 && this.decode(ids).includes(character);
+      if (!kept) {
+        const code = character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, '0');
+        throw new DistilWhisperError(
+          'ERR_TOKENIZER',
+          `The vocabulary has no token for '${character}' (U+${code}) in '${text.slice(0, 60)}'.`,
+        );
+      }
+      encodable.add(character);
+    }
+  }
+
+  /**
+   * The text of ids. Bytes that are no UTF-8 become U+FFFD; nothing else is changed (no clean-up of spaces).
+   * @throws ERR_TOKENIZER for an id that the vocabulary lacks
+   */
+  decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
+    const { skipSpecial = true, timestamps = false } = options;
+    let text = '';
+    let run: string[] = [];
+    const flush = (): void => {
+      if (run.length > 0) text += this.tokenizer.decoder ? this.tokenizer.decoder.decode(run) : run.join(' ');
+      run = [];
+    };
+    for (const id of ids) {
+      if (this.special.has(id) ? skipSpecial : this.isTimestamp(id) && !timestamps) continue;
+      if (this.special.has(id) || this.isTimestamp(id)) {
+        flush();
+        text += this.token(id);
+      } else {
+        run.push(this.token(id));
+      }
+    }
+    flush();
+    return text;
+  }
+
+  /**
+   * The vocabulary's own spelling of an id, such as `Ġdia` or `<|ca|>`.
+   * @throws ERR_TOKENIZER for an id that the vocabulary lacks
+   */
+  token(id: number): string {
+    const token = this.tokens[id] ?? (this.isTimestamp(id) ? timestampToken(id - this.firstTimestamp!) : undefined);
+    if (token === undefined) {
+      throw new DistilWhisperError(
+        'ERR_TOKENIZER',
+        `The vocabulary has no token with the id ${id}: its ids go from 0 to ${this.vocabSize - 1}. Do tokenizer and model belong together?`,
+      );
+    }
+    return token;
+  }
+
+  /**
+   * The id of a token by its spelling, such as `<|startoftranscript|>`.
+   * @throws ERR_TOKENIZER when the vocabulary lacks it
+   */
+  id(token: string): number {
+    const id = this.ids.get(token);
+    if (id === undefined) throw new DistilWhisperError('ERR_TOKENIZER', `The vocabulary has no token '${token}'.`);
+    return id;
+  }
+
+  /** Whether the vocabulary has a token of this spelling. */
+  has(token: string): boolean {
+    return this.ids.has(token);
+  }
+
+  /** Whether the id is a special token (timestamps are not). */
+  isSpecial(id: number): boolean {
+    return this.special.has(id);
+  }
+
+  get startOfTranscript(): number {
+    return this.id('<|startoftranscript|>');
+  }
+
+  get endOfText(): number {
+    return this.id('<|endoftext|>');
+  }
+
+  get transcribe(): number {
+    return this.id('<|transcribe|>');
+  }
+
+  get translate(): number {
+    return this.id('<|translate|>');
+  }
+
+  get noTimestamps(): number {
+    return this.id('<|notimestamps|>');
+  }
+
+  /**
+   * The id of a language's token; takes a code, name or alias.
+   * @throws ERR_LANGUAGE when Whisper or this vocabulary does not know it
+   */
+  languageId(language: string): number {
+    const { code, name } = resolveLanguage(language);
+    const id = this.ids.get(`<|${code}|>`);
+    if (id === undefined) {
+      throw new DistilWhisperError(
+        'ERR_LANGUAGE',
+        `The model's vocabulary has no token for ${name} (<|${code}|>); it has: ${this.languages.join(' ') || 'no languages'}.`,
+      );
+    }
+    return id;
+  }
+
+  /**
+   * The tokens that decoding starts from: [start, language?, task, notimestamps?].
+   * @throws ERR_LANGUAGE, ERR_ARGUMENT (task), ERR_TOKENIZER (the vocabulary lacks a token)
+   */
+  prompt(options: PromptOptions = {}): number[] {
+    const { language, task = 'transcribe', timestamps = false } = options;
+    if (task !== 'transcribe' && task !== 'translate') {
+      throw new DistilWhisperError('ERR_ARGUMENT', `task must be 'transcribe' or 'translate', got '${String(task)}'.`);
+    }
+    const ids = [this.startOfTranscript];
+    if (language !== undefined) ids.push(this.languageId(language));
+    ids.push(this.id(`<|${task}|>`));
+    if (!timestamps) ids.push(this.noTimestamps);
+    return ids;
+  }
+
+  /**
+   * Labels of one utterance: [start, language?, task, notimestamps?, ...text, end]. With `compat: 'reference'` the
+   * language token is left out, as in the reference's training (its decoder input then starts with a doubled start token).
+   */
+  labels(text: string, options: LabelOptions = {}): number[] {
+    const { compat = 'paper', language, ...rest } = options;
+    const prompt = this.prompt(language === undefined || compat === 'reference' ? rest : { ...rest, language });
+    return [...prompt, ...this.encode(text), this.endOfText];
+  }
+
+  /**
+   * The id of `<|0.00|>`.
+   * @throws ERR_TOKENIZER when the vocabulary has no timestamps
+   */
+  get timestampBegin(): number {
+    if (this.firstTimestamp === undefined) {
+      throw new DistilWhisperError('ERR_TOKENIZER', 'The vocabulary has no timestamp tokens.');
+    }
+    return this.firstTimestamp;
+  }
+
+  isTimestamp(id: number): boolean {
+    return (
+      this.firstTimestamp !== undefined && id >= this.firstTimestamp && id < this.firstTimestamp + this.timestampCount
+    );
+  }
+
+  /**
+   * The id of the timestamp nearest to a time in seconds.
+   * @throws ERR_ARGUMENT when it lies outside the vocabulary's timestamps
+   */
+  timestampId(seconds: number): number {
+    const begin = this.timestampBegin;
+    const step = Math.round(seconds / TIMESTAMP_STEP);
+    if (!(step >= 0 && step < this.timestampCount)) {
+      const end = ((this.timestampCount - 1) * TIMESTAMP_STEP).toFixed(2);
+      throw new DistilWhisperError('ERR_ARGUMENT', `A timestamp must be from 0 to ${end} seconds, got ${seconds}.`);
+    }
+    return begin + step;
+  }
+
+  /**
+   * The time in seconds that a timestamp token stands for.
+   * @throws ERR_ARGUMENT for any other id
+   */
+  timestampSeconds(id: number): number {
+    const begin = this.timestampBegin;
+    if (!this.isTimestamp(id)) throw new DistilWhisperError('ERR_ARGUMENT', `The id ${id} is not a timestamp token.`);
+    return (id - begin) / 50;
+  }
+}
+
+/**
+ * GPT-2's pattern, spelt out where a vocabulary asks for it implicitly: the library's built-in copy uses JavaScript's \s,
+ * which differs from Unicode's white space in U+0085 and U+FEFF.
+ */
+function preTokenizer(json: TokenizerJSON): Record<string, unknown> | null {
+  const given = json.pre_tokenizer;
+  if (given?.type !== 'ByteLevel' || given.use_regex === false || given.add_prefix_space === true) return given;
+  return {
+    type: 'Sequence',
+    pretokenizers: [
+      { type: 'Split', pattern: { Regex: PIECES }, behavior: 'Isolated', invert: false },
+      { ...given, use_regex: false },
+    ],
+  };
+}
+
+async function readJSON(file: string): Promise<unknown> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new DistilWhisperError('ERR_FILE_READ', `${file} cannot be read: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new DistilWhisperError('ERR_TOKENIZER', `${file} is not JSON: ${(error as Error).message}`, { cause: error });
+  }
+}

@@ -1,0 +1,302 @@
+/** What a Whisper is made of: its config.json (Hugging Face names) and the exact list of tensors that it implies. */
+import { DistilWhisperError } from '../errors/index.js';
+import { formatShape, type HostDtype, sameShape } from './host.js';
+import { isJsonObject } from './json.js';
+
+/** Sizes and settings of a Whisper, by their names in config.json. */
+export interface WhisperConfig {
+  readonly vocab_size: number;
+  readonly num_mel_bins: number;
+  readonly d_model: number;
+  readonly encoder_layers: number;
+  readonly encoder_attention_heads: number;
+  readonly encoder_ffn_dim: number;
+  readonly decoder_layers: number;
+  readonly decoder_attention_heads: number;
+  readonly decoder_ffn_dim: number;
+  /** Encoder positions after the stride of conv2: 1500 for 30 s. */
+  readonly max_source_positions: number;
+  readonly max_target_positions: number;
+  readonly decoder_start_token_id: number;
+  readonly pad_token_id: number;
+  readonly bos_token_id: number;
+  readonly eos_token_id: number;
+  readonly suppress_tokens: readonly number[] | null;
+  readonly begin_suppress_tokens: readonly number[] | null;
+  readonly scale_embedding: boolean;
+  /** The exact (erf) GELU; nothing else is published or accepted. */
+  readonly activation_function: 'gelu';
+  readonly dropout: number;
+  readonly attention_dropout: number;
+  readonly activation_dropout: number;
+  readonly encoder_layerdrop: number;
+  readonly decoder_layerdrop: number;
+  readonly init_std: number;
+}
+
+const SIZES = [
+  'vocab_size',
+  'num_mel_bins',
+  'd_model',
+  'encoder_layers',
+  'encoder_attention_heads',
+  'encoder_ffn_dim',
+  'decoder_layers',
+  'decoder_attention_heads',
+  'decoder_ffn_dim',
+  'max_source_positions',
+  'max_target_positions',
+] as const;
+const TOKEN_IDS = ['decoder_start_token_id', 'pad_token_id', 'bos_token_id', 'eos_token_id'] as const;
+const TOKEN_LISTS = ['suppress_tokens', 'begin_suppress_tokens'] as const;
+const RATES = ['dropout', 'attention_dropout', 'activation_dropout', 'encoder_layerdrop', 'decoder_layerdrop'] as const;
+/** Above this a size is a mistake, and products of sizes would leave the whole numbers. */
+const MAX_SIZE = 2 ** 24;
+
+/**
+ * Checks the content of a config.json and returns the fields that a Whisper needs; others are ignored. Sizes and token
+ * ids must be there; suppression lists default to null, rates to 0, `init_std` to 0.02, as in Hugging Face's class.
+ * Throws ERR_CONFIG that names the file (`file`) and the field.
+ */
+export function parseWhisperConfig(json: unknown, file: string): WhisperConfig {
+  const refuse = (what: string): never => {
+    throw new DistilWhisperError('ERR_CONFIG', `${file}: ${what}`);
+  };
+  if (!isJsonObject(json)) return refuse(`expected an object with a Whisper's sizes, got ${JSON.stringify(json)}`);
+  const got = (field: string) => (json[field] === undefined ? 'it is missing' : `it is ${JSON.stringify(json[field])}`);
+  if (json.model_type !== undefined && json.model_type !== 'whisper')
+    refuse(`model_type must be "whisper", ${got('model_type')}`);
+
+  const numbers: Partial<Record<(typeof SIZES | typeof TOKEN_IDS | typeof RATES)[number] | 'init_std', number>> = {};
+  for (const field of SIZES) {
+    const value = json[field];
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > MAX_SIZE) {
+      return refuse(`${field} must be a positive whole number up to 2^24, ${got(field)}`);
+    }
+    numbers[field] = value;
+  }
+  const vocabulary = numbers.vocab_size!;
+  const isToken = (value: unknown): value is number =>
+    typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < vocabulary;
+  for (const field of TOKEN_IDS) {
+    const value = json[field];
+    if (!isToken(value)) return refuse(`${field} must be a token id below vocab_size (${vocabulary}), ${got(field)}`);
+    numbers[field] = value;
+  }
+  const lists: Partial<Record<(typeof TOKEN_LISTS)[number], number[] | null>> = {};
+  for (const field of TOKEN_LISTS) {
+    const value = json[field] ?? null;
+    if (value !== null && !(Array.isArray(value) && value.every(isToken))) {
+      return refuse(`${field} must be null or a list of token ids below vocab_size (${vocabulary}), ${got(field)}`);
+    }
+    lists[field] = value;
+  }
+  for (const field of RATES) {
+    const value = json[field] ?? 0;
+    if (typeof value !== 'number' || !(value >= 0 && value < 1))
+      return refuse(`${field} must be in [0, 1), ${got(field)}`);
+    numbers[field] = value;
+  }
+  const initStd = json.init_std ?? 0.02;
+  if (typeof initStd !== 'number' || !(initStd > 0))
+    return refuse(`init_std must be a positive number, ${got('init_std')}`);
+  numbers.init_std = initStd;
+  for (const heads of ['encoder_attention_heads', 'decoder_attention_heads'] as const) {
+    if (numbers.d_model! % numbers[heads]! !== 0) {
+      refuse(`d_model (${numbers.d_model}) must be a multiple of ${heads} (${numbers[heads]})`);
+    }
+  }
+  const scale = json.scale_embedding ?? false;
+  if (typeof scale !== 'boolean') return refuse(`scale_embedding must be true or false, ${got('scale_embedding')}`);
+  const activation = json.activation_function ?? 'gelu';
+  if (activation !== 'gelu') refuse(`activation_function must be "gelu", ${got('activation_function')}`);
+  return { ...numbers, ...lists, scale_embedding: scale, activation_function: 'gelu' } as WhisperConfig;
+}
+
+export type WhisperSize = 'tiny' | 'base' | 'small' | 'medium' | 'large-v2' | 'large-v3';
+
+/** Width, layers (each side) and heads of the published sizes; the FFN is four times the width. */
+const PUBLISHED: Record<WhisperSize, readonly [width: number, layers: number, heads: number]> = {
+  tiny: [384, 4, 6],
+  base: [512, 6, 8],
+  small: [768, 12, 12],
+  medium: [1024, 24, 16],
+  'large-v2': [1280, 32, 20],
+  'large-v3': [1280, 32, 20],
+};
+
+/** Ids that spell symbols rather than speech in the multilingual vocabulary (OpenAI's `non_speech_tokens`). */
+// biome-ignore format: a table of numbers
+const NON_SPEECH_TOKENS = [
+  1, 2, 7, 8, 9, 10, 14, 25, 26, 27, 28, 29, 31, 58, 59, 60, 61, 62, 63, 90, 91, 92, 93, 359, 503, 522, 542, 873, 893, 902,
+  918, 922, 931, 1350, 1853, 1982, 2460, 2627, 3246, 3253, 3268, 3536, 3846, 3961, 4183, 4667, 6585, 6647, 7273, 9061, 9383,
+  10428, 10929, 11938, 12033, 12331, 12562, 13793, 14157, 14635, 15265, 15618, 16553, 16604, 18362, 18956, 20075, 21675,
+  22520, 26130, 26161, 26435, 28279, 29464, 31650, 32302, 32470, 36865, 42863, 47425, 49870, 50254,
+];
+
+/** The configuration of a published multilingual Whisper. Throws ERR_ARGUMENT for another name. */
+export function whisperPreset(size: WhisperSize): WhisperConfig {
+  if (!Object.hasOwn(PUBLISHED, size)) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `whisperPreset knows ${Object.keys(PUBLISHED).join(', ')}; it was asked for ${JSON.stringify(size)}`,
+    );
+  }
+  const [width, layers, heads] = PUBLISHED[size];
+  // large-v3 has one language more (Cantonese), so every id behind the languages is one higher, and 128 mel bins.
+  const v3 = size === 'large-v3';
+  const translate = v3 ? 50359 : 50358;
+  return {
+    vocab_size: v3 ? 51866 : 51865,
+    num_mel_bins: v3 ? 128 : 80,
+    d_model: width,
+    encoder_layers: layers,
+    encoder_attention_heads: heads,
+    encoder_ffn_dim: 4 * width,
+    decoder_layers: layers,
+    decoder_attention_heads: heads,
+    decoder_ffn_dim: 4 * width,
+    max_source_positions: 1500,
+    max_target_positions: 448,
+    decoder_start_token_id: 50258,
+    pad_token_id: v3 ? 50256 : 50257,
+    bos_token_id: 50257,
+    eos_token_id: 50257,
+    // Start of transcript, translate, transcribe, start of LM, previous, no speech.
+    suppress_tokens: [...NON_SPEECH_TOKENS, 50258, ...Array.from({ length: 5 }, (_, i) => translate + i)],
+    begin_suppress_tokens: [220, 50257],
+    scale_embedding: false,
+    activation_function: 'gelu',
+    dropout: 0,
+    attention_dropout: 0,
+    activation_dropout: 0,
+    encoder_layerdrop: 0,
+    decoder_layerdrop: 0,
+    init_std: 0.02,
+  };
+}
+
+/** The object that a config.json of this configuration holds, readable by Hugging Face's transformers. */
+export function whisperConfigJson(config: WhisperConfig): Record<string, unknown> {
+  return {
+    architectures: ['WhisperForConditionalGeneration'],
+    model_type: 'whisper',
+    is_encoder_decoder: true,
+    ...config,
+    num_hidden_layers: config.encoder_layers,
+    max_length: config.max_target_positions,
+  };
+}
+
+export type Side = 'encoder' | 'decoder';
+
+/** Every tensor of a Whisper of this configuration, by its Hugging Face name, with its shape; `proj_out` is tied and absent. */
+export function whisperTensorShapes(config: WhisperConfig): Map<string, readonly number[]> {
+  const shapes = new Map<string, readonly number[]>();
+  const width = config.d_model;
+  const linear = (name: string, outputs: number, inputs: number, bias = true) => {
+    shapes.set(`${name}.weight`, [outputs, inputs]);
+    if (bias) shapes.set(`${name}.bias`, [outputs]);
+  };
+  const norm = (name: string) => shapes.set(`${name}.weight`, [width]).set(`${name}.bias`, [width]);
+  const attention = (name: string) => {
+    linear(`${name}.q_proj`, width, width);
+    linear(`${name}.k_proj`, width, width, false);
+    linear(`${name}.v_proj`, width, width);
+    linear(`${name}.out_proj`, width, width);
+  };
+  const layers = (side: Side, count: number, inner: number) => {
+    for (let layer = 0; layer < count; layer++) {
+      const name = `model.${side}.layers.${layer}`;
+      attention(`${name}.self_attn`);
+      norm(`${name}.self_attn_layer_norm`);
+      if (side === 'decoder') {
+        attention(`${name}.encoder_attn`);
+        norm(`${name}.encoder_attn_layer_norm`);
+      }
+      linear(`${name}.fc1`, inner, width);
+      linear(`${name}.fc2`, width, inner);
+      norm(`${name}.final_layer_norm`);
+    }
+    norm(`model.${side}.layer_norm`);
+  };
+  shapes.set('model.encoder.conv1.weight', [width, config.num_mel_bins, 3]).set('model.encoder.conv1.bias', [width]);
+  shapes.set('model.encoder.conv2.weight', [width, width, 3]).set('model.encoder.conv2.bias', [width]);
+  shapes.set('model.encoder.embed_positions.weight', [config.max_source_positions, width]);
+  layers('encoder', config.encoder_layers, config.encoder_ffn_dim);
+  shapes.set('model.decoder.embed_tokens.weight', [config.vocab_size, width]);
+  shapes.set('model.decoder.embed_positions.weight', [config.max_target_positions, width]);
+  layers('decoder', config.decoder_layers, config.decoder_ffn_dim);
+  return shapes;
+}
+
+/** The name with `model.` in front, as `WhisperForConditionalGeneration` saves it (`WhisperModel` leaves it off). */
+export function canonicalName(name: string): string {
+  return name.startsWith('encoder.') || name.startsWith('decoder.') ? `model.${name}` : name;
+}
+
+/** What `compareTensors` and `checkWeights` look at: each tensor's name, shape and dtype. */
+export type TensorInfos = Iterable<readonly [name: string, info: { dtype: HostDtype; shape: readonly number[] }]>;
+
+const FLOATS: ReadonlySet<HostDtype> = new Set(['f64', 'f32', 'f16', 'bf16']);
+const PROBLEMS_SHOWN = 4;
+
+/**
+ * Holds tensors against the exact list expected. Returns the map from the expected (canonical) name to the name in
+ * the file, in the order expected, and the list of problems as sentences: missing, unexpected, mis-shaped, not floats.
+ */
+export function compareTensors(
+  expected: ReadonlyMap<string, readonly number[]>,
+  infos: TensorInfos,
+): { names: Map<string, string>; problems: string[] } {
+  const found = new Map<string, string>();
+  const problems: string[] = [];
+  for (const [name, { dtype, shape }] of infos) {
+    const canonical = canonicalName(name);
+    const wanted = expected.get(canonical);
+    if (wanted === undefined) {
+      problems.push(`unexpected ${name} ${formatShape(shape)}`);
+    } else if (found.has(canonical)) {
+      problems.push(`${found.get(canonical)} and ${name} are the same tensor`);
+    } else {
+      found.set(canonical, name);
+      if (!sameShape(shape, wanted))
+        problems.push(`${name} has shape ${formatShape(shape)}, expected ${formatShape(wanted)}`);
+      if (!FLOATS.has(dtype)) problems.push(`${name} is ${dtype}, expected a float type`);
+    }
+  }
+  const names = new Map<string, string>();
+  for (const [canonical, shape] of expected) {
+    const name = found.get(canonical);
+    if (name === undefined) problems.push(`missing ${canonical} ${formatShape(shape)}`);
+    else names.set(canonical, name);
+  }
+  return { names, problems };
+}
+
+/** One sentence with the first few of many problems. */
+export function summarizeProblems(problems: readonly string[]): string {
+  const rest = problems.length - PROBLEMS_SHOWN;
+  return problems.slice(0, PROBLEMS_SHOWN).join('; ') + (rest > 0 ? `; and ${rest} more` : '');
+}
+
+/**
+ * Holds the tensors of a model file against the exact list that the config implies; names may come with or without
+ * `model.`, and `proj_out.weight` may be there (it is tied to the token embedding; comparing the two is for the caller
+ * that reads data). Returns the map from Hugging Face name to the name in the file.
+ * Throws ERR_MODEL with the first few problems; `file` names the model.
+ */
+export function checkWeights(config: WhisperConfig, infos: TensorInfos, file = 'The model'): Map<string, string> {
+  const expected = whisperTensorShapes(config);
+  const present = [...infos];
+  const projection = present.filter(([name]) => name === 'proj_out.weight');
+  if (projection.length > 0) expected.set('proj_out.weight', [config.vocab_size, config.d_model]);
+  const { names, problems } = compareTensors(expected, present);
+  if (problems.length > 0) {
+    throw new DistilWhisperError(
+      'ERR_MODEL',
+      `${file} does not hold the weights that its config implies: ${summarizeProblems(problems)}`,
+    );
+  }
+  return names;
+}

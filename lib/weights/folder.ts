@@ -1,0 +1,375 @@
+/** Model folders in Hugging Face's layout: config.json, weights (one file or shards), tokenizer and settings beside. */
+import { copyFile, open, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { DistilWhisperError } from '../errors/index.js';
+import { checkWeights, parseWhisperConfig, type WhisperConfig, whisperConfigJson } from './config.js';
+import { checkExpert, splitClsrCheckpoint } from './experts.js';
+import { fileReadError, fileWriteError, writeFolderAtomic, writeSynced } from './files.js';
+import type { HostTensor, TensorInfo } from './host.js';
+import { isJsonObject, type JsonObject, readJsonObject } from './json.js';
+import {
+  entryBytes,
+  openSafetensors,
+  type SafetensorsFile,
+  type TensorSource,
+  type WeightEntry,
+  writeSafetensors,
+} from './safetensors.js';
+
+const SINGLE = 'model.safetensors';
+const INDEX = 'model.safetensors.index.json';
+/** Hugging Face's default, "5GB". */
+const MAX_SHARD_BYTES = 5e9;
+
+/** An open model folder; everything but the tensors' data has been read and checked. Close it when done. */
+export interface ModelFolder {
+  readonly path: string;
+  readonly config: WhisperConfig;
+  /** All of config.json, with the fields that `config` leaves out. */
+  readonly configJson: JsonObject;
+  readonly generationConfig?: JsonObject;
+  readonly preprocessorConfig?: JsonObject;
+  /** Where tokenizer.json and tokenizer_config.json lie, if they do. */
+  readonly tokenizerPath?: string;
+  readonly tokenizerConfigPath?: string;
+  /** The backbone's tensors under plain Hugging Face names, exactly those that the config implies. */
+  readonly weights: TensorSource;
+  /** Experts inside the weights (the reference's whole checkpoints), by language; usually empty. */
+  readonly experts: ReadonlyMap<string, TensorSource>;
+  close(): Promise<void>;
+}
+
+async function isFile(path: string): Promise<boolean> {
+  return stat(path).then(
+    (kind) => kind.isFile(),
+    () => false,
+  );
+}
+
+/** Several safetensors files as one source; `where` says which file holds which name. */
+class Shards implements TensorSource {
+  readonly #files: readonly SafetensorsFile[];
+  readonly #where: ReadonlyMap<string, SafetensorsFile>;
+
+  constructor(files: readonly SafetensorsFile[], where: ReadonlyMap<string, SafetensorsFile>) {
+    this.#files = files;
+    this.#where = where;
+  }
+
+  names(): string[] {
+    return [...this.#where.keys()];
+  }
+
+  has(name: string): boolean {
+    return this.#where.has(name);
+  }
+
+  info(name: string): TensorInfo {
+    return this.#holder(name).info(name);
+  }
+
+  read(name: string): Promise<HostTensor> {
+    return this.#holder(name).read(name);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#files.map((file) => file.close()));
+  }
+
+  #holder(name: string): SafetensorsFile {
+    const file = this.#where.get(name);
+    if (file === undefined)
+      throw new DistilWhisperError('ERR_MODEL', `No shard holds a tensor ${JSON.stringify(name)}`);
+    return file;
+  }
+}
+
+/** A part of a source under other names (canonical name → name in the source); closing it is left to the whole. */
+class Renamed implements TensorSource {
+  readonly #source: TensorSource;
+  readonly #names: ReadonlyMap<string, string>;
+
+  constructor(source: TensorSource, names: ReadonlyMap<string, string>) {
+    this.#source = source;
+    this.#names = names;
+  }
+
+  names(): string[] {
+    return [...this.#names.keys()];
+  }
+
+  has(name: string): boolean {
+    return this.#names.has(name);
+  }
+
+  info(name: string): TensorInfo {
+    return this.#source.info(this.#inner(name));
+  }
+
+  async read(name: string): Promise<HostTensor> {
+    return this.#source.read(this.#inner(name));
+  }
+
+  async close(): Promise<void> {}
+
+  #inner(name: string): string {
+    const inner = this.#names.get(name);
+    if (inner === undefined)
+      throw new DistilWhisperError('ERR_MODEL', `The model holds no tensor ${JSON.stringify(name)}`);
+    return inner;
+  }
+}
+
+async function openShards(folder: string): Promise<Shards> {
+  const indexPath = join(folder, INDEX);
+  const index = await readJsonObject(indexPath, 'ERR_MODEL');
+  const map = index.weight_map;
+  if (!isJsonObject(map)) throw new DistilWhisperError('ERR_MODEL', `${indexPath} has no weight_map object`);
+  const shardNames = new Set<string>();
+  for (const [name, shard] of Object.entries(map)) {
+    // A plain file name: an index must not be able to point outside of its folder.
+    if (typeof shard !== 'string' || !/^[\w][\w.-]*\.safetensors$/.test(shard)) {
+      throw new DistilWhisperError(
+        'ERR_MODEL',
+        `${indexPath} puts ${name} in ${JSON.stringify(shard)}, which is no safetensors file name`,
+      );
+    }
+    shardNames.add(shard);
+  }
+  const files: SafetensorsFile[] = [];
+  try {
+    const where = new Map<string, SafetensorsFile>();
+    for (const shard of shardNames) {
+      const path = join(folder, shard);
+      if (!(await isFile(path)))
+        throw new DistilWhisperError('ERR_MODEL', `${indexPath} names the shard ${shard}, which is missing`);
+      const file = await openSafetensors(path);
+      files.push(file);
+      for (const name of file.names()) {
+        if (where.has(name))
+          throw new DistilWhisperError('ERR_MODEL', `${name} is in two shards: ${where.get(name)!.path} and ${path}`);
+        if (map[name] !== shard) {
+          const said = map[name] === undefined ? 'does not list it' : `says ${String(map[name])}`;
+          throw new DistilWhisperError('ERR_MODEL', `${path} holds ${name}, but ${indexPath} ${said}`);
+        }
+        where.set(name, file);
+      }
+    }
+    for (const [name, shard] of Object.entries(map)) {
+      if (!where.has(name))
+        throw new DistilWhisperError(
+          'ERR_MODEL',
+          `${indexPath} puts ${name} in ${String(shard)}, which does not hold it`,
+        );
+    }
+    return new Shards(files, where);
+  } catch (error) {
+    await Promise.all(files.map((file) => file.close()));
+    throw error;
+  }
+}
+
+async function openWeights(folder: string): Promise<TensorSource> {
+  if (await isFile(join(folder, SINGLE))) return openSafetensors(join(folder, SINGLE));
+  if (await isFile(join(folder, INDEX))) return openShards(folder);
+  const pickled = await isFile(join(folder, 'pytorch_model.bin'));
+  throw new DistilWhisperError(
+    'ERR_MODEL',
+    `${folder} has neither ${SINGLE} nor ${INDEX}${pickled ? '; its pytorch_model.bin must first be converted to safetensors' : ''}`,
+  );
+}
+
+/** An untied output projection would be another model; where one is stored it must equal the embedding. */
+async function checkTied(weights: TensorSource, folder: string): Promise<void> {
+  const embedding = await weights.read('model.decoder.embed_tokens.weight');
+  const projection = await weights.read('proj_out.weight');
+  if (embedding.dtype !== projection.dtype || Buffer.compare(embedding.data, projection.data) !== 0) {
+    throw new DistilWhisperError(
+      'ERR_MODEL',
+      `${folder}: proj_out.weight differs from the token embedding, to which Whisper ties it`,
+    );
+  }
+}
+
+/**
+ * Opens a model folder: reads and checks its JSON files, the headers of its weights and that they are exactly the
+ * tensors that config.json implies. Whole checkpoints of the reference (`ffn_clsr` names) open as backbone and experts.
+ * Throws ERR_FILE_NOT_FOUND, ERR_MODEL, ERR_CONFIG, ERR_EXPERT, ERR_SAFETENSORS or ERR_FILE_READ.
+ */
+export async function openModelFolder(path: string): Promise<ModelFolder> {
+  let isFolder: boolean;
+  try {
+    isFolder = (await stat(path)).isDirectory();
+  } catch (error) {
+    const typed = fileReadError(error, path);
+    if (typed.code !== 'ERR_FILE_NOT_FOUND') throw typed;
+    throw new DistilWhisperError('ERR_FILE_NOT_FOUND', `There is no model folder ${path}`, { cause: error });
+  }
+  if (!isFolder) throw new DistilWhisperError('ERR_MODEL', `${path} is a file, expected a model folder`);
+  const at = (name: string) => join(path, name);
+  if (!(await isFile(at('config.json'))))
+    throw new DistilWhisperError('ERR_MODEL', `${path} is no model folder: it has no config.json`);
+  const configJson = await readJsonObject(at('config.json'), 'ERR_CONFIG');
+  const config = parseWhisperConfig(configJson, at('config.json'));
+  const optionalJson = async (name: string) =>
+    (await isFile(at(name))) ? readJsonObject(at(name), 'ERR_CONFIG') : undefined;
+  const optionalPath = async (name: string) => ((await isFile(at(name))) ? at(name) : undefined);
+  const generationConfig = await optionalJson('generation_config.json');
+  const preprocessorConfig = await optionalJson('preprocessor_config.json');
+  const tokenizerPath = await optionalPath('tokenizer.json');
+  const tokenizerConfigPath = await optionalPath('tokenizer_config.json');
+
+  const source = await openWeights(path);
+  try {
+    const { backbone, experts } = splitClsrCheckpoint(source.names(), path);
+    const infosOf = (names: ReadonlyMap<string, string>) =>
+      Array.from(names, ([canonical, name]) => [canonical, source.info(name)] as const);
+    checkWeights(config, infosOf(backbone), path);
+    if (backbone.has('proj_out.weight')) {
+      await checkTied(new Renamed(source, backbone), path);
+      backbone.delete('proj_out.weight');
+    }
+    for (const [language, names] of experts) checkExpert(config, language, infosOf(names), path);
+    return {
+      path,
+      config,
+      configJson,
+      ...(generationConfig && { generationConfig }),
+      ...(preprocessorConfig && { preprocessorConfig }),
+      ...(tokenizerPath && { tokenizerPath }),
+      ...(tokenizerConfigPath && { tokenizerConfigPath }),
+      weights: new Renamed(source, backbone),
+      experts: new Map(Array.from(experts, ([language, names]) => [language, new Renamed(source, names)])),
+      close: () => source.close(),
+    };
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+/** A file to lie beside the weights: its content, or the path of a file to copy. */
+export type FolderFile = string | Uint8Array | { readonly copyFrom: string };
+
+export interface ModelFolderContent {
+  readonly config: WhisperConfig;
+  /** Further fields of config.json. */
+  readonly configExtra?: JsonObject;
+  readonly generationConfig?: JsonObject;
+  readonly preprocessorConfig?: JsonObject;
+  /** Other files by name: tokenizer.json, tokenizer_config.json, a README. */
+  readonly files?: Readonly<Record<string, FolderFile>>;
+  /** The tensors, exactly those that the config implies. */
+  readonly tensors: readonly WeightEntry[];
+}
+
+export interface WriteFolderOptions {
+  /** Replace an earlier folder; without it an earlier one is an error. */
+  readonly replace?: boolean;
+  /** Largest size of one weights file; above it they are sharded. 5e9 by default. */
+  readonly maxShardBytes?: number;
+}
+
+/** Consecutive entries in shards of at most `limit` bytes; one that is larger alone gets a shard of its own. */
+function planShards(entries: readonly WeightEntry[], limit: number): WeightEntry[][] {
+  const shards: WeightEntry[][] = [[]];
+  let filled = 0;
+  for (const entry of entries) {
+    const size = entryBytes(entry);
+    if (filled > 0 && filled + size > limit) {
+      shards.push([]);
+      filled = 0;
+    }
+    shards[shards.length - 1]!.push(entry);
+    filled += size;
+  }
+  return shards;
+}
+
+async function writeWeights(folder: string, entries: readonly WeightEntry[], limit: number): Promise<void> {
+  const metadata = { format: 'pt' };
+  const shards = planShards(entries, limit);
+  if (shards.length === 1) return writeSafetensors(join(folder, SINGLE), entries, { metadata });
+  const digits = (n: number) => String(n).padStart(5, '0');
+  const weightMap: [string, string][] = [];
+  for (const [i, shard] of shards.entries()) {
+    const name = `model-${digits(i + 1)}-of-${digits(shards.length)}.safetensors`;
+    await writeSafetensors(join(folder, name), shard, { metadata });
+    for (const entry of shard) weightMap.push([entry.name, name]);
+  }
+  const total = entries.reduce((sum, entry) => sum + entryBytes(entry), 0);
+  await writeSynced(
+    folder,
+    INDEX,
+    formatJson({ metadata: { total_size: total }, weight_map: Object.fromEntries(weightMap) }),
+  );
+}
+
+function formatJson(value: unknown): string {
+  return `${JSON.stringify(value, undefined, 2)}\n`;
+}
+
+/** Names that this module writes itself; another file must not take them. */
+const OWN_FILES = new Set(['config.json', 'generation_config.json', 'preprocessor_config.json', SINGLE, INDEX]);
+
+/**
+ * Writes a model folder whole or not at all: filled beside, synced, then renamed. Config and tensors are checked
+ * against each other first. Throws ERR_CONFIG, ERR_MODEL, ERR_ARGUMENT, ERR_DISK_FULL or ERR_FILE_WRITE; what an
+ * entry's function throws passes through.
+ */
+export async function writeModelFolder(
+  path: string,
+  content: ModelFolderContent,
+  options: WriteFolderOptions = {},
+): Promise<void> {
+  const limit = options.maxShardBytes ?? MAX_SHARD_BYTES;
+  if (!(limit > 0))
+    throw new DistilWhisperError('ERR_ARGUMENT', `maxShardBytes must be a positive number of bytes, got ${limit}`);
+  const config = parseWhisperConfig(content.config, 'writeModelFolder: config');
+  checkWeights(
+    config,
+    content.tensors.map((entry) => [entry.name, entry] as const),
+    'writeModelFolder: tensors',
+  );
+  const files = Object.entries(content.files ?? {});
+  for (const [name] of files) {
+    if (!/^\w[\w.-]*$/.test(name) || OWN_FILES.has(name) || /^model-.*\.safetensors$/.test(name)) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `writeModelFolder: ${JSON.stringify(name)} cannot be the name of a file beside the weights`,
+      );
+    }
+  }
+  await writeFolderAtomic(
+    path,
+    async (folder) => {
+      const config = { ...content.configExtra, ...whisperConfigJson(content.config) };
+      await writeSynced(folder, 'config.json', formatJson(config));
+      if (content.generationConfig)
+        await writeSynced(folder, 'generation_config.json', formatJson(content.generationConfig));
+      if (content.preprocessorConfig)
+        await writeSynced(folder, 'preprocessor_config.json', formatJson(content.preprocessorConfig));
+      for (const [name, file] of files) {
+        if (typeof file === 'string' || file instanceof Uint8Array) await writeSynced(folder, name, file);
+        else await copySynced(file.copyFrom, join(folder, name));
+      }
+      await writeWeights(folder, content.tensors, limit);
+    },
+    { replace: options.replace ?? false },
+  );
+}
+
+async function copySynced(from: string, to: string): Promise<void> {
+  if (!(await isFile(from))) throw new DistilWhisperError('ERR_FILE_NOT_FOUND', `There is no file ${from}`);
+  try {
+    await copyFile(from, to);
+    const file = await open(to, 'r');
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    throw fileWriteError(error, to);
+  }
+}

@@ -1,0 +1,56 @@
+/** Weights on disk: safetensors, Hugging Face model folders, expert files, PyTorch checkpoints. */
+export {
+  canonicalName,
+  checkWeights,
+  parseWhisperConfig,
+  type Side,
+  type TensorInfos,
+  type WhisperConfig,
+  type WhisperSize,
+  whisperConfigJson,
+  whisperPreset,
+  whisperTensorShapes,
+} from './config.js';
+export {
+  type ClsrSplit,
+  checkExpert,
+  type Expert,
+  type ExpertLayerNames,
+  expertFileName,
+  expertLayerNames,
+  expertTensorNames,
+  GATE_SIZE,
+  readExpert,
+  splitClsrCheckpoint,
+  writeExpert,
+} from './experts.js';
+export { type FileSink, fileReadError, fileWriteError, writeFileAtomic, writeFolderAtomic } from './files.js';
+export {
+  type FolderFile,
+  type ModelFolder,
+  type ModelFolderContent,
+  openModelFolder,
+  type WriteFolderOptions,
+  writeModelFolder,
+} from './folder.js';
+export {
+  DTYPE_BYTES,
+  type FloatDtype,
+  fromFloat32,
+  type HostDtype,
+  type HostTensor,
+  type TensorInfo,
+  toFloat32,
+} from './host.js';
+export { type JsonObject, readJsonObject } from './json.js';
+export {
+  openSafetensors,
+  parseSafetensors,
+  type SafetensorsFile,
+  serializeSafetensors,
+  type TensorSource,
+  type WeightEntry,
+  weightEntries,
+  writeSafetensors,
+} from './safetensors.js';
+export { importTorchCheckpoint, type TorchCheckpoint } from './torch.js';

@@ -1,0 +1,406 @@
+/**
+ * safetensors files: 8 bytes of header length (u64, little-endian), the header (a JSON object: for each tensor its
+ * dtype, shape and offsets into the data), the data. The reader believes nothing: a file either is consistent or is
+ * refused with ERR_SAFETENSORS, which names the file, the tensor and what is wrong.
+ */
+import type { FileHandle } from 'node:fs/promises';
+import { DistilWhisperError } from '../errors/index.js';
+import { fileReadError, openRegularFile, readExactly, writeFileAtomic } from './files.js';
+import {
+  allocateBytes,
+  checkHostTensor,
+  DTYPE_BYTES,
+  elementCount,
+  formatShape,
+  type HostDtype,
+  type HostTensor,
+  type TensorInfo,
+} from './host.js';
+import { isJsonObject, JsonTextError, parseJsonBytes } from './json.js';
+
+/** The format's own limit on the header. */
+const MAX_HEADER_BYTES = 100_000_000;
+const LENGTH_BYTES = 8;
+
+/** Half of a pair: has no UTF-8, so other readers refuse it even when escaped. */
+const LONE_SURROGATE = /\p{Surrogate}/u;
+
+const DTYPE_NAMES = Object.keys(DTYPE_BYTES) as HostDtype[];
+const DTYPE_BY_FILE_NAME = new Map<string, HostDtype>(DTYPE_NAMES.map((name) => [name.toUpperCase(), name]));
+
+interface Entry extends TensorInfo {
+  /** Offset of the first byte in the file. */
+  readonly start: number;
+}
+
+interface Header {
+  readonly entries: ReadonlyMap<string, Entry>;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+function refuse(file: string, what: string): never {
+  throw new DistilWhisperError('ERR_SAFETENSORS', `${file} is not a sound safetensors file: ${what}`);
+}
+
+/** The length of the header from the first 8 bytes of a file of `fileBytes` bytes, checked. */
+function headerLength(prefix: Uint8Array, fileBytes: number, file: string): number {
+  if (fileBytes < LENGTH_BYTES) {
+    refuse(file, `it has ${fileBytes} bytes, fewer than the 8 that say how long its header is`);
+  }
+  const length = new DataView(prefix.buffer, prefix.byteOffset, LENGTH_BYTES).getBigUint64(0, true);
+  if (length > BigInt(MAX_HEADER_BYTES)) {
+    refuse(file, `its header would be ${length} bytes long, the format allows ${MAX_HEADER_BYTES}`);
+  }
+  if (Number(length) > fileBytes - LENGTH_BYTES) {
+    refuse(file, `its header would be ${length} bytes long, but only ${fileBytes - LENGTH_BYTES} bytes follow`);
+  }
+  return Number(length);
+}
+
+/** Checks the header's text and every promise that it makes about the `dataBytes` bytes after it. */
+function parseHeader(bytes: Uint8Array, dataBytes: number, file: string): Header {
+  if (bytes[0] !== 0x7b) refuse(file, "its header does not start with '{'");
+  let parsed: { text: string; value: unknown };
+  try {
+    parsed = parseJsonBytes(bytes);
+  } catch (error) {
+    if (!(error instanceof JsonTextError)) throw error;
+    refuse(file, `its header ${error.message}`);
+  }
+  const json = parsed.value as Record<string, unknown>;
+  const dataStart = LENGTH_BYTES + bytes.byteLength;
+  const metadata: Record<string, string> = Object.create(null);
+  const entries = new Map<string, Entry>();
+  for (const [name, value] of Object.entries(json)) {
+    if (name === '__metadata__') Object.assign(metadata, checkMetadata(value, file));
+    else entries.set(name, parseEntry(name, value, dataStart, dataBytes, file));
+  }
+  checkLayout(entries, dataStart, dataBytes, file);
+  return { entries, metadata };
+}
+
+function checkMetadata(value: unknown, file: string): Record<string, string> {
+  if (!isJsonObject(value)) refuse(file, '__metadata__ is not an object of strings');
+  for (const [key, text] of Object.entries(value)) {
+    if (typeof text !== 'string') refuse(file, `__metadata__ holds ${JSON.stringify(key)}, which is not a string`);
+  }
+  return value as Record<string, string>;
+}
+
+function parseEntry(name: string, value: unknown, dataStart: number, dataBytes: number, file: string): Entry {
+  const tensor = `tensor ${JSON.stringify(name)}`;
+  if (!isJsonObject(value)) refuse(file, `${tensor} is not described by an object`);
+  for (const field of Object.keys(value)) {
+    if (field !== 'dtype' && field !== 'shape' && field !== 'data_offsets') {
+      refuse(file, `${tensor} has the unknown field ${JSON.stringify(field)}`);
+    }
+  }
+  const dtype = typeof value.dtype === 'string' ? DTYPE_BY_FILE_NAME.get(value.dtype) : undefined;
+  if (dtype === undefined) refuse(file, `${tensor} has the dtype ${JSON.stringify(value.dtype)}, which is not known`);
+  const shape = value.shape;
+  if (!Array.isArray(shape)) refuse(file, `${tensor} has no shape`);
+  const count = elementCount(shape);
+  if (count === undefined || !Number.isSafeInteger(count * DTYPE_BYTES[dtype])) {
+    refuse(
+      file,
+      `${tensor} has the shape ${JSON.stringify(shape)}; expected whole numbers ≥ 0 of a product below 2^53`,
+    );
+  }
+  const offsets = value.data_offsets;
+  if (
+    !Array.isArray(offsets) ||
+    offsets.length !== 2 ||
+    !offsets.every((offset) => typeof offset === 'number' && Number.isSafeInteger(offset) && offset >= 0)
+  ) {
+    refuse(file, `${tensor} has the data_offsets ${JSON.stringify(offsets)}; expected two whole numbers ≥ 0`);
+  }
+  const [begin, end] = offsets as [number, number];
+  if (begin > end || end > dataBytes) {
+    refuse(file, `${tensor} lies at bytes ${begin} to ${end} of the data, which has ${dataBytes}`);
+  }
+  const byteLength = count * DTYPE_BYTES[dtype];
+  if (end - begin !== byteLength) {
+    refuse(
+      file,
+      `${tensor} of shape ${formatShape(shape)} and dtype ${dtype} needs ${byteLength} bytes, its offsets give ${end - begin}`,
+    );
+  }
+  return { dtype, shape: shape as number[], byteLength, start: dataStart + begin };
+}
+
+/** The tensors must tile the data: no overlap, no hole, nothing behind the last. */
+function checkLayout(entries: ReadonlyMap<string, Entry>, dataStart: number, dataBytes: number, file: string): void {
+  const inOrder = [...entries].sort(([, a], [, b]) => a.start - b.start || a.byteLength - b.byteLength);
+  let next = dataStart;
+  let before = '';
+  for (const [name, entry] of inOrder) {
+    if (entry.start < next) refuse(file, `tensor ${JSON.stringify(name)} overlaps tensor ${JSON.stringify(before)}`);
+    if (entry.start > next) {
+      refuse(file, `${entry.start - next} bytes before tensor ${JSON.stringify(name)} belong to no tensor`);
+    }
+    next = entry.start + entry.byteLength;
+    before = name;
+  }
+  const rest = dataStart + dataBytes - next;
+  if (rest > 0) refuse(file, `${rest} bytes at its end belong to no tensor`);
+}
+
+function lookUp(header: Header, name: string, file: string): Entry {
+  const entry = header.entries.get(name);
+  if (entry === undefined) {
+    throw new DistilWhisperError('ERR_SAFETENSORS', `${file} holds no tensor ${JSON.stringify(name)}`);
+  }
+  return entry;
+}
+
+/** Tensors by name, read one at a time: a file, a sharded folder, or several of them. */
+export interface TensorSource {
+  names(): string[];
+  has(name: string): boolean;
+  info(name: string): TensorInfo;
+  /** The tensor's data, in new memory. */
+  read(name: string): Promise<HostTensor>;
+  close(): Promise<void>;
+}
+
+/** An open file whose header has been checked; data is read from the disk when asked for. Safe for concurrent reads. */
+export class SafetensorsFile implements TensorSource {
+  readonly path: string;
+  readonly #header: Header;
+  #file: FileHandle | undefined;
+  #reads = new Set<Promise<unknown>>();
+
+  /** Use `openSafetensors`. */
+  constructor(path: string, file: FileHandle, header: Header) {
+    this.path = path;
+    this.#file = file;
+    this.#header = header;
+  }
+
+  /** The strings of `__metadata__`; empty where there is none. */
+  get metadata(): Readonly<Record<string, string>> {
+    return this.#header.metadata;
+  }
+
+  /** Names in the order of the header. */
+  names(): string[] {
+    return [...this.#header.entries.keys()];
+  }
+
+  has(name: string): boolean {
+    return this.#header.entries.has(name);
+  }
+
+  /** Throws ERR_SAFETENSORS for an unknown name. */
+  info(name: string): TensorInfo {
+    const { dtype, shape, byteLength } = lookUp(this.#header, name, this.path);
+    return { dtype, shape, byteLength };
+  }
+
+  /**
+   * Reads one tensor into new memory. Throws ERR_SAFETENSORS for an unknown name or a file cut short since it was
+   * opened, ERR_FILE_READ, ERR_OUT_OF_MEMORY, and ERR_DISPOSED after `close`.
+   */
+  async read(name: string): Promise<HostTensor> {
+    const { dtype, shape, byteLength, start } = lookUp(this.#header, name, this.path);
+    const file = this.#file;
+    if (file === undefined)
+      throw new DistilWhisperError('ERR_DISPOSED', `${this.path} was closed before ${name} was read`);
+    const reading = readExactly(
+      file,
+      start,
+      byteLength,
+      this.path,
+      `tensor ${JSON.stringify(name)}`,
+      'ERR_SAFETENSORS',
+    );
+    this.#reads.add(reading);
+    try {
+      return { dtype, shape, data: await reading };
+    } finally {
+      this.#reads.delete(reading);
+    }
+  }
+
+  /** Waits for reads under way and closes the file; a second call does nothing. */
+  async close(): Promise<void> {
+    const file = this.#file;
+    this.#file = undefined;
+    if (file === undefined) return;
+    await Promise.allSettled(this.#reads);
+    await file.close();
+  }
+}
+
+/**
+ * Opens a safetensors file and checks its whole header; tensors are read when asked for. Close it when done.
+ * Throws ERR_FILE_NOT_FOUND, ERR_FILE_READ (a folder, no permission) or ERR_SAFETENSORS.
+ */
+export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  const file = await openRegularFile(path);
+  try {
+    const { size } = await file.stat();
+    const prefix = await readExactly(
+      file,
+      0,
+      Math.min(size, LENGTH_BYTES),
+      path,
+      'its header length',
+      'ERR_SAFETENSORS',
+    );
+    const length = headerLength(prefix, size, path);
+    const bytes = await readExactly(file, LENGTH_BYTES, length, path, 'its header', 'ERR_SAFETENSORS');
+    return new SafetensorsFile(path, file, parseHeader(bytes, size - LENGTH_BYTES - length, path));
+  } catch (error) {
+    await file.close();
+    throw fileReadError(error, path);
+  }
+}
+
+/**
+ * The tensors of a safetensors file that is already in memory, by name in the order of the header. The data are views
+ * of `bytes`, not copies. `file` names it in errors. Throws ERR_SAFETENSORS.
+ */
+export function parseSafetensors(
+  bytes: Uint8Array,
+  file = 'The buffer',
+): { tensors: Map<string, HostTensor>; metadata: Readonly<Record<string, string>> } {
+  const length = headerLength(bytes, bytes.byteLength, file);
+  const dataStart = LENGTH_BYTES + length;
+  const header = parseHeader(bytes.subarray(LENGTH_BYTES, dataStart), bytes.byteLength - dataStart, file);
+  const tensors = new Map<string, HostTensor>();
+  for (const [name, { dtype, shape, start, byteLength }] of header.entries) {
+    tensors.set(name, { dtype, shape, data: bytes.subarray(start, start + byteLength) });
+  }
+  return { tensors, metadata: header.metadata };
+}
+
+/** A tensor to be written: its data, or a function that makes it when its turn comes. */
+export interface WeightEntry {
+  readonly name: string;
+  readonly dtype: HostDtype;
+  readonly shape: readonly number[];
+  readonly data: Uint8Array | (() => Uint8Array | Promise<Uint8Array>);
+}
+
+/** The bytes that an entry will take; throws ERR_ARGUMENT, ERR_DTYPE or ERR_SHAPE where it says something impossible. */
+export function entryBytes(entry: WeightEntry): number {
+  const { name, dtype, shape, data } = entry;
+  if (typeof name !== 'string' || name === '__metadata__' || LONE_SURROGATE.test(name)) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `${JSON.stringify(name)} cannot be the name of a tensor in safetensors`,
+    );
+  }
+  if (typeof data !== 'function') checkHostTensor({ dtype, shape, data }, `tensor ${JSON.stringify(name)}`);
+  const size: number | undefined = DTYPE_BYTES[dtype];
+  const count = elementCount(shape);
+  if (size === undefined) {
+    throw new DistilWhisperError(
+      'ERR_DTYPE',
+      `tensor ${JSON.stringify(name)} has the unknown dtype ${JSON.stringify(dtype)}`,
+    );
+  }
+  if (count === undefined || !Number.isSafeInteger(count * size)) {
+    throw new DistilWhisperError(
+      'ERR_SHAPE',
+      `tensor ${JSON.stringify(name)} has the shape ${formatShape(shape)}; expected whole numbers ≥ 0 of a product below 2^53`,
+    );
+  }
+  return count * size;
+}
+
+/** The entries of a plain collection of tensors, in its order. */
+export function weightEntries(tensors: Iterable<readonly [string, HostTensor]>): WeightEntry[] {
+  return Array.from(tensors, ([name, tensor]) => ({ name, ...tensor }));
+}
+
+function buildHeader(
+  entries: readonly WeightEntry[],
+  metadata: Readonly<Record<string, string>> | undefined,
+): Uint8Array {
+  const header: [string, unknown][] = [];
+  if (metadata !== undefined) {
+    for (const [key, value] of Object.entries(metadata)) {
+      if (typeof value !== 'string' || LONE_SURROGATE.test(key + value)) {
+        throw new DistilWhisperError(
+          'ERR_ARGUMENT',
+          `metadata ${JSON.stringify(key)} must be a string, it is ${JSON.stringify(value)}`,
+        );
+      }
+    }
+    header.push(['__metadata__', metadata]);
+  }
+  const names = new Set<string>();
+  let offset = 0;
+  for (const entry of entries) {
+    const byteLength = entryBytes(entry);
+    if (names.has(entry.name)) {
+      throw new DistilWhisperError('ERR_ARGUMENT', `tensor ${JSON.stringify(entry.name)} is given twice`);
+    }
+    names.add(entry.name);
+    const end = offset + byteLength;
+    header.push([entry.name, { dtype: entry.dtype.toUpperCase(), shape: entry.shape, data_offsets: [offset, end] }]);
+    offset = end;
+  }
+  if (!Number.isSafeInteger(offset)) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `the tensors need ${offset} bytes together, more than a file can have`,
+    );
+  }
+  // Not one JSON.stringify of an object: that would move names such as "1" to the front.
+  const fields = header.map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`);
+  const text = new TextEncoder().encode(`{${fields.join(',')}}`);
+  const padded = Math.ceil(text.byteLength / 8) * 8;
+  if (padded > MAX_HEADER_BYTES) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `the header would be ${padded} bytes long, safetensors allows ${MAX_HEADER_BYTES}`,
+    );
+  }
+  const bytes = new Uint8Array(LENGTH_BYTES + padded).fill(0x20);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
+  bytes.set(text, LENGTH_BYTES);
+  return bytes;
+}
+
+/**
+ * Writes a safetensors file: entries in the order given, data one entry at a time, whole or not at all (a temporary
+ * file beside is synced and renamed; after any failure it is gone and an earlier `path` is untouched).
+ * Everything that can be checked is checked before anything is written. Throws ERR_ARGUMENT, ERR_DTYPE, ERR_SHAPE,
+ * ERR_DISK_FULL or ERR_FILE_WRITE; what an entry's function throws passes through.
+ */
+export async function writeSafetensors(
+  path: string,
+  entries: readonly WeightEntry[],
+  options: { metadata?: Readonly<Record<string, string>> } = {},
+): Promise<void> {
+  const header = buildHeader(entries, options.metadata);
+  await writeFileAtomic(path, async (sink) => {
+    await sink.append(header);
+    for (const { name, dtype, shape, data } of entries) {
+      const bytes = typeof data === 'function' ? await data() : data;
+      checkHostTensor({ dtype, shape, data: bytes }, `tensor ${JSON.stringify(name)}`);
+      await sink.append(bytes);
+    }
+  });
+}
+
+/** The same file in memory, for entries that hold their data. */
+export function serializeSafetensors(
+  tensors: Iterable<readonly [string, HostTensor]>,
+  options: { metadata?: Readonly<Record<string, string>> } = {},
+): Uint8Array {
+  const entries = weightEntries(tensors);
+  const header = buildHeader(entries, options.metadata);
+  const total = entries.reduce((sum, entry) => sum + entryBytes(entry), header.byteLength);
+  const bytes = allocateBytes(total, 'serializeSafetensors');
+  bytes.set(header);
+  let at = header.byteLength;
+  for (const { data } of entries) {
+    bytes.set(data as Uint8Array, at);
+    at += (data as Uint8Array).byteLength;
+  }
+  return bytes;
+}

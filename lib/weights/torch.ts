@@ -1,0 +1,169 @@
+/** PyTorch checkpoints (torch.save of a state dict, the zip format since 1.6): how the reference publishes its experts. */
+import type { FileHandle } from 'node:fs/promises';
+import { DistilWhisperError } from '../errors/index.js';
+import { openRegularFile, readExactly } from './files.js';
+import { allocateBytes, DTYPE_BYTES, elementCount, formatShape, type HostTensor, type TensorInfo } from './host.js';
+import { TorchTensor, unpickle } from './pickle.js';
+import type { TensorSource } from './safetensors.js';
+import { readZipDirectory, type ZipEntry, zipDataOffset } from './zip.js';
+
+/** A state dict of the largest Whisper with its names and shapes is below 1 MB. */
+const MAX_PICKLE_BYTES = 64 * 1024 * 1024;
+
+interface Located {
+  readonly tensor: TorchTensor;
+  readonly info: TensorInfo;
+  readonly count: number;
+  readonly entry: ZipEntry;
+}
+
+/** An open checkpoint; tensors are read when asked for. */
+export class TorchCheckpoint implements TensorSource {
+  readonly path: string;
+  readonly #size: number;
+  readonly #tensors: ReadonlyMap<string, Located>;
+  #file: FileHandle | undefined;
+
+  /** Use `importTorchCheckpoint`. */
+  constructor(path: string, file: FileHandle, size: number, tensors: ReadonlyMap<string, Located>) {
+    this.path = path;
+    this.#file = file;
+    this.#size = size;
+    this.#tensors = tensors;
+  }
+
+  names(): string[] {
+    return [...this.#tensors.keys()];
+  }
+
+  has(name: string): boolean {
+    return this.#tensors.has(name);
+  }
+
+  /** Throws ERR_MODEL for an unknown name. */
+  info(name: string): TensorInfo {
+    return this.#locate(name).info;
+  }
+
+  /** The tensor in C order, in new memory. Throws ERR_MODEL, ERR_FILE_READ, ERR_OUT_OF_MEMORY; ERR_DISPOSED after close. */
+  async read(name: string): Promise<HostTensor> {
+    const { tensor, info, count, entry } = this.#locate(name);
+    const file = this.#file;
+    if (file === undefined)
+      throw new DistilWhisperError('ERR_DISPOSED', `${this.path} was closed before ${name} was read`);
+    const size = DTYPE_BYTES[info.dtype];
+    const span = count === 0 ? 0 : lastIndex(tensor) + 1;
+    const start = (await zipDataOffset(file, this.#size, entry, this.path)) + tensor.offset * size;
+    const bytes = await readExactly(file, start, span * size, this.path, `tensor ${JSON.stringify(name)}`, 'ERR_MODEL');
+    const data = isContiguous(tensor) ? bytes : gather(bytes, tensor, count, size, this.path);
+    return { dtype: info.dtype, shape: info.shape, data };
+  }
+
+  async close(): Promise<void> {
+    const file = this.#file;
+    this.#file = undefined;
+    await file?.close();
+  }
+
+  #locate(name: string): Located {
+    const located = this.#tensors.get(name);
+    if (located === undefined)
+      throw new DistilWhisperError('ERR_MODEL', `${this.path} holds no tensor ${JSON.stringify(name)}`);
+    return located;
+  }
+}
+
+/** The largest index, in elements from the tensor's first, of a tensor that is not empty. */
+function lastIndex(tensor: TorchTensor): number {
+  return tensor.shape.reduce((sum, size, axis) => sum + (size - 1) * tensor.strides[axis]!, 0);
+}
+
+function isContiguous(tensor: TorchTensor): boolean {
+  let expected = 1;
+  for (let axis = tensor.shape.length - 1; axis >= 0; axis--) {
+    if (tensor.shape[axis] === 0) return true;
+    if (tensor.shape[axis] !== 1 && tensor.strides[axis] !== expected) return false;
+    expected *= tensor.shape[axis]!;
+  }
+  return true;
+}
+
+/** Copies a strided tensor (a transpose, a slice) into C order. */
+function gather(bytes: Uint8Array, tensor: TorchTensor, count: number, size: number, path: string): Uint8Array {
+  const data = allocateBytes(count * size, `a tensor of ${path}`);
+  const index = tensor.shape.map(() => 0);
+  let from = 0;
+  for (let i = 0; i < count; i++) {
+    data.set(bytes.subarray(from * size, (from + 1) * size), i * size);
+    for (let axis = tensor.shape.length - 1; axis >= 0; axis--) {
+      index[axis]!++;
+      from += tensor.strides[axis]!;
+      if (index[axis]! < tensor.shape[axis]!) break;
+      from -= index[axis]! * tensor.strides[axis]!;
+      index[axis] = 0;
+    }
+  }
+  return data;
+}
+
+/**
+ * Opens a PyTorch checkpoint that holds a state dict: a dict from names to float or int64 tensors. No Python is run: the
+ * pickle is read by a machine that knows what a state dict needs and refuses everything else.
+ * Throws ERR_FILE_NOT_FOUND, ERR_FILE_READ, or ERR_MODEL for anything that is no such file.
+ */
+export async function importTorchCheckpoint(path: string): Promise<TorchCheckpoint> {
+  const file = await openRegularFile(path);
+  try {
+    const { size } = await file.stat();
+    const entries = await readZipDirectory(file, size, path);
+    return new TorchCheckpoint(path, file, size, await locateTensors(file, size, entries, path));
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function locateTensors(
+  file: FileHandle,
+  size: number,
+  entries: ReadonlyMap<string, ZipEntry>,
+  path: string,
+): Promise<Map<string, Located>> {
+  const refuse = (what: string): never => {
+    throw new DistilWhisperError('ERR_MODEL', `${path} is no PyTorch checkpoint: ${what}`);
+  };
+  const pickles = [...entries.values()].filter(({ name }) => /^[^/]+\/data\.pkl$/.test(name));
+  if (pickles.length !== 1) refuse(`expected one data.pkl in it, found ${pickles.length}`);
+  const pickle = pickles[0]!;
+  if (pickle.byteLength > MAX_PICKLE_BYTES) refuse(`its data.pkl has ${pickle.byteLength} bytes`);
+  const prefix = pickle.name.slice(0, -'data.pkl'.length);
+  const content = async (entry: ZipEntry) =>
+    readExactly(file, await zipDataOffset(file, size, entry, path), entry.byteLength, path, entry.name, 'ERR_MODEL');
+  const order = entries.get(`${prefix}byteorder`);
+  if (order !== undefined && (order.byteLength > 16 || new TextDecoder().decode(await content(order)) !== 'little')) {
+    refuse('its numbers are not little-endian');
+  }
+  const dict = unpickle(await content(pickle), path);
+  if (!(dict instanceof Map)) return refuse('it does not hold a state dict');
+  const located = new Map<string, Located>();
+  for (const [name, tensor] of dict as Map<string, unknown>) {
+    if (!(tensor instanceof TorchTensor)) return refuse(`${JSON.stringify(name)} is no tensor`);
+    const { storage, offset, shape } = tensor;
+    const bytes = DTYPE_BYTES[storage.dtype];
+    const entry = entries.get(`${prefix}data/${storage.key}`);
+    if (entry === undefined) return refuse(`the data of ${JSON.stringify(name)} (${storage.key}) are missing`);
+    if (entry.byteLength !== storage.count * bytes) {
+      refuse(`the data of ${JSON.stringify(name)} have ${entry.byteLength} bytes, expected ${storage.count * bytes}`);
+    }
+    const count = elementCount(shape);
+    const last = count === 0 ? offset - 1 : offset + lastIndex(tensor);
+    // A stride of 0 repeats elements: torch.save never needs it, and it would turn a small file into a huge tensor.
+    if (count === undefined || count > storage.count || !(last < storage.count)) {
+      return refuse(
+        `${JSON.stringify(name)} of shape ${formatShape(shape)} reaches beyond its data of ${storage.count} elements`,
+      );
+    }
+    located.set(name, { tensor, info: { dtype: storage.dtype, shape, byteLength: count * bytes }, count, entry });
+  }
+  return located;
+}

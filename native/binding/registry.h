@@ -1,0 +1,57 @@
+// The tensors that JavaScript holds, by number. One registry an environment (main thread or worker thread); it is
+// touched by that environment's JavaScript thread alone.
+#pragma once
+#include <napi.h>
+
+#include <memory>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "core/stream.h"
+
+namespace dw {
+
+class NativeStream;
+
+struct TensorEntry {
+  View view;
+  std::shared_ptr<Storage> storage;
+  NativeStream* stream = nullptr;
+  bool persistent = false;
+};
+
+class Registry {
+ public:
+  static Registry& of(Napi::Env env) { return *env.GetInstanceData<Registry>(); }
+
+  uint64_t add(TensorEntry entry) {
+    const uint64_t id = next_++;
+    entries_.emplace(id, std::move(entry));
+    return id;
+  }
+  // Throws Error(ERR_DISPOSED).
+  TensorEntry& get(uint64_t id) {
+    auto it = entries_.find(id);
+    if (it == entries_.end())
+      throw Error("ERR_DISPOSED", "this tensor was disposed, or its step has ended: its memory may hold another one");
+    return it->second;
+  }
+  bool has(uint64_t id) const { return entries_.count(id) != 0; }
+  void remove(uint64_t id) { entries_.erase(id); }
+  void remove_all_of(const NativeStream* stream) {
+    for (auto it = entries_.begin(); it != entries_.end();)
+      it = it->second.stream == stream ? entries_.erase(it) : std::next(it);
+  }
+
+  std::unordered_set<NativeStream*> streams;
+
+ private:
+  std::unordered_map<uint64_t, TensorEntry> entries_;
+  uint64_t next_ = 1;
+};
+
+// Rethrows the C++ error in flight as a JavaScript error with its code.
+[[noreturn]] void throw_typed(Napi::Env env, const Error& e);
+Napi::Error make_error(Napi::Env env, const std::string& code, const std::string& message);
+
+}  // namespace dw

@@ -1,0 +1,363 @@
+#include "binding/stream.h"
+
+#include <cstring>
+
+#include "core/ops.h"
+
+namespace dw {
+
+// A block of the arena comes back when the last tensor on it goes. Held by registry entries only: JavaScript thread.
+struct StepStorage : Storage {
+  explicit StepStorage(Arena& a) : arena(a) {}
+  ~StepStorage() {
+    if (current) arena.give(data);
+  }
+  Arena& arena;
+  bool current = true;
+};
+
+struct NativeStream::Reply {
+  ~Reply() { deallocate(data); }
+  NativeStream* stream = nullptr;
+  uint64_t id = 0;
+  void* data = nullptr;
+  int64_t bytes = 0;
+  bool has_data = false;
+  Fault fault;
+};
+
+Napi::Function NativeStream::define(Napi::Env env) {
+  return DefineClass(env, "NativeStream",
+                     {
+                         InstanceMethod<&NativeStream::call>("call"),
+                         InstanceMethod<&NativeStream::create>("create"),
+                         InstanceMethod<&NativeStream::view>("view"),
+                         InstanceMethod<&NativeStream::write>("write"),
+                         InstanceMethod<&NativeStream::read>("read"),
+                         InstanceMethod<&NativeStream::sync>("sync"),
+                         InstanceMethod<&NativeStream::freeze>("freeze"),
+                         InstanceMethod<&NativeStream::dispose>("dispose"),
+                         InstanceMethod<&NativeStream::end_step>("endStep"),
+                         InstanceMethod<&NativeStream::memory>("memory"),
+                         InstanceMethod<&NativeStream::close>("close"),
+                     });
+}
+
+// new NativeStream(isa: -1 = oracle, threads)
+NativeStream::NativeStream(const Napi::CallbackInfo& info)
+    : Napi::ObjectWrap<NativeStream>(info), registry_(&Registry::of(info.Env())), env_(info.Env()) {
+  const int isa = info[0].As<Napi::Number>().Int32Value();
+  const int threads = info[1].As<Napi::Number>().Int32Value();
+  oracle_ = isa < 0;
+  kernels_ = oracle_ ? kReferenceKernels : cpu::kernels(cpu::Isa(isa));
+  napi_value name = Napi::String::New(env_, "distilwhisper stream");
+  if (napi_create_threadsafe_function(env_, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, settle,
+                                      &replies_) != napi_ok)
+    throw Napi::Error::New(env_, "cannot create a thread-safe function");
+  napi_unref_threadsafe_function(env_, replies_);
+  stream_ = std::make_unique<Stream>(threads);
+  registry_->streams.insert(this);
+}
+
+NativeStream::~NativeStream() {
+  stop();
+  if (!registry_) return;
+  registry_->remove_all_of(this);
+  registry_->streams.erase(this);
+}
+
+void NativeStream::stop() {
+  stream_->stop();
+  if (replies_) napi_release_threadsafe_function(replies_, napi_tsfn_abort);
+  replies_ = nullptr;
+}
+
+void NativeStream::tear_down() {
+  stop();
+  registry_->remove_all_of(this);
+  registry_ = nullptr;
+}
+
+void NativeStream::require_open() const {
+  if (!replies_) throw Error("ERR_STREAM", "this stream was closed");
+}
+
+void NativeStream::account(int64_t bytes) {
+  persistent_bytes_ += bytes;
+  Napi::MemoryManagement::AdjustExternalMemory(env_, bytes);
+}
+
+uint64_t NativeStream::add_step_tensor(const View& v) {
+  auto storage = std::make_shared<StepStorage>(stream_->arena());
+  storage->data = v.data;
+  storage->bytes = v.bytes();
+  TensorEntry entry;
+  entry.view = v;
+  entry.storage = std::move(storage);
+  entry.stream = this;
+  const uint64_t id = registry_->add(std::move(entry));
+  step_tensors_.insert(id);
+  return id;
+}
+
+static View shape_of(const Napi::Value& dtype, const Napi::Value& dims) {
+  View v;
+  v.present = true;
+  v.dtype = DType(dtype.As<Napi::Number>().Int32Value());
+  const Napi::Array shape = dims.As<Napi::Array>();
+  if (shape.Length() > uint32_t(kMaxRank)) throw Error("ERR_SHAPE", "a tensor has at most 4 dimensions");
+  for (uint32_t i = 0; i < shape.Length(); i++) v.shape[v.rank++] = shape.Get(i).As<Napi::Number>().Int64Value();
+  return v;
+}
+
+// create(dtype, shape, persistent) → id. Uninitialised.
+Napi::Value NativeStream::create(const Napi::CallbackInfo& info) {
+  try {
+    require_open();
+    View v = shape_of(info[0], info[1]);
+    const bool persistent = info[2].As<Napi::Boolean>().Value();
+    if (!persistent) {
+      v.data = stream_->arena().take(v.bytes());
+      return Napi::Number::New(env_, double(add_step_tensor(v)));
+    }
+    auto storage = std::make_shared<Storage>();
+    storage->data = v.data = allocate(v.bytes());
+    storage->bytes = v.bytes();
+    storage->owned = true;
+    account(v.bytes());
+    TensorEntry entry;
+    entry.view = v;
+    entry.storage = std::move(storage);
+    entry.stream = this;
+    entry.persistent = true;
+    return Napi::Number::New(env_, double(registry_->add(std::move(entry))));
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
+}
+
+// view(id, element offset, shape) → id: the same memory, another shape.
+Napi::Value NativeStream::view(const Napi::CallbackInfo& info) {
+  try {
+    require_open();
+    const TensorEntry base = registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value()));
+    TensorEntry entry = base;
+    const int64_t offset = info[1].As<Napi::Number>().Int64Value();
+    View v = shape_of(Napi::Number::New(env_, double(int(base.view.dtype))), info[2]);
+    if (offset < 0 || offset + v.size() > base.view.size())
+      throw Error("ERR_SHAPE", "view: " + v.describe() + " at element " + std::to_string(offset) +
+                                   " reaches outside of " + base.view.describe());
+    v.data = static_cast<char*>(base.view.data) + offset * size_of(v.dtype);
+    entry.view = v;
+    const uint64_t id = registry_->add(std::move(entry));
+    if (!base.persistent) base.stream->step_tensors_.insert(id);
+    return Napi::Number::New(env_, double(id));
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
+}
+
+// write(id, bytes): a fresh persistent tensor is filled at once (nothing else knows it yet), others in stream order.
+void NativeStream::write(const Napi::CallbackInfo& info) {
+  try {
+    require_open();
+    TensorEntry& entry = registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value()));
+    const Napi::Uint8Array bytes = info[1].As<Napi::Uint8Array>();
+    const bool fresh = info[2].As<Napi::Boolean>().Value();
+    if (entry.storage->frozen) throw Error("ERR_ARGUMENT", "write: this tensor is frozen");
+    if (int64_t(bytes.ByteLength()) != entry.view.bytes())
+      throw Error("ERR_SHAPE", "write: " + entry.view.describe() + " takes " + std::to_string(entry.view.bytes()) +
+                                   " bytes, got " + std::to_string(bytes.ByteLength()));
+    if (fresh) {
+      std::memcpy(entry.view.data, bytes.Data(), bytes.ByteLength());
+      return;
+    }
+    auto copy = std::make_shared<std::vector<uint8_t>>(bytes.Data(), bytes.Data() + bytes.ByteLength());
+    auto keep = entry.persistent ? entry.storage : nullptr;
+    void* target = entry.view.data;
+    stream_->enqueue([copy, keep, target](Context&) { std::memcpy(target, copy->data(), copy->size()); });
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
+}
+
+// call(op, ids, numbers) → [id, dtype, ...shape][]
+Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
+  try {
+    require_open();
+    const int op = info[0].As<Napi::Number>().Int32Value();
+    if (op < 0 || op >= kOpCount) throw Error("ERR_ARGUMENT", "call: no such operation");
+    const Napi::Array ids = info[1].As<Napi::Array>();
+    const Napi::Array numbers = info[2].As<Napi::Array>();
+    auto call = std::make_shared<Call>();
+    std::vector<uint8_t> writable;
+    for (uint32_t i = 0, n = ids.Length(); i < n; i++) {
+      const int64_t id = ids.Get(i).As<Napi::Number>().Int64Value();
+      if (id == 0) {
+        call->in.emplace_back();
+        call->storage.emplace_back();
+        writable.push_back(0);
+        continue;
+      }
+      TensorEntry& entry = registry_->get(uint64_t(id));
+      if (entry.stream != this && !entry.storage->frozen)
+        throw Error("ERR_STREAM", std::string(kOps[op].name) + ": tensor " + std::to_string(i) +
+                                      " belongs to another stream; only frozen tensors are shared");
+      call->in.push_back(entry.view);
+      call->storage.push_back(entry.persistent ? entry.storage : nullptr);
+      writable.push_back(!entry.storage->frozen);
+    }
+    for (uint32_t i = 0, n = numbers.Length(); i < n; i++)
+      call->num.push_back(numbers.Get(i).As<Napi::Number>().DoubleValue());
+
+    Prepare prepare(kOps[op].name, *call, std::move(writable));
+    kOps[op].prepare(prepare);
+    if (!oracle_) {
+      auto refuse = [&](const View& v) {
+        if (v && v.dtype == DType::f64)
+          throw Error("ERR_DTYPE", std::string(kOps[op].name) + ": f64 is for the reference backend only");
+      };
+      for (const View& v : call->in) refuse(v);
+      for (View v : call->out) {
+        v.present = true;
+        refuse(v);
+      }
+    }
+    Napi::Array result = Napi::Array::New(env_, call->out.size());
+    for (size_t i = 0; i < call->out.size(); i++) {
+      View& v = call->out[i];
+      v.present = true;
+      v.data = stream_->arena().take(v.bytes());
+      Napi::Array described = Napi::Array::New(env_, size_t(2 + v.rank));
+      described.Set(0u, Napi::Number::New(env_, double(add_step_tensor(v))));
+      described.Set(1u, Napi::Number::New(env_, double(int(v.dtype))));
+      for (int d = 0; d < v.rank; d++) described.Set(uint32_t(2 + d), Napi::Number::New(env_, double(v.shape[d])));
+      result.Set(uint32_t(i), described);
+    }
+    const RunFn run = kernels_[op];
+    stream_->enqueue([run, call](Context& context) { run(context, *call); });
+    return result;
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
+}
+
+Napi::Value NativeStream::wait(Napi::Env env, const TensorEntry* entry) {
+  auto reply = std::make_shared<Reply>();
+  reply->stream = this;
+  reply->id = next_reply_++;
+  reply->has_data = entry != nullptr;
+  const View view = entry ? entry->view : View();
+  auto keep = entry && entry->persistent ? entry->storage : nullptr;
+  if (waiting_.empty()) napi_ref_threadsafe_function(env, replies_);
+  auto deferred = Napi::Promise::Deferred::New(env);
+  waiting_.emplace(reply->id, Waiting{deferred, Napi::Persistent(Value())});
+  Stream* stream = stream_.get();
+  napi_threadsafe_function replies = replies_;
+  stream_->enqueue([reply, view, keep, stream, replies](Context&) {
+    reply->fault = stream->take_fault();
+    if (reply->has_data && !reply->fault.any()) {
+      reply->bytes = view.bytes();
+      try {
+        reply->data = allocate(reply->bytes);
+        std::memcpy(reply->data, view.data, size_t(reply->bytes));
+      } catch (const Error& e) {
+        reply->fault = {e.code, e.what()};
+      }
+    }
+    auto* sent = new std::shared_ptr<Reply>(reply);
+    if (napi_call_threadsafe_function(replies, sent, napi_tsfn_blocking) != napi_ok) delete sent;
+  });
+  return deferred.Promise();
+}
+
+void NativeStream::settle(napi_env raw, napi_value, void*, void* data) {
+  std::unique_ptr<std::shared_ptr<Reply>> sent(static_cast<std::shared_ptr<Reply>*>(data));
+  if (!raw) return;  // the stream was closed or the environment is going: nobody waits any more
+  const Reply& reply = **sent;
+  Napi::Env env(raw);
+  Napi::HandleScope scope(env);
+  NativeStream* stream = reply.stream;
+  auto it = stream->waiting_.find(reply.id);
+  const Waiting waiting = std::move(it->second);
+  stream->waiting_.erase(it);
+  if (stream->waiting_.empty() && stream->replies_) napi_unref_threadsafe_function(env, stream->replies_);
+  if (reply.fault.any()) {
+    waiting.deferred.Reject(make_error(env, reply.fault.code, reply.fault.message).Value());
+  } else if (reply.has_data) {
+    Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, size_t(reply.bytes));
+    std::memcpy(buffer.Data(), reply.data, size_t(reply.bytes));
+    waiting.deferred.Resolve(buffer);
+  } else {
+    waiting.deferred.Resolve(env.Undefined());
+  }
+}
+
+// read(id) → Promise<ArrayBuffer>
+Napi::Value NativeStream::read(const Napi::CallbackInfo& info) {
+  try {
+    require_open();
+    return wait(env_, &registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value())));
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
+}
+
+Napi::Value NativeStream::sync(const Napi::CallbackInfo&) {
+  try {
+    require_open();
+    return wait(env_, nullptr);
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
+}
+
+// freeze(id): the tensor is never written again.
+void NativeStream::freeze(const Napi::CallbackInfo& info) {
+  try {
+    TensorEntry& entry = registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value()));
+    if (!entry.persistent) throw Error("ERR_ARGUMENT", "freeze: only a persistent tensor can be frozen");
+    entry.storage->frozen = true;
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
+}
+
+void NativeStream::dispose(const Napi::CallbackInfo& info) {
+  const uint64_t id = uint64_t(info[0].As<Napi::Number>().Int64Value());
+  if (!registry_->has(id)) return;
+  TensorEntry& entry = registry_->get(id);
+  if (entry.persistent && entry.storage.use_count() == 1) entry.stream->account(-entry.storage->bytes);
+  if (!entry.persistent) entry.stream->step_tensors_.erase(id);
+  registry_->remove(id);
+}
+
+// endStep(): every tensor of the step goes at once.
+void NativeStream::end_step(const Napi::CallbackInfo&) {
+  for (uint64_t id : step_tensors_) {
+    static_cast<StepStorage*>(registry_->get(id).storage.get())->current = false;
+    registry_->remove(id);
+  }
+  step_tensors_.clear();
+  stream_->arena().reset();
+}
+
+Napi::Value NativeStream::memory(const Napi::CallbackInfo&) {
+  Napi::Object o = Napi::Object::New(env_);
+  o.Set("stepReserved", double(stream_->arena().reserved()));
+  o.Set("stepUsed", double(stream_->arena().used()));
+  o.Set("stepPeak", double(stream_->arena().peak()));
+  o.Set("persistent", double(persistent_bytes_));
+  return o;
+}
+
+// close(): drops queued work, ends the threads. Tensors of this stream can no longer be used.
+void NativeStream::close(const Napi::CallbackInfo&) {
+  stop();
+  auto waiting = std::move(waiting_);
+  waiting_.clear();
+  for (auto& w : waiting)
+    w.second.deferred.Reject(make_error(env_, "ERR_STREAM", "this stream was closed before the call finished").Value());
+}
+
+}  // namespace dw

@@ -1,0 +1,60 @@
+// The JavaScript face of a Stream: allocate, upload, call a kernel, read.
+#pragma once
+#include <napi.h>
+
+#include <memory>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "binding/registry.h"
+#include "cpu/isa.h"
+
+namespace dw {
+
+class NativeStream : public Napi::ObjectWrap<NativeStream> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  explicit NativeStream(const Napi::CallbackInfo& info);
+  ~NativeStream() override;
+  // The environment goes: ends the threads and lets go of everything in it.
+  void tear_down();
+
+ private:
+  struct Reply;     // what the worker sends back
+  struct Waiting {  // the promise that waits for it, and the stream object, which must live until then
+    Napi::Promise::Deferred deferred;
+    Napi::ObjectReference keep;
+  };
+
+  Napi::Value call(const Napi::CallbackInfo& info);
+  Napi::Value create(const Napi::CallbackInfo& info);
+  Napi::Value view(const Napi::CallbackInfo& info);
+  Napi::Value read(const Napi::CallbackInfo& info);
+  Napi::Value sync(const Napi::CallbackInfo& info);
+  void write(const Napi::CallbackInfo& info);
+  void freeze(const Napi::CallbackInfo& info);
+  void dispose(const Napi::CallbackInfo& info);
+  void end_step(const Napi::CallbackInfo& info);
+  Napi::Value memory(const Napi::CallbackInfo& info);
+  void close(const Napi::CallbackInfo& info);
+
+  uint64_t add_step_tensor(const View& v);
+  void account(int64_t bytes);
+  Napi::Value wait(Napi::Env env, const TensorEntry* entry);
+  static void settle(napi_env env, napi_value, void* context, void* data);
+  void require_open() const;
+  void stop();
+
+  Registry* registry_;
+  Napi::Env env_;
+  std::unique_ptr<Stream> stream_;
+  const RunFn* kernels_ = nullptr;
+  bool oracle_ = false;
+  std::unordered_set<uint64_t> step_tensors_;
+  int64_t persistent_bytes_ = 0;
+  napi_threadsafe_function replies_ = nullptr;
+  std::unordered_map<uint64_t, Waiting> waiting_;
+  uint64_t next_reply_ = 1;
+};
+
+}  // namespace dw

@@ -1,0 +1,63 @@
+#include "core/stream.h"
+
+#include <new>
+
+namespace dw {
+
+Stream::Stream(int threads) : threads_(threads), worker_([this] { work(); }) {}
+
+Stream::~Stream() { stop(); }
+
+void Stream::stop() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+    queue_.clear();
+  }
+  wake_.notify_all();
+  if (worker_.joinable()) worker_.join();
+}
+
+void Stream::enqueue(Job job) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (stop_) return;
+    queue_.push_back(std::move(job));
+  }
+  wake_.notify_one();
+}
+
+Fault Stream::take_fault() {
+  Fault f = std::move(fault_);
+  fault_ = Fault();
+  return f;
+}
+
+void Stream::work() {
+  ThreadPool pool(threads_);
+  Workspace workspace;
+  Context context{pool, workspace};
+  for (;;) {
+    Job job;
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
+      if (stop_) return;
+      job = std::move(queue_.front());
+      queue_.pop_front();
+    }
+    Fault fault;
+    try {
+      job(context);
+    } catch (const Error& e) {
+      fault = {e.code, e.what()};
+    } catch (const std::bad_alloc&) {
+      fault = {"ERR_OUT_OF_MEMORY", "memory is full while a kernel ran"};
+    } catch (const std::exception& e) {
+      fault = {"ERR_KERNEL", e.what()};
+    }
+    if (fault.any() && !fault_.any()) fault_ = std::move(fault);
+  }
+}
+
+}  // namespace dw

@@ -1,0 +1,27 @@
+#include "cpu/isa.h"
+#include "cpu/math.h"
+
+namespace dw {
+namespace cpu {
+namespace DW_ISA {
+
+// dpre = dy ⊙ gelu'(pre), any mix of f32 and bf16
+void gelu_backward(Context& ctx, const Call& c) {
+  const View &dy = c.in[0], &pre = c.in[1], &out = c.out[0];
+  with_type(dy.dtype, [&](auto* a) {
+    with_type(pre.dtype, [&](auto* b) {
+      with_type(out.dtype, [&](auto* o) {
+        auto* __restrict pa = dy.as<std::remove_pointer_t<decltype(a)>>();
+        auto* __restrict pb = pre.as<std::remove_pointer_t<decltype(b)>>();
+        auto* __restrict po = out.as<std::remove_pointer_t<decltype(o)>>();
+        ctx.pool.split(pre.size(), 4096, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; i++) put(po, i, get(pa, i) * gelu_grad(get(pb, i)));
+        });
+      });
+    });
+  });
+}
+
+}  // namespace DW_ISA
+}  // namespace cpu
+}  // namespace dw

@@ -1,0 +1,94 @@
+// random_uniform, random_normal: [count], the same draws as core/philox.h. 16 counters are worked side by side; each gives
+// four words, hence four uniforms or two pairs of normals.
+#include <cmath>
+
+#include "cpu/isa.h"
+#include "cpu/lanes.h"
+
+namespace dw {
+namespace cpu {
+namespace DW_ISA {
+namespace {
+
+constexpr int kSide = 16;
+
+// word[w][l] of block `first` + l.
+inline void philox_side(uint64_t first, uint32_t step, uint32_t op, uint64_t seed, uint32_t word[4][kSide]) {
+  uint32_t c0[kSide], c1[kSide], c2[kSide], c3[kSide];
+  for (int l = 0; l < kSide; l++) {
+    c0[l] = uint32_t(first + uint64_t(l));
+    c1[l] = uint32_t((first + uint64_t(l)) >> 32);
+    c2[l] = step;
+    c3[l] = op;
+  }
+  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    for (int l = 0; l < kSide; l++) {
+      const uint64_t p0 = uint64_t(0xD2511F53u) * c0[l], p1 = uint64_t(0xCD9E8D57u) * c2[l];
+      c0[l] = uint32_t(p1 >> 32) ^ c1[l] ^ k0;
+      c2[l] = uint32_t(p0 >> 32) ^ c3[l] ^ k1;
+      c1[l] = uint32_t(p1);
+      c3[l] = uint32_t(p0);
+    }
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  for (int l = 0; l < kSide; l++) {
+    word[0][l] = c0[l];
+    word[1][l] = c1[l];
+    word[2][l] = c2[l];
+    word[3][l] = c3[l];
+  }
+}
+
+inline void uniform_side(const uint32_t word[4][kSide], float value[4][kSide]) {
+  for (int w = 0; w < 4; w++)
+    for (int l = 0; l < kSide; l++) value[w][l] = float(int32_t(word[w][l] >> 8)) * (1.0f / 16777216.0f);
+}
+
+// Box-Muller. The angle is reduced to a quarter turn in integers; Cephes' polynomials on [-π/4, π/4].
+inline void normal_side(const uint32_t word[4][kSide], float value[4][kSide]) {
+  for (int w = 0; w < 4; w += 2)
+    for (int l = 0; l < kSide; l++) {
+      const float u = float(int32_t(word[w][l] >> 8) + 1) * (1.0f / 16777216.0f);
+      const float radius = std::sqrt(-2.0f * fast_log(u));
+      const int32_t turn = int32_t(word[w + 1][l] >> 8), quarter = (turn + (1 << 21)) >> 22;
+      const float a = float(turn - (quarter << 22)) * float(6.283185307179586 / 16777216.0), z = a * a;
+      const float s = a + a * z * ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f);
+      const float t = 1.0f - 0.5f * z +
+                      z * z * ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f);
+      const float cosine = quarter & 1 ? s : t, sine = quarter & 1 ? t : s;
+      value[w][l] = radius * ((quarter + 1) & 2 ? -cosine : cosine);
+      value[w + 1][l] = radius * (quarter & 2 ? -sine : sine);
+    }
+}
+
+template <class Convert>
+void draw(Context& ctx, const Call& c, const Convert& convert) {
+  const int64_t count = c.out[0].size();
+  float* out = c.out[0].as<float>();
+  const uint64_t seed = uint64_t(c.num[1]);
+  const uint32_t step = uint32_t(c.num[2]), op = uint32_t(c.num[3]);
+  constexpr int64_t kGroup = 4 * kSide;
+  ctx.pool.split((count + kGroup - 1) / kGroup, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; g++) {
+      alignas(64) uint32_t word[4][kSide];
+      alignas(64) float value[4][kSide], line[kGroup];
+      philox_side(uint64_t(g) * kSide, step, op, seed, word);
+      convert(word, value);
+      for (int l = 0; l < kSide; l++)
+        for (int w = 0; w < 4; w++) line[4 * l + w] = value[w][l];
+      const int64_t left = count - g * kGroup;
+      std::memcpy(out + g * kGroup, line, size_t(left < kGroup ? left : kGroup) * 4);
+    }
+  });
+}
+
+}  // namespace
+
+void random_normal(Context& ctx, const Call& c) { draw(ctx, c, normal_side); }
+void random_uniform(Context& ctx, const Call& c) { draw(ctx, c, uniform_side); }
+
+}  // namespace DW_ISA
+}  // namespace cpu
+}  // namespace dw

@@ -1,0 +1,45 @@
+// top_k: z = logits with the suppressed ids at -inf; lse = log Σ e^z; the k best of z by (value descending, id ascending),
+// values z - lse (-inf when z is). [R, V] → [R, k], [R, k], [R].
+#include "core/decode.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "core/ops.h"
+
+namespace dw {
+namespace reference {
+
+void top_k(Context&, const Call& c) {
+  const View &logits = c.in[0], &suppress = c.in[1];
+  const int64_t rows = logits.shape[0], columns = logits.shape[1], k = c.integer(0);
+  for (int64_t row = 0; row < rows; row++) {
+    std::vector<double> z(size_t(columns), 0.0);
+    for (int64_t i = 0; i < columns; i++) z[size_t(i)] = load(logits, row * columns + i);
+    for (int64_t s = 0; suppress && s < suppress.size(); s++) {
+      const int64_t id = suppress.as<int32_t>()[s];
+      check_suppressed(id, columns);
+      z[size_t(id)] = -INFINITY;
+    }
+    for (double x : z)
+      if (!(x < INFINITY)) fail_logits(row);
+    const double top = *std::max_element(z.begin(), z.end());
+    double sum = 0;
+    for (double x : z) sum += top == -INFINITY ? 0 : std::exp(x - top);
+    const double lse = top == -INFINITY ? top : top + std::log(sum);
+    std::vector<int32_t> order(static_cast<size_t>(columns));
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return z[size_t(a)] > z[size_t(b)]; });
+    for (int64_t j = 0; j < k; j++) {
+      const int32_t id = order[size_t(j)];
+      store(c.out[0], row * k + j, z[size_t(id)] == -INFINITY ? -INFINITY : z[size_t(id)] - lse);
+      c.out[1].as<int32_t>()[row * k + j] = id;
+    }
+    store(c.out[2], row, lse);
+  }
+}
+
+}  // namespace reference
+}  // namespace dw

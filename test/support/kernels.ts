@@ -1,0 +1,154 @@
+/**
+ * Runs one call on the oracle and on every CPU path of this machine, and compares the outputs.
+ * The oracle computes in double on the same (already rounded) inputs.
+ */
+import type { ExecutionContext } from 'ava';
+import { chooseIsa, isaNames } from '../../lib/native/index.js';
+import { bf16ToFloat32, type DType, dtypeNumber, type Isa, Stream, type Tensor } from '../../lib/tensor/index.js';
+
+export const oracle = new Stream({ backend: 'reference', threads: 1 });
+export const isas: Isa[] = isaNames.slice(0, isaNames.indexOf(chooseIsa('auto')) + 1);
+export const fast: { isa: Isa; stream: Stream }[] = isas.map((isa) => ({
+  isa,
+  stream: new Stream({ isa, threads: 2 }),
+}));
+export const number = dtypeNumber;
+
+/** A small seeded generator (mulberry32), uniform in [0, 1). */
+export function random(seed: number): () => number {
+  let a = seed >>> 0;
+  return () => {
+    a = (a + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(a ^ (a >>> 15), 1 | a);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** `n` normal values. */
+export function normals(n: number, next: () => number, scale = 1): Float32Array {
+  return Float32Array.from(
+    { length: n },
+    () => scale * Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next()),
+  );
+}
+
+export function toBf16(values: ArrayLike<number>): Uint16Array {
+  const f = Float32Array.from(values);
+  const u = new Uint32Array(f.buffer);
+  return Uint16Array.from(u, (x) => (x + 0x7fff + ((x >>> 16) & 1)) >>> 16);
+}
+
+export interface Input {
+  data: Float32Array | Int32Array;
+  shape: number[];
+  dtype?: DType;
+  /** Written in place by the kernel: compared as an output too. */
+  inout?: boolean;
+}
+
+export function put(stream: Stream, input: Input | null): Tensor | null {
+  if (input === null) return null;
+  const dtype = input.dtype ?? (input.data instanceof Int32Array ? 'i32' : 'f32');
+  const data = dtype === 'bf16' ? toBf16(input.data) : dtype === 'f64' ? Float64Array.from(input.data) : input.data;
+  return stream.tensor(data, input.shape, dtype);
+}
+
+export async function values(t: Tensor): Promise<Float64Array> {
+  const data = await t.read();
+  return Float64Array.from(data instanceof Uint16Array ? bf16ToFloat32(data) : data);
+}
+
+/** All outputs of a call, then its in-place tensors, as doubles. */
+export async function run(
+  stream: Stream,
+  op: string,
+  inputs: (Input | null)[],
+  numbers: number[],
+): Promise<Float64Array[]> {
+  const tensors = inputs.map((input) => put(stream, input));
+  const outputs = stream.call(op, tensors, numbers);
+  const written = tensors.filter((_, i) => inputs[i]?.inout) as Tensor[];
+  const result = await Promise.all([...outputs, ...written].map(values));
+  stream.endStep();
+  return result;
+}
+
+/**
+ * Holds every CPU path against the oracle. `bound(output, index, expected)` is the largest error allowed for one element.
+ */
+export async function compare(
+  t: ExecutionContext,
+  title: string,
+  op: string,
+  inputs: (Input | null)[],
+  numbers: number[],
+  bound: (output: number, index: number, expected: number, all: Float64Array) => number,
+): Promise<void> {
+  const expected = await run(oracle, op, inputs, numbers);
+  for (const { isa, stream } of fast) {
+    const got = await run(stream, op, inputs, numbers);
+    t.is(got.length, expected.length);
+    for (let o = 0; o < expected.length; o++) {
+      const e = expected[o]!;
+      const g = got[o]!;
+      t.is(g.length, e.length, `${title} ${isa}: size of output ${o}`);
+      for (let i = 0; i < e.length; i++) {
+        if (Object.is(g[i], e[i]) || g[i] === e[i]) continue;
+        const error = Math.abs(g[i]! - e[i]!);
+        const limit = bound(o, i, e[i]!, e);
+        if (!(error <= limit)) {
+          t.fail(
+            `${title} ${isa}: output ${o} element ${i}: expected ${e[i]}, got ${g[i]} (error ${error}, allowed ${limit})`,
+          );
+          return;
+        }
+      }
+    }
+  }
+  t.pass();
+}
+
+/** ‖a − b‖ / ‖b‖ */
+export function relativeL2(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let top = 0;
+  let bottom = 0;
+  for (let i = 0; i < b.length; i++) {
+    top += (a[i]! - b[i]!) ** 2;
+    bottom += b[i]! ** 2;
+  }
+  return Math.sqrt(top / (bottom || 1));
+}
+
+/**
+ * Directional derivative by central differences on the oracle in f64: Σ_outputs ⟨weight, f(x + h·d) − f(x − h·d)⟩ / 2h,
+ * where only input `which` moves along `direction`.
+ */
+export async function centralDifference(
+  op: string,
+  inputs: (Input | null)[],
+  numbers: number[],
+  which: number,
+  direction: Float64Array,
+  weights: (Float64Array | null)[],
+  h = 1e-5,
+): Promise<number> {
+  const at = async (sign: number): Promise<number> => {
+    const tensors = inputs.map((input, i) => {
+      if (input === null) return null;
+      if (input.data instanceof Int32Array) return oracle.tensor(input.data, input.shape, 'i32');
+      const data = Float64Array.from(input.data);
+      if (i === which) for (let j = 0; j < data.length; j++) data[j]! += sign * h * direction[j]!;
+      return oracle.tensor(data, input.shape, 'f64');
+    });
+    const outputs = await Promise.all(oracle.call(op, tensors, numbers).map(values));
+    oracle.endStep();
+    let sum = 0;
+    for (let o = 0; o < outputs.length; o++) {
+      const w = weights[o];
+      if (w) for (let i = 0; i < w.length; i++) sum += w[i]! * outputs[o]![i]!;
+    }
+    return sum;
+  };
+  return ((await at(1)) - (await at(-1))) / (2 * h);
+}
