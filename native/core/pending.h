@@ -8,9 +8,5 @@
   X(attention) X(attention_backward)                                                               \
   X(embedding) X(embedding_backward) X(add) X(add_backward_rows) X(cast) X(fill) X(cache_write)     \
   X(gated_ffn) X(gated_ffn_backward) X(gated_ffn_hard) X(gate_budget)                              \
-  X(distill_loss)                                                                                  \
-  X(global_norm) X(adamw)                                                                          \
-  X(log_mel) X(resample)                                                                           \
-  X(top_k)                                                                                         \
-  X(random_normal) X(random_uniform)
+  X(distill_loss)
 // clang-format on
