@@ -34,7 +34,10 @@ export class FeatureExtractor {
    * Features of one utterance. Errors: ERR_AUDIO_TOO_LONG when it is longer than the window and `cut` is not set,
    * ERR_AUDIO_EMPTY, ERR_AUDIO_SAMPLES (NaN or infinite), ERR_ARGUMENT (sample rate).
    */
-  async extract(audio: { samples: Float32Array; sampleRate: number }, options: { cut?: boolean } = {}): Promise<Float32Array> {
+  async extract(
+    audio: { samples: Float32Array; sampleRate: number },
+    options: { cut?: boolean } = {},
+  ): Promise<Float32Array> {
     const { samples, sampleRate } = audio;
     if (samples.length === 0) throw new DistilWhisperError('ERR_AUDIO_EMPTY', 'expected audio, got 0 samples');
     const seconds = samples.length / sampleRate;
@@ -47,9 +50,13 @@ export class FeatureExtractor {
     }
     const bad = samples.findIndex((x) => !Number.isFinite(x));
     if (bad >= 0) {
-      throw new DistilWhisperError('ERR_AUDIO_SAMPLES', `expected finite samples, got ${samples[bad]} at sample ${bad}`);
+      throw new DistilWhisperError(
+        'ERR_AUDIO_SAMPLES',
+        `expected finite samples, got ${samples[bad]} at sample ${bad}`,
+      );
     }
-    const filters = await (this.filters ??= this.melFilters());
+    this.filters ??= this.melFilters();
+    const filters = await this.filters;
     const { stream } = this;
     const made: Tensor[] = [];
     try {

@@ -200,7 +200,8 @@ export class TrainingEngine {
 
 /** Which layers leave their expert out in a micro-batch: a pure function of (seed, micro-batch, layer). */
 function skipDraws(seed: number, micro: number, layers: number, probability: number): boolean[] {
-  const word = (layer: number): number => philox4x32([layer, 0, micro, SKIP_OP], [seed >>> 0, Math.floor(seed / 2 ** 32)])[0]!;
+  const word = (layer: number): number =>
+    philox4x32([layer, 0, micro, SKIP_OP], [seed >>> 0, Math.floor(seed / 2 ** 32)])[0]!;
   return Array.from({ length: layers }, (_, layer) => word(layer) / 2 ** 32 < probability);
 }
 
@@ -215,7 +216,10 @@ function checkTeacher(student: Whisper, teacher: Whisper): void {
   }
   for (const name of ['num_mel_bins', 'max_source_positions'] as const) {
     if (s[name] !== t[name]) {
-      throw new DistilWhisperError('ERR_MODEL', `teacher: expected ${name} ${s[name]} as the student's, got ${t[name]}`);
+      throw new DistilWhisperError(
+        'ERR_MODEL',
+        `teacher: expected ${name} ${s[name]} as the student's, got ${t[name]}`,
+      );
     }
   }
   if (teacher.stream !== student.stream) {

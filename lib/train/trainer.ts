@@ -1,0 +1,173 @@
+import { DistilWhisperError } from '../errors/index.js';
+import type { Whisper } from '../model/index.js';
+import type { Tensor } from '../tensor/index.js';
+import { type Randomness, type TrainBatch, TrainingEngine, type UpdateReport } from './engine.js';
+import { type TrainingOptions, trainingOptions } from './options.js';
+import { RunFolder } from './run-folder.js';
+
+/** Micro-batches from number `from` of the whole run on, in an order that depends on nothing else. */
+export interface BatchSource {
+  stream(from: number): AsyncIterable<TrainBatch>;
+}
+
+export interface ValidationReport {
+  /** Lower is better: the word error rate. */
+  score: number;
+  [detail: string]: unknown;
+}
+
+export interface TrainerSettings {
+  model: Whisper;
+  /** Frozen, on the model's stream. null: cross-entropy alone. */
+  teacher?: Whisper | null;
+  batches: BatchSource;
+  options: Partial<TrainingOptions> & { steps: number };
+  /** Run folder: log, checkpoints, best parameters. Without one nothing is written and nothing can be resumed. */
+  folder?: string;
+  /** What the run is beyond its options (model, data, …): compared when it is resumed. */
+  identity?: Record<string, unknown>;
+  /** Updates between checkpoints; 0: only at the end. Default: a tenth of the run. */
+  checkpointEvery?: number;
+  /** Updates between validations; 0: never. */
+  validateEvery?: number;
+  validate?: (step: number) => Promise<ValidationReport>;
+  onUpdate?: (report: UpdateReport) => void | Promise<void>;
+  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
+  /** When aborted, the update under way ends, a checkpoint is written, and `run` rejects with ERR_INTERRUPTED. */
+  signal?: AbortSignal;
+  /** Recorded noise, masks and skips in place of drawn ones. */
+  randomness?: Randomness;
+}
+
+export interface RunReport {
+  steps: number;
+  /** Updates done in this call: fewer than `steps` when the run was resumed. */
+  updates: number;
+  last: UpdateReport | null;
+  best: { score: number; step: number } | null;
+  seconds: number;
+}
+
+/**
+ * Trains a model: all of it, or only its experts and gates, by what is trainable. A run with a folder can be interrupted or
+ * killed at any moment; called again it goes on behind its last checkpoint with the numbers it would have had.
+ */
+export class Trainer {
+  readonly options: TrainingOptions;
+  private readonly engine: TrainingEngine;
+
+  /** Errors: ERR_ARGUMENT, ERR_VOCABULARY, ERR_MODEL. Nothing is written. */
+  constructor(private readonly settings: TrainerSettings) {
+    this.options = trainingOptions(settings.options);
+    this.engine = new TrainingEngine(settings.model, settings.teacher ?? null, this.options, settings.randomness);
+  }
+
+  /** Runs to the end; the model then holds the best parameters (the last ones without validation). */
+  async run(): Promise<RunReport> {
+    const { settings, options } = this;
+    const start = performance.now();
+    const folder = settings.folder ? await RunFolder.open(settings.folder, this.identity()) : null;
+    const restored = (await folder?.restore(this.state())) ?? null;
+    if (restored) this.engine.optimizer.restore(restored.optimizerSteps);
+    const first = restored?.step ?? 0;
+    let best = restored?.best ?? null;
+    let last: UpdateReport | null = null;
+    let saved = first;
+    let pending: Promise<UpdateReport> | null = null;
+
+    const settle = async (): Promise<void> => {
+      if (!pending) return;
+      const report: UpdateReport = await pending;
+      pending = null;
+      last = report;
+      await folder?.log({ ...report });
+      await settings.onUpdate?.(report);
+    };
+    const checkpoint = async (step: number): Promise<void> => {
+      await settle();
+      if (saved === step || !folder) return;
+      await folder.save({ step, optimizerSteps: this.engine.optimizer.state().steps, best }, this.state());
+      saved = step;
+    };
+    const validate = async (step: number): Promise<void> => {
+      await settle();
+      const report = await settings.validate!(step);
+      const isBest = best === null || report.score < best.score;
+      await folder?.log({ step, validation: report });
+      if (isBest) {
+        best = { score: report.score, step };
+        await folder?.saveBest(this.parameters());
+      }
+      settings.onValidation?.(step, report, isBest);
+    };
+
+    const every = settings.checkpointEvery ?? Math.ceil(options.steps / 10);
+    let step = first;
+    if (step < options.steps) {
+      let micro: TrainBatch[] = [];
+      for await (const batch of settings.batches.stream(first * options.accumulation)) {
+        micro.push(batch);
+        if (micro.length < options.accumulation) continue;
+        // The next update is queued before the last one's numbers are waited for: the stream never runs dry.
+        const queued = this.engine.update(step, micro);
+        queued.catch(() => {});
+        micro = [];
+        step++;
+        await settle();
+        pending = queued;
+        if (settings.signal?.aborted) {
+          await checkpoint(step);
+          const where = settings.folder
+            ? `; its checkpoint is in ${settings.folder}, the same command goes on from there`
+            : '';
+          throw new DistilWhisperError(
+            'ERR_INTERRUPTED',
+            `training was interrupted after update ${step} of ${options.steps}${where}`,
+          );
+        }
+        const due = (n: number | undefined): boolean =>
+          n !== undefined && n > 0 && (step % n === 0 || step === options.steps);
+        if (settings.validate && due(settings.validateEvery)) await validate(step);
+        if (due(every) || step === options.steps) await checkpoint(step);
+        if (step === options.steps) break;
+      }
+      if (step < options.steps) {
+        throw new DistilWhisperError(
+          'ERR_ARGUMENT',
+          `batches: expected enough for ${options.steps} updates, got ${step}`,
+        );
+      }
+      await settle();
+    }
+    if (best !== null && folder) await folder.loadBest(this.parameters());
+    await settings.model.stream.sync();
+    return { steps: options.steps, updates: step - first, last, best, seconds: (performance.now() - start) / 1000 };
+  }
+
+  dispose(): void {
+    this.engine.dispose();
+  }
+
+  /** Parameters that train, by name. */
+  private parameters(): Map<string, Tensor> {
+    return new Map(this.engine.optimizer.parameters.map((p) => [p.name, p.value]));
+  }
+
+  private state(): Map<string, Tensor> {
+    const { tensors } = this.engine.optimizer.state();
+    return new Map([...this.parameters(), ...tensors]);
+  }
+
+  private identity(): Record<string, unknown> {
+    const { model, teacher, identity } = this.settings;
+    return {
+      format: 1,
+      options: this.options,
+      compute: model.compute,
+      config: model.config,
+      teacher: teacher ? teacher.config : null,
+      experts: [...model.experts.keys()],
+      ...identity,
+    };
+  }
+}
