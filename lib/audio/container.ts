@@ -70,6 +70,8 @@ export interface OggStream {
   label: string;
   channels: number;
   sampleRate: number;
+  /** Bits of an integer codec (FLAC); 0 for the others. */
+  bits: number;
   /** The pages of this link of the chain. */
   bytes: Uint8Array;
 }
@@ -128,15 +130,29 @@ function oggStream(packet: Uint8Array, name: string): OggStream {
   const bytes = new Uint8Array(0);
   const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
   if (ascii(packet, 1, 7) === 'vorbis' && packet.length >= 30)
-    return { codec: 'vorbis', label: 'Vorbis', channels: packet[11]!, sampleRate: view.getUint32(12, true), bytes };
+    return {
+      codec: 'vorbis',
+      label: 'Vorbis',
+      channels: packet[11]!,
+      sampleRate: view.getUint32(12, true),
+      bits: 0,
+      bytes,
+    };
   if (ascii(packet, 0, 8) === 'OpusHead' && packet.length >= 19)
-    return { codec: 'opus', label: 'Opus', channels: packet[9]!, sampleRate: 48000, bytes };
+    return { codec: 'opus', label: 'Opus', channels: packet[9]!, sampleRate: 48000, bits: 0, bytes };
   if (ascii(packet, 1, 5) === 'FLAC' && packet.length >= 51) {
     const info = flacInfo(packet.subarray(9), name);
-    return { codec: 'flac', label: 'FLAC', channels: info.channels, sampleRate: info.sampleRate, bytes };
+    return {
+      codec: 'flac',
+      label: 'FLAC',
+      channels: info.channels,
+      sampleRate: info.sampleRate,
+      bits: info.bits,
+      bytes,
+    };
   }
   const label = ascii(packet, 0, 5) === 'Speex' ? 'Speex' : 'an unknown codec';
-  return { codec: 'other', label: `Ogg with ${label}`, channels: 0, sampleRate: 0, bytes };
+  return { codec: 'other', label: `Ogg with ${label}`, channels: 0, sampleRate: 0, bits: 0, bytes };
 }
 
 // ---- FLAC ----
@@ -144,6 +160,7 @@ function oggStream(packet: Uint8Array, name: string): OggStream {
 export interface FlacInfo {
   sampleRate: number;
   channels: number;
+  bits: number;
   /** Samples of one channel; 0 when the encoder did not know. */
   total: number;
 }
@@ -156,6 +173,7 @@ export function flacInfo(bytes: Uint8Array, name: string): FlacInfo {
   return {
     sampleRate: view.getUint32(18) >>> 12,
     channels: ((bytes[20]! >> 1) & 7) + 1,
+    bits: ((bytes[20]! & 1) << 4) + (bytes[21]! >> 4) + 1,
     total: (bytes[21]! & 15) * 2 ** 32 + view.getUint32(22),
   };
 }

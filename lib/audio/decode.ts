@@ -7,7 +7,7 @@ import decodeVorbis from '@audio/decode-vorbis';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { detectFormat, flacEndsWhole, flacInfo, inspectMp3, inspectOgg, type OggStream } from './container.js';
 import { ffmpegToWav } from './ffmpeg.js';
-import { decodeWav, type WavLayout, wavLayout } from './wav.js';
+import { decodeWav, rescale, type WavLayout, wavLayout } from './wav.js';
 
 export interface DecodedAudio {
   /** Mono: the mean of the channels. Nominally -1..1; lossy codecs and float files may go slightly beyond. */
@@ -113,8 +113,9 @@ const planarWav = (wav: WavLayout): Planar => ({ channelData: decodeWav(wav), sa
 async function planarOgg(links: OggStream[], name: string): Promise<Planar> {
   const decoders = { vorbis: decodeVorbis, opus: decodeOpus, flac: decodeFlac };
   const parts: Planar[] = [];
-  for (const { codec, bytes, label } of links) {
+  for (const { codec, bits, bytes, label } of links) {
     const part = checked(await decoders[codec as keyof typeof decoders](bytes), name);
+    if (bits > 0) rescale(part.channelData, bits, 'both');
     if (part.channelData[0]?.length) parts.push(part);
     const [first] = parts;
     if (first && part.channelData[0]?.length && part.sampleRate !== first.sampleRate)
@@ -137,7 +138,7 @@ async function planarOgg(links: OggStream[], name: string): Promise<Planar> {
 }
 
 async function planarFlac(bytes: Uint8Array, name: string): Promise<Planar> {
-  const { total } = flacInfo(bytes, name);
+  const { total, bits } = flacInfo(bytes, name);
   const planar = checked(await decodeFlac(bytes), name);
   const got = planar.channelData[0]?.length ?? 0;
   if (total > 0 && got !== total)
@@ -147,6 +148,7 @@ async function planarFlac(bytes: Uint8Array, name: string): Promise<Planar> {
     );
   if (total === 0 && !flacEndsWhole(bytes))
     throw new DistilWhisperError('ERR_AUDIO_FORMAT', `${name}: truncated or damaged FLAC: its last frame is not whole`);
+  rescale(planar.channelData, bits, 'both');
   return planar;
 }
 

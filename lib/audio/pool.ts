@@ -153,7 +153,9 @@ export class DecodePool {
 
 /** Run from source, the main thread's TypeScript loader (tsx) is not active in worker threads: it is registered there first. */
 function startWorker(url: URL): Worker {
-  if (extname(url.pathname) !== '.ts') return new Worker(url);
+  // Threads inherit node's options, and refuse this one, which belongs to a script given on the command line.
+  const inherits = !process.execArgv.some((arg) => arg.startsWith('--input-type'));
+  if (extname(url.pathname) !== '.ts') return new Worker(url, inherits ? {} : { execArgv: [] });
   const [loader, module] = [import.meta.resolve('tsx/esm/api'), url.href].map((href) => JSON.stringify(href));
   return new Worker(`import(${loader}).then(({ register }) => (register(), import(${module})))`, { eval: true });
 }

@@ -98,20 +98,24 @@ export function decodeWav(wav: WavLayout): Float32Array[] {
   try {
     wavDecoder.decode(header);
     const channels = wavDecoder.decode(wav.data).channelData;
-    if (wav.codec === 'pcm' && wav.bits <= 24) for (const channel of channels) rescale(channel, wav.bits);
+    if (wav.codec === 'pcm' && wav.bits <= 24) rescale(channels, wav.bits, 'positive');
     return channels;
   } finally {
     wavDecoder.free();
   }
 }
 
-/** The package divides positive codes by 2^(bits-1) − 1 and negative ones by 2^(bits-1); this brings back one scale, exactly. */
-function rescale(channel: Float32Array, bits: number): void {
+/**
+ * The decoders of integer formats divide by 2^(bits-1) − 1: the WAV package positive codes only, the FLAC one both signs. This
+ * brings back the usual scale, 2^(bits-1) for both signs: exactly up to 16 bits, to the last float32 digit above.
+ */
+export function rescale(channels: Float32Array[], bits: number, signs: 'positive' | 'both'): void {
   const full = 2 ** (bits - 1);
-  for (let i = 0; i < channel.length; i++) {
-    const x = channel[i]!;
-    if (x > 0) channel[i] = Math.round(x * (full - 1)) / full;
-  }
+  for (const channel of channels)
+    for (let i = 0; i < channel.length; i++) {
+      const x = channel[i]!;
+      if (x > 0 || signs === 'both') channel[i] = Math.round(x * (full - 1)) / full;
+    }
 }
 
 /**

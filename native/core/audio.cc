@@ -14,9 +14,9 @@ void check_samples(const char* op, const float* x, int64_t n) {
   if (good) return;
   int64_t i = 0;
   while (std::fabs(x[i]) <= kLargestSample) i++;
-  throw Error("ERR_AUDIO_SAMPLES",
-              std::string(op) + ": argument 'samples': expected finite samples, nominally from -1 to 1, got " +
-                  std::to_string(x[i]) + " at index " + std::to_string(i));
+  throw Error("ERR_AUDIO_SAMPLES", std::string(op) +
+                                       ": argument 'samples': expected finite samples, nominally from -1 to 1, got " +
+                                       std::to_string(x[i]) + " at index " + std::to_string(i));
 }
 
 // Slaney's scale: 200/3 Hz per mel up to 1000 Hz, then 27 mels per factor of 6.4.
@@ -44,7 +44,8 @@ void mel_filters(int mels, float* out) {
   }
 }
 
-// The modified Bessel function of order 0 by its power series: every term is positive, so it converges to full precision.
+// The modified Bessel function of order 0 by its power series: every term is positive, so it converges to full
+// precision.
 static double bessel_i0(double x) {
   double term = 1, sum = 1;
   for (int k = 1; term > sum * 1e-17; k++) {

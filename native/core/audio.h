@@ -12,8 +12,8 @@ constexpr double kPi = 3.14159265358979323846;
 constexpr float kLargestSample = 1e15f;
 void check_samples(const char* op, const float* x, int64_t n);  // throws ERR_AUDIO_SAMPLES
 
-// The triangular filters on Slaney's mel scale (linear to 1 kHz, logarithmic above) from 0 to 8000 Hz, each of unit area
-// per Hz: [mels, 201], as librosa.filters.mel(sr=16000, n_fft=400, n_mels=mels).
+// The triangular filters on Slaney's mel scale (linear to 1 kHz, logarithmic above) from 0 to 8000 Hz, each of unit
+// area per Hz: [mels, 201], as librosa.filters.mel(sr=16000, n_fft=400, n_mels=mels).
 void mel_filters(int mels, float* out);
 
 // The resampler's prototype: a sinc with its cut-off at 0.95 of the lower Nyquist frequency under a Kaiser window over
@@ -22,8 +22,8 @@ constexpr int kSincHalf = 64;
 constexpr double kSincCutoff = 0.95, kSincBeta = 10.06;
 double sinc_kernel(double t);
 
-// The same tabulated: entry i is sinc_kernel((i - 1) / kSincSteps), two entries beyond the end. Cubic interpolation in it
-// is exact to 1e-8.
+// The same tabulated: entry i is sinc_kernel((i - 1) / kSincSteps), two entries beyond the end. Cubic interpolation in
+// it is exact to 1e-8.
 constexpr int kSincSteps = 128;
 const double* sinc_table();
 

@@ -14,8 +14,8 @@ static inline void check_suppressed(int64_t id, int64_t vocabulary) {
 }
 
 [[noreturn]] static inline void fail_logits(int64_t row) {
-  throw Error("ERR_KERNEL", "top_k: argument 'logits': expected numbers or -inf, got NaN or +inf in row " +
-                                std::to_string(row));
+  throw Error("ERR_KERNEL",
+              "top_k: argument 'logits': expected numbers or -inf, got NaN or +inf in row " + std::to_string(row));
 }
 
 }  // namespace dw

@@ -89,7 +89,6 @@ class Prepare {
     return next(name, types, shape.begin(), int(shape.size()), optional, true);
   }
   // The same for any shape, and a tensor of the shape of another.
-  const View& inout(const char* name, unsigned types) { return next(name, types, nullptr, 0, false, true); }
   const View& like(const char* name, unsigned types, const View& shape, bool optional, bool write) {
     return next(name, types, shape.shape, shape.rank, optional, write);
   }

@@ -1,6 +1,6 @@
 // top_k: logits [R, V] → values [R, k], ids [R, k], logsumexp [R]; see reference/decode.cc for the formula.
-// One pass over memory: a block is brought into the cache as floats with the suppressed ids at -inf, its maximum updates
-// the running log-sum-exp, and only blocks whose maximum beats the k-th best so far are searched.
+// One pass over memory: a block is brought into the cache as floats with the suppressed ids at -inf, its maximum
+// updates the running log-sum-exp, and only blocks whose maximum beats the k-th best so far are searched.
 #include "core/decode.h"
 
 #include <cmath>
@@ -29,7 +29,8 @@ bool search_row(const T* z, int64_t columns, const int32_t* suppressed, int64_t 
     const int64_t count = columns - at < kBlock ? columns - at : kBlock;
     for (int64_t i = 0; i < count; i++) x[i] = get(z, at + i);
     for (int64_t i = count; i < kBlock; i++) x[i] = -INFINITY;
-    for (; hidden < suppressed_count && suppressed[hidden] < at + kBlock; hidden++) x[suppressed[hidden] - at] = -INFINITY;
+    for (; hidden < suppressed_count && suppressed[hidden] < at + kBlock; hidden++)
+      x[suppressed[hidden] - at] = -INFINITY;
     Lanes high = load_lanes(x);
     for (int64_t i = kLanes; i < kBlock; i += kLanes) {
       const Lanes v = load_lanes(x + i);
@@ -89,9 +90,9 @@ void top_k(Context& ctx, const Call& c) {
   uint8_t* good = frame.take<uint8_t>(rows);
   ctx.pool.each(rows, [&](int64_t row) {
     with_type(logits.dtype, [&](auto* type) {
-      good[row] = search_row(static_cast<decltype(type)>(logits.data) + row * columns, columns, sorted, count, k,
-                             c.out[0].as<float>() + row * k, c.out[1].as<int32_t>() + row * k,
-                             c.out[2].as<float>() + row);
+      good[row] =
+          search_row(static_cast<decltype(type)>(logits.data) + row * columns, columns, sorted, count, k,
+                     c.out[0].as<float>() + row * k, c.out[1].as<int32_t>() + row * k, c.out[2].as<float>() + row);
     });
   });
   for (int64_t row = 0; row < rows; row++)

@@ -12,10 +12,10 @@ namespace cpu {
 namespace DW_ISA {
 namespace {
 
-constexpr int64_t kBlockWords = 1024;  // of k in a panel: 64 × 1024 words, a quarter of a second-level cache
-constexpr int64_t kChunkRows = 1536;   // of one item, so that its sums stay in the second-level cache too
-constexpr int64_t kSmallRows = 8;      // up to here the weight is read as it is
-constexpr double kAlone = 4e5;         // operations that are done before another thread would have woken
+constexpr int64_t kBlockWords = 768;  // of k in a panel: 64 × 768 words, a fifth of a second-level cache
+constexpr int64_t kChunkRows = 1536;  // of one item, so that its sums stay in the second-level cache too
+constexpr int64_t kSmallRows = 8;     // up to here the weight is read as it is
+constexpr double kAlone = 4e5;        // operations that are done before another thread would have woken
 
 int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -47,7 +47,7 @@ Rows left_rows(Context& ctx, Workspace::Frame& frame, const Gemm& g, int64_t slo
   if (stride % 512 == 0) stride += 16;  // rows a page apart would share the cache's sets
   uint32_t* to = frame.take<uint32_t>(g.m * stride);
   with_packer(g.a, g.a_type, g.lda, !g.a_transposed, g.compute, [&](const auto& packer) {
-    const int64_t block = 48;
+    const int64_t block = g.a_transposed ? 192 : 48;
     share(ctx, slots, (g.m + block - 1) / block, [&](int64_t, int64_t i) {
       packer.rows(to + i * block * stride, stride, i * block, least(g.m, (i + 1) * block), g.k);
     });
@@ -99,14 +99,15 @@ void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t
     for (int64_t i = i0; i < i1; i += kMR) {
       const int64_t rows = least(kMR, i1 - i);
       float* acc = blocks > 1 ? sums + (i - i0) * kGroup : sums;
+      const char* q = a.data + i * a.bytes + w0 * 4;
+      const char* next = a.data + (i + kMR < i1 ? i + kMR : i0) * a.bytes + w0 * 4;
       for (int64_t j = 0; j < cols; j += kNR) {
         const int64_t vectors = least(kVectors, (cols - j + kLanes - 1) / kLanes);
         const char* p = reinterpret_cast<const char*>(b + j * (w1 - w0));
-        const char* q = a.data + i * a.bytes + w0 * 4;
         if (rows == kMR && vectors == kVectors)
-          tile<Pairs, kMR, kVectors>(q, a.bytes, p, w1 - w0, acc + j, block > 0);
+          tile<Pairs, kMR, kVectors>(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
         else
-          pick_tile<Pairs>(rows, vectors)(q, a.bytes, p, w1 - w0, acc + j, block > 0);
+          pick_tile<Pairs>(rows, vectors)(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
       }
       if (block + 1 == blocks) finish(g, acc, i, j0, rows, cols);
     }

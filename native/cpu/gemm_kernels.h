@@ -2,6 +2,7 @@
 //   acc[r, j] (+)= Σ_p a[r, p] · b[p, j]        r < MR, j < NV vectors
 // `a` is rows of words along k, `b` a packed panel [k][kNR] of words. A word is 4 bytes: one float, or (kDot) a pair of
 // bf16 that are neighbours along k, multiplied by vdpbf16ps. acc rows are kGroup floats apart.
+// `next` is where the following tile's rows begin: they are fetched ahead, since every tile starts new streams.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -32,6 +33,14 @@ constexpr bool kDot = false;
 
 namespace {
 
+#if defined(__AVX2__)
+template <int MR>
+inline void fetch_rows(const char* p, int64_t lda) {
+#pragma GCC unroll 6
+  for (int r = 0; r < MR; r++) _mm_prefetch(p + r * lda, _MM_HINT_T0);
+}
+#endif
+
 #if defined(__AVX512F__)
 
 inline __m512 broadcast(const char* p) {
@@ -49,29 +58,35 @@ inline __m512 multiply_add(__m512 a, __m512 b, __m512 c) {
 }
 
 template <bool Pairs, int MR, int NV>
-void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, bool add) {
+void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, bool add, const char* next) {
   __m512 c[MR][NV];
 #pragma GCC unroll 6
   for (int r = 0; r < MR; r++)
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) c[r][v] = add ? _mm512_loadu_ps(acc + r * kGroup + v * 16) : _mm512_setzero_ps();
-  const char* a3 = a + 3 * lda;
   const int64_t lda2 = 2 * lda;
+  while (kw > 0) {
+    const int64_t steps = kw < 16 ? kw : 16;
+    kw -= steps;
+    fetch_rows<MR>(next, lda);
+    next += 64;
+    const char* a3 = a + 3 * lda;
 #pragma GCC unroll 2
-  for (int64_t p = 0; p < kw; p++) {
-    __m512 bv[NV];
+    for (int64_t p = 0; p < steps; p++) {
+      __m512 bv[NV];
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) bv[v] = _mm512_loadu_ps(b + v * 64);
+      for (int v = 0; v < NV; v++) bv[v] = _mm512_loadu_ps(b + v * 64);
 #pragma GCC unroll 6
-    for (int r = 0; r < MR; r++) {
-      const char* row = r < 3 ? a : a3;
-      const __m512 av = broadcast(r % 3 == 0 ? row : r % 3 == 1 ? row + lda : row + lda2);
+      for (int r = 0; r < MR; r++) {
+        const char* row = r < 3 ? a : a3;
+        const __m512 av = broadcast(r % 3 == 0 ? row : r % 3 == 1 ? row + lda : row + lda2);
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) c[r][v] = multiply_add<Pairs>(av, bv[v], c[r][v]);
+        for (int v = 0; v < NV; v++) c[r][v] = multiply_add<Pairs>(av, bv[v], c[r][v]);
+      }
+      a += 4;
+      a3 += 4;
+      b += kNR * 4;
     }
-    a += 4;
-    a3 += 4;
-    b += kNR * 4;
   }
 #pragma GCC unroll 6
   for (int r = 0; r < MR; r++)
@@ -82,30 +97,36 @@ void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, boo
 #elif defined(__AVX2__)
 
 template <bool Pairs, int MR, int NV>
-void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, bool add) {
+void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, bool add, const char* next) {
   __m256 c[MR][NV];
 #pragma GCC unroll 6
   for (int r = 0; r < MR; r++)
 #pragma GCC unroll 2
     for (int v = 0; v < NV; v++) c[r][v] = add ? _mm256_loadu_ps(acc + r * kGroup + v * 8) : _mm256_setzero_ps();
-  const char* a3 = a + 3 * lda;
   const int64_t lda2 = 2 * lda;
-  for (int64_t p = 0; p < kw; p++) {
-    __m256 bv[NV];
+  while (kw > 0) {
+    const int64_t steps = kw < 16 ? kw : 16;
+    kw -= steps;
+    fetch_rows<MR>(next, lda);
+    next += 64;
+    const char* a3 = a + 3 * lda;
+    for (int64_t p = 0; p < steps; p++) {
+      __m256 bv[NV];
 #pragma GCC unroll 2
-    for (int v = 0; v < NV; v++) bv[v] = _mm256_loadu_ps(reinterpret_cast<const float*>(b + v * 32));
+      for (int v = 0; v < NV; v++) bv[v] = _mm256_loadu_ps(reinterpret_cast<const float*>(b + v * 32));
 #pragma GCC unroll 6
-    for (int r = 0; r < MR; r++) {
-      const char* row = r < 3 ? a : a3;
-      const __m256 av = _mm256_broadcast_ss(reinterpret_cast<const float*>(r % 3 == 0   ? row
-                                                                           : r % 3 == 1 ? row + lda
-                                                                                        : row + lda2));
+      for (int r = 0; r < MR; r++) {
+        const char* row = r < 3 ? a : a3;
+        const __m256 av = _mm256_broadcast_ss(reinterpret_cast<const float*>(r % 3 == 0   ? row
+                                                                             : r % 3 == 1 ? row + lda
+                                                                                          : row + lda2));
 #pragma GCC unroll 2
-      for (int v = 0; v < NV; v++) c[r][v] = _mm256_fmadd_ps(av, bv[v], c[r][v]);
+        for (int v = 0; v < NV; v++) c[r][v] = _mm256_fmadd_ps(av, bv[v], c[r][v]);
+      }
+      a += 4;
+      a3 += 4;
+      b += kNR * 4;
     }
-    a += 4;
-    a3 += 4;
-    b += kNR * 4;
   }
 #pragma GCC unroll 6
   for (int r = 0; r < MR; r++)
@@ -117,7 +138,7 @@ void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, boo
 
 // One row of the tile as a plain array of kNR: the compiler keeps it in vectors.
 template <bool Pairs, int MR, int NV>
-void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, bool add) {
+void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, bool add, const char*) {
   float c[MR][kNR];
   for (int r = 0; r < MR; r++)
     for (int j = 0; j < kNR; j++) c[r][j] = add ? acc[r * kGroup + j] : 0.0f;
@@ -136,7 +157,7 @@ void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, boo
 
 #endif
 
-using Tile = void (*)(const char*, int64_t, const char*, int64_t, float*, bool);
+using Tile = void (*)(const char*, int64_t, const char*, int64_t, float*, bool, const char*);
 
 #define DW_TILES(P, M)                                                                                   \
   {                                                                                                      \

@@ -1,7 +1,7 @@
 // log_mel: samples [n], filters [mels, 201] → [mels, frames]; see reference/mel.cc for the formula.
 // Frames stand side by side in the lanes of a register, so that the transform is plain arithmetic on registers:
-// 400 real points as 200 complex ones z[j] = x[2j] + i·x[2j+1]; 200 = 8 · 25 by the Chinese remainder theorem (no twiddles
-// in between), 25 = 5 · 5; then X[k] = E[k] + e^(-2πik/400)·O[k] from the even and odd parts.
+// 400 real points as 200 complex ones z[j] = x[2j] + i·x[2j+1]; 200 = 8 · 25 by the Chinese remainder theorem (no
+// twiddles in between), 25 = 5 · 5; then X[k] = E[k] + e^(-2πik/400)·O[k] from the even and odd parts.
 #include <cmath>
 
 #include "core/audio.h"
@@ -38,7 +38,8 @@ inline void dft8(const Complex* x, Complex* y, int stride) {
 }
 
 inline void dft5(const Complex* x, int stride, Complex* y) {
-  const float c1 = 0.30901699437494742f, c2 = -0.80901699437494742f, s1 = 0.95105651629515357f, s2 = 0.58778525229247313f;
+  const float c1 = 0.30901699437494742f, c2 = -0.80901699437494742f, s1 = 0.95105651629515357f,
+              s2 = 0.58778525229247313f;
   const Complex x0 = x[0], t1 = x[stride] + x[4 * stride], t2 = x[2 * stride] + x[3 * stride];
   const Complex t3 = x[stride] - x[4 * stride], t4 = x[2 * stride] - x[3 * stride];
   const Complex m1 = x0 + t1 * c1 + t2 * c2, m2 = x0 + t1 * c2 + t2 * c1;

@@ -29,9 +29,8 @@ struct Rule {
 
 // p·before - step·m / (sqrt(v)·root + eps), then ·after.
 template <bool kCopy>
-void update(const Rule& r, float before, float after, float step, float root, float eps, int64_t n,
-            float* __restrict p, const float* __restrict g, float* __restrict m, float* __restrict v,
-            bf16* __restrict copy) {
+void update(const Rule& r, float before, float after, float step, float root, float eps, int64_t n, float* __restrict p,
+            const float* __restrict g, float* __restrict m, float* __restrict v, bf16* __restrict copy) {
   for (int64_t i = 0; i < n; i++) {
     const float d = g[i] * r.scale;
     const float m1 = r.beta1 * m[i] + r.rest1 * d, v1 = r.beta2 * v[i] + r.rest2 * d * d;

@@ -72,6 +72,7 @@ struct Packer {
     return _mm512_setzero_si512();
 #endif
   }
+  static void fetch(const T* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
   static void transpose(__m512i r[16]) {
     __m512i t[16];
 #pragma GCC unroll 8
@@ -116,6 +117,7 @@ struct Packer {
         __m512i r[16];
 #pragma GCC unroll 16
         for (int i = 0; i < 16; i++) r[i] = w + i < kw ? across16(w + i, o, k, o1) : _mm512_setzero_si512();
+        for (int i = 0; i < 16 * kPer; i++) fetch(data + ((w + 16) * kPer + i) * ld + o);
         transpose(r);
         const int64_t count = o1 - o < 16 ? o1 - o : 16;
         if (count == 16) {
@@ -131,8 +133,11 @@ struct Packer {
   void panels(uint32_t* dst, int64_t o0, int64_t outer, int64_t w0, int64_t w1, int64_t k) const {
     if (!along_k) {
       for (int64_t w = w0; w < w1; w++)
-        for (int v = 0; v < 4; v++)
+        for (int v = 0; v < 4; v++) {
+          fetch(data + (w + 16) * kPer * ld + o0 + v * 16);
+          if (Pairs) fetch(data + ((w + 16) * kPer + 1) * ld + o0 + v * 16);
           _mm512_storeu_si512(dst + (w - w0) * kNR + v * 16, across16(w, o0 + v * 16, k, outer));
+        }
       return;
     }
     for (int v = 0; v < 4; v++)
@@ -142,6 +147,7 @@ struct Packer {
 #pragma GCC unroll 16
         for (int i = 0; i < 16; i++)
           r[i] = o + i < outer ? along16(data + (o + i) * ld + w * kPer, k - w * kPer) : _mm512_setzero_si512();
+        for (int i = 0; i < 16; i++) fetch(data + (o + 16 + i) * ld + w * kPer);
         transpose(r);
         uint32_t* to = dst + (w - w0) * kNR + v * 16;
         if (w1 - w >= 16) {

@@ -1,5 +1,5 @@
-// random_uniform, random_normal: [count], the same draws as core/philox.h. 16 counters are worked side by side; each gives
-// four words, hence four uniforms or two pairs of normals.
+// random_uniform, random_normal: [count], the same draws as core/philox.h. 16 counters are worked side by side; each
+// gives four words, hence four uniforms or two pairs of normals.
 #include <cmath>
 
 #include "cpu/isa.h"
@@ -55,8 +55,8 @@ inline void normal_side(const uint32_t word[4][kSide], float value[4][kSide]) {
       const int32_t turn = int32_t(word[w + 1][l] >> 8), quarter = (turn + (1 << 21)) >> 22;
       const float a = float(turn - (quarter << 22)) * float(6.283185307179586 / 16777216.0), z = a * a;
       const float s = a + a * z * ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f);
-      const float t = 1.0f - 0.5f * z +
-                      z * z * ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f);
+      const float t =
+          1.0f - 0.5f * z + z * z * ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f);
       const float cosine = quarter & 1 ? s : t, sine = quarter & 1 ? t : s;
       value[w][l] = radius * ((quarter + 1) & 2 ? -cosine : cosine);
       value[w + 1][l] = radius * (quarter & 2 ? -sine : sine);

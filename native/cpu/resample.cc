@@ -1,7 +1,8 @@
 // resample: samples [n] → [ceil(n · to / from)]; see reference/mel.cc for the formula.
-// Output j stands at j·M/L input samples (L/M = to/from in lowest terms); its position between two samples takes L values,
-// each with a row of coefficients of its own: one dot product per output. When that table would be large, 1024 positions
-// per sample of the lower rate are tabulated instead and neighbouring rows are interpolated linearly (error below -110 dB).
+// Output j stands at j·M/L input samples (L/M = to/from in lowest terms); its position between two samples takes L
+// values, each with a row of coefficients of its own: one dot product per output. When that table would be large, 1024
+// positions per sample of the lower rate are tabulated instead and neighbouring rows are interpolated linearly (error
+// below -110 dB).
 #include <cmath>
 
 #include "core/audio.h"

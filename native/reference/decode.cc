@@ -1,5 +1,5 @@
-// top_k: z = logits with the suppressed ids at -inf; lse = log Σ e^z; the k best of z by (value descending, id ascending),
-// values z - lse (-inf when z is). [R, V] → [R, k], [R, k], [R].
+// top_k: z = logits with the suppressed ids at -inf; lse = log Σ e^z; the k best of z by (value descending, id
+// ascending), values z - lse (-inf when z is). [R, V] → [R, k], [R, k], [R].
 #include "core/decode.h"
 
 #include <algorithm>

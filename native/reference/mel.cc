@@ -1,5 +1,6 @@
 // The audio kernels as plain sums in double.
-//   log_mel   X[k, t] = Σ_j w[j] · x[160·t + j - 200] · e^(-2πi·jk/400),  w[j] = ½ - ½·cos(2πj/400),  x mirrored at both ends;
+//   log_mel   X[k, t] = Σ_j w[j] · x[160·t + j - 200] · e^(-2πi·jk/400),  w[j] = ½ - ½·cos(2πj/400),  x mirrored at
+//   both ends;
 //             y[m, t] = log10(max(1e-10, Σ_k filters[m, k] · |X[k, t]|²));  out = (max(y, max y - 8) + 4) / 4
 //   resample  y[j] = Σ_i x[i]·h((i - c)·s) / Σ_i h((i - c)·s),  c = j·from/to,  s = min(1, to/from)
 #include <algorithm>

@@ -1,6 +1,6 @@
 // The optimiser as plain loops in double.
-//   global_norm  norm = a·sqrt(Σ g²), a the gradient scale;  scale = a·min(1, max_norm / (norm + 1e-6)), 0 when norm is not finite
-//   adamw        g' = scale·g;  m = β1·m + (1-β1)·g';  v = β2·v + (1-β2)·g'²
+//   global_norm  norm = a·sqrt(Σ g²), a the gradient scale;  scale = a·min(1, max_norm / (norm + 1e-6)), 0 when norm is
+//   not finite adamw        g' = scale·g;  m = β1·m + (1-β1)·g';  v = β2·v + (1-β2)·g'²
 //     mode 0     p = p·(1 - lr·wd) - lr·(m / (1-β1^t)) / (sqrt(v / (1-β2^t)) + eps)
 //     mode 1     q = p - lr·sqrt(1-β2^t)/(1-β1^t)·m / (sqrt(v) + eps);  p = q·(1 - lr·wd)
 // A scale of 0 (the norm was not finite) leaves everything untouched.

@@ -1,0 +1,323 @@
+import test from 'ava';
+import { Stream, type Tensor } from '../lib/tensor/index.js';
+import { compare, fast, type Input, normals, oracle, random, run, toBf16, values } from './support/kernels.js';
+
+const streams = [{ isa: 'oracle', stream: oracle }, ...fast];
+const EPS = 2 ** -24;
+const vector = (data: Float32Array): Input => ({ data, shape: [data.length] });
+
+test.serial('the norm is that of all gradients together, scaled; the scale clips it as torch does', async (t) => {
+  for (const { isa, stream } of streams) {
+    const gradients = [vector(Float32Array.of(3, 0)), { data: Float32Array.of(0, 4, 0, 0), shape: [2, 2] }];
+    const check = async (numbers: [number, number], norm: number, scale: number) => {
+      const [n, s] = await run(stream, 'global_norm', gradients, numbers);
+      t.is(n![0], Math.fround(norm), isa);
+      t.true(Math.abs(s![0]! - scale) <= scale * EPS, `${isa} ${s![0]} ${scale}`);
+    };
+    await check([0, 1], 5, 1);
+    await check([0, 0.25], 1.25, 0.25);
+    await check([10, 1], 5, 1);
+    await check([1, 1], 5, 1 / (5 + 1e-6));
+    await check([1, 0.5], 2.5, 0.5 / (2.5 + 1e-6));
+    const [none, one] = await run(stream, 'global_norm', [], [1, 0.5]);
+    t.deepEqual([none![0], one![0]], [0, 0.5]);
+  }
+});
+
+test.serial(
+  'the norm: every CPU path is the oracle for many shapes, also where fp32 squares overflow or vanish',
+  async (t) => {
+    const next = random(11);
+    for (const scale of [1, 1e30, 1e-30]) {
+      const gradients: Input[] = [1, 0, 17, 65536, 65537, 200003].map((n) => vector(normals(n, next, scale)));
+      for (const numbers of [
+        [0, 1],
+        [1, 1 / 3],
+        [scale, 1],
+      ])
+        await compare(t, `scale ${scale}`, 'global_norm', gradients, numbers, (_, __, e) => 2 * EPS * Math.abs(e));
+    }
+  },
+);
+
+test.serial('the norm does not depend on the number of threads', async (t) => {
+  const gradients = [vector(normals(300007, random(12))), vector(normals(99991, random(13)))];
+  const results: (number | undefined)[] = [];
+  for (const threads of [1, 2, 3]) {
+    const stream = new Stream({ threads });
+    results.push((await run(stream, 'global_norm', gradients, [1, 1]))[0]![0]);
+    stream.close();
+  }
+  t.is(results[1], results[0]);
+  t.is(results[2], results[0]);
+});
+
+test.serial('a norm that is not finite is told as it is, with scale 0', async (t) => {
+  for (const { stream } of streams)
+    for (const [bad, told] of [
+      [Number.NaN, Number.NaN],
+      [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY],
+      [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY],
+    ] as const) {
+      const data = new Float32Array(1000).fill(1);
+      data[777] = bad;
+      for (const max of [0, 1]) {
+        const [norm, scale] = await run(stream, 'global_norm', [vector(data)], [max, 1]);
+        t.is(norm![0], told);
+        t.is(scale![0], 0);
+      }
+    }
+});
+
+interface Group {
+  p: Float32Array;
+  g: Float32Array;
+  m: Float32Array;
+  v: Float32Array;
+  copy: boolean;
+  step: number;
+}
+interface Settings {
+  lr: number;
+  beta1: number;
+  beta2: number;
+  eps: number;
+  decay: number;
+  mode: 0 | 1;
+}
+const settings: Settings = { lr: 1e-3, beta1: 0.9, beta2: 0.98, eps: 1e-8, decay: 0.01, mode: 0 };
+const numbersOf = (s: Settings, steps: number[]) => [
+  steps.length,
+  s.lr,
+  s.beta1,
+  s.beta2,
+  s.eps,
+  s.decay,
+  s.mode,
+  ...steps,
+];
+
+function inputsOf(groups: Group[], scale: number): (Input | null)[] {
+  return [
+    vector(Float32Array.of(scale)),
+    ...groups.flatMap(({ p, g, m, v, copy }): (Input | null)[] => [
+      { ...vector(p), inout: true },
+      vector(g),
+      { ...vector(m), inout: true },
+      { ...vector(v), inout: true },
+      copy ? { data: new Float32Array(p.length), shape: [p.length], dtype: 'bf16', inout: true } : null,
+    ]),
+  ];
+}
+
+function someGroup(n: number, next: () => number, step: number, copy: boolean): Group {
+  return {
+    p: normals(n, next, 0.05),
+    g: normals(n, next),
+    m: normals(n, next, 0.1),
+    v: normals(n, next, 0.1).map((x) => x * x),
+    copy,
+    step,
+  };
+}
+
+test.serial('AdamW from zero state moves by lr·sign(g), after decay in mode 0, before it in mode 1', async (t) => {
+  for (const { isa, stream } of streams)
+    for (const mode of [0, 1] as const) {
+      const p = Float32Array.of(1, -2, 0, 0.5);
+      const g = Float32Array.of(1e-3, -5, 100, 0);
+      const zero = () => new Float32Array(4);
+      const group: Group = { p, g, m: zero(), v: zero(), copy: false, step: 1 };
+      const s: Settings = { ...settings, lr: 0.1, decay: 0.5, mode };
+      const [q, m, v] = await run(stream, 'adamw', inputsOf([group], 1), numbersOf(s, [1]));
+      for (let i = 0; i < 4; i++) {
+        const moved = 0.1 * Math.sign(g[i]!);
+        const expected = mode === 0 ? p[i]! * 0.95 - moved : (p[i]! - moved) * 0.95;
+        t.true(Math.abs(q![i]! - expected) < 2e-5, `${isa} mode ${mode} element ${i}: ${q![i]} for ${expected}`);
+        t.true(Math.abs(m![i]! - 0.1 * g[i]!) <= 1e-6 * Math.abs(g[i]!));
+        t.true(Math.abs(v![i]! - 0.02 * g[i]! ** 2) <= 1e-6 * g[i]! ** 2);
+      }
+    }
+});
+
+test.serial('the two modes differ in where epsilon stands: outside the bias correction, or inside', async (t) => {
+  const group: Group = {
+    p: Float32Array.of(0),
+    g: Float32Array.of(1),
+    m: new Float32Array(1),
+    v: new Float32Array(1),
+    copy: false,
+    step: 1,
+  };
+  const s = { ...settings, lr: 1, eps: 1, decay: 0 };
+  for (const { stream } of streams) {
+    const [torch] = await run(stream, 'adamw', inputsOf([group], 1), numbersOf({ ...s, mode: 0 }, [1]));
+    const [hf] = await run(stream, 'adamw', inputsOf([group], 1), numbersOf({ ...s, mode: 1 }, [1]));
+    // m = 0.1 and v = 0.02: 1/(1 + 1) against √0.02/0.1 · 0.1/(√0.02 + 1).
+    t.true(Math.abs(torch![0]! + 0.5) < 1e-6);
+    t.true(Math.abs(hf![0]! + Math.sqrt(0.02) / (Math.sqrt(0.02) + 1)) < 1e-6);
+  }
+});
+
+test.serial('AdamW: every CPU path is the oracle over groups of odd sizes, each at its own step', async (t) => {
+  const next = random(14);
+  const groups = [1, 0, 15, 17, 4099, 10007, 3].map((n, i) =>
+    someGroup(n, next, [1, 1, 2, 0, 100, 1e6, 7][i]!, i % 2 === 0),
+  );
+  for (const mode of [0, 1] as const)
+    for (const scale of [1, 0.037]) {
+      const s = { ...settings, mode };
+      const inputs = inputsOf(groups, scale);
+      const numbers = numbersOf(
+        s,
+        groups.map((g) => g.step),
+      );
+      // p, m and v each take at most eight roundings of terms no larger than these.
+      const size = groups.flatMap((g) => [
+        { terms: (i: number) => Math.abs(g.p[i]!) + 0.2, bf16: false },
+        { terms: (i: number) => Math.abs(g.m[i]!) + Math.abs(g.g[i]!), bf16: false },
+        { terms: (i: number) => g.v[i]! + g.g[i]! ** 2, bf16: false },
+        ...(g.copy ? [{ terms: (i: number) => Math.abs(g.p[i]!) + 0.2, bf16: true }] : []),
+      ]);
+      await compare(t, `mode ${mode} scale ${scale}`, 'adamw', inputs, numbers, (o, i) => {
+        const { terms, bf16 } = size[o]!;
+        // A copy may fall on the other side of a tie.
+        return terms(i) * (bf16 ? 2 ** -7 : 8 * EPS);
+      });
+    }
+});
+
+test.serial('the bf16 copy is the rounded parameter, bit for bit', async (t) => {
+  for (const { stream } of streams) {
+    const group = someGroup(1003, random(15), 3, true);
+    const [p, , , copy] = await run(stream, 'adamw', inputsOf([group], 1), numbersOf(settings, [3]));
+    t.deepEqual(toBf16(copy!), toBf16(p!));
+    t.notDeepEqual(copy, p);
+  }
+});
+
+test.serial(
+  'step 0 leaves a group as it is and needs no gradient; scale 0 leaves all as they are, whatever the gradients',
+  async (t) => {
+    for (const { isa, stream } of streams) {
+      const a = someGroup(100, random(16), 0, true);
+      const b = someGroup(50, random(17), 5, false);
+      const inputs = inputsOf([a, b], 1);
+      inputs[2] = null;
+      const [ap, am, av, ac, bp] = await run(stream, 'adamw', inputs, numbersOf(settings, [0, 5]));
+      t.deepEqual(
+        [ap, am, av, ac],
+        [a.p, a.m, a.v, new Float32Array(100)].map((x) => Float64Array.from(x)),
+        isa,
+      );
+      t.notDeepEqual(bp, Float64Array.from(b.p));
+      b.g.fill(Number.NaN, 3, 7);
+      b.g[9] = Number.POSITIVE_INFINITY;
+      const [p, m, v] = await run(stream, 'adamw', inputsOf([b], 0), numbersOf(settings, [5]));
+      t.deepEqual(
+        [p, m, v],
+        [b.p, b.m, b.v].map((x) => Float64Array.from(x)),
+        isa,
+      );
+    }
+  },
+);
+
+test.serial('50 updates with clipping follow an independent AdamW in double on a quadratic', async (t) => {
+  const n = 37;
+  const next = random(18);
+  const curve = Float64Array.from({ length: n }, () => 0.1 + 10 * next());
+  const start = normals(n, next);
+  for (const { isa, stream } of fast)
+    for (const mode of [0, 1] as const) {
+      const s: Settings = { ...settings, lr: 0.05, decay: 0.1, mode };
+      const p = stream.persistent(start, [n], 'f32');
+      const m = stream.persistent(null, [n], 'f32');
+      const v = stream.persistent(null, [n], 'f32');
+      const e = Float64Array.from(start);
+      const em = new Float64Array(n);
+      const ev = new Float64Array(n);
+      for (let step = 1; step <= 50; step++) {
+        const g = Float32Array.from(await values(p), (x, i) => curve[i]! * x);
+        const gradient = stream.tensor(g, [n]);
+        const [, scale] = stream.call('global_norm', [gradient], [1, 1]) as [Tensor, Tensor];
+        stream.call('adamw', [scale, p, gradient, m, v, null], numbersOf(s, [step]));
+        stream.endStep();
+        const eg = e.map((x, i) => curve[i]! * x);
+        const norm = Math.hypot(...eg);
+        const clip = Math.min(1, 1 / (norm + 1e-6));
+        for (let i = 0; i < n; i++) {
+          const d = clip * eg[i]!;
+          em[i] = s.beta1 * em[i]! + (1 - s.beta1) * d;
+          ev[i] = s.beta2 * ev[i]! + (1 - s.beta2) * d * d;
+          const c1 = 1 - s.beta1 ** step;
+          const c2 = 1 - s.beta2 ** step;
+          if (mode === 0) e[i]! -= s.lr * s.decay * e[i]! + (s.lr * (em[i]! / c1)) / (Math.sqrt(ev[i]! / c2) + s.eps);
+          else {
+            e[i]! -= (s.lr * (Math.sqrt(c2) / c1) * em[i]!) / (Math.sqrt(ev[i]!) + s.eps);
+            e[i]! -= s.lr * s.decay * e[i]!;
+          }
+        }
+      }
+      const got = await values(p);
+      for (let i = 0; i < n; i++)
+        t.true(Math.abs(got[i]! - e[i]!) < 1e-4, `${isa} mode ${mode}: ${got[i]} for ${e[i]}`);
+      t.true(Math.hypot(...got) < 0.7 * Math.hypot(...start), 'the quadratic went down');
+      for (const x of [p, m, v]) x.dispose();
+    }
+});
+
+test.serial('AdamW refuses a missing gradient, other shapes and types, frozen parameters and wrong counts', (t) => {
+  for (const { stream } of streams) {
+    const x = (n: number, dtype: 'f32' | 'bf16' = 'f32') =>
+      stream.tensor(dtype === 'f32' ? new Float32Array(n) : new Uint16Array(n), [n], dtype);
+    const one = x(1);
+    const call = (tensors: (Tensor | null)[], numbers = numbersOf(settings, [1])) =>
+      stream.call('adamw', tensors, numbers);
+    t.notThrows(() => call([one, x(8), x(8), x(8), x(8), x(8, 'bf16')]));
+    t.throws(() => call([one, x(8), null, x(8), x(8), null]), { code: 'ERR_ARGUMENT', message: /gradient/ });
+    t.throws(() => call([one, x(8), x(7), x(8), x(8), null]), { code: 'ERR_SHAPE', message: /gradient/ });
+    t.throws(() => call([one, x(8), x(8), x(8), x(9), null]), { code: 'ERR_SHAPE', message: /'v'/ });
+    t.throws(() => call([one, x(8), x(8), x(8, 'bf16'), x(8), null]), { code: 'ERR_DTYPE', message: /'m'/ });
+    t.throws(() => call([one, x(8), x(8), x(8), x(8), x(8)]), { code: 'ERR_DTYPE', message: /copy/ });
+    t.throws(() => call([x(2), x(8), x(8), x(8), x(8), null]), { code: 'ERR_SHAPE', message: /scale/ });
+    t.throws(() => call([one, x(8), x(8), x(8), x(8)]), { code: 'ERR_ARGUMENT' });
+    t.throws(() => call([one, x(8), x(8), x(8), x(8), null, x(8)]), { code: 'ERR_ARGUMENT' });
+    const group = [one, x(8), x(8), x(8), x(8), null];
+    t.throws(() => call(group, numbersOf(settings, [-1])), { code: 'ERR_ARGUMENT', message: /step/ });
+    t.throws(() => call(group, numbersOf(settings, [1, 1])), { code: 'ERR_ARGUMENT' });
+    t.throws(() => call(group, numbersOf({ ...settings, lr: Number.NaN }, [1])), {
+      code: 'ERR_ARGUMENT',
+      message: /lr/,
+    });
+    t.throws(() => call(group, numbersOf({ ...settings, beta1: 1.5 }, [1])), {
+      code: 'ERR_ARGUMENT',
+      message: /beta1/,
+    });
+    const frozen = stream.persistent(new Float32Array(8), [8], 'f32');
+    frozen.freeze();
+    t.throws(() => call([one, frozen, x(8), x(8), x(8), null]), { code: 'ERR_ARGUMENT', message: /frozen/ });
+    frozen.dispose();
+    t.throws(() => stream.call('global_norm', [x(8)], [-1, 1]), { code: 'ERR_ARGUMENT' });
+    t.throws(() => stream.call('global_norm', [x(8, 'bf16')], [1, 1]), { code: 'ERR_DTYPE' });
+    stream.endStep();
+  }
+});
+
+test.serial('AdamW reaches a fair share of memory bandwidth', async (t) => {
+  const n = 1 << 22;
+  const { stream } = fast.at(-1)!;
+  const [p, g, m, v] = [0, 1, 2, 3].map(() => stream.persistent(new Float32Array(n).fill(0.1), [n], 'f32'));
+  let best = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < 5; i++) {
+    const begin = performance.now();
+    stream.call('adamw', [stream.tensor(Float32Array.of(1), [1]), p!, g!, m!, v!, null], numbersOf(settings, [i + 1]));
+    await stream.sync();
+    best = Math.min(best, performance.now() - begin);
+  }
+  stream.endStep();
+  const gigabytes = (7 * 4 * n) / best / 1e6;
+  t.log(`${gigabytes.toFixed(1)} GB/s`);
+  t.true(gigabytes > 2);
+  for (const x of [p, g, m, v]) x!.dispose();
+});

@@ -1,0 +1,252 @@
+import test from 'ava';
+import { compare, fast, type Input, normals, oracle, random, run } from './support/kernels.js';
+
+const streams = [{ isa: 'oracle', stream: oracle }, ...fast];
+const EPS = 2 ** -24;
+const matrix = (rows: number, data: Float32Array, dtype: 'f32' | 'bf16' = 'f32'): Input => ({
+  data,
+  shape: [rows, data.length / rows],
+  dtype,
+});
+const ids = (...list: number[]): Input => ({ data: Int32Array.from(list), shape: [list.length] });
+/** The sum of exponentials carries 2e-7 of each term, the difference a rounding. */
+const bound = (_: number, __: number, expected: number) => 1e-6 + 4 * EPS * Math.abs(expected);
+
+test.serial('top-k of a small row by hand: log-probabilities after suppression, ids, log-sum-exp', async (t) => {
+  const z = Float32Array.of(Math.log(1), Math.log(2), Math.log(4), Math.log(1), Math.log(8));
+  for (const { isa, stream } of streams) {
+    const [values, best, lse] = await run(stream, 'top_k', [matrix(1, z), ids(4)], [4]);
+    t.deepEqual([...best!], [2, 1, 0, 3], isa);
+    [1 / 2, 1 / 4, 1 / 8, 1 / 8].forEach((p, i) => void t.true(Math.abs(values![i]! - Math.log(p)) < 1e-6));
+    t.true(Math.abs(lse![0]! - Math.log(8)) < 1e-6);
+  }
+});
+
+test.serial('top-k: every CPU path is the oracle for odd shapes, f32 and bf16, all k', async (t) => {
+  const next = random(21);
+  for (const dtype of ['f32', 'bf16'] as const)
+    for (const [rows, columns] of [
+      [0, 7],
+      [1, 1],
+      [3, 31],
+      [2, 255],
+      [2, 256],
+      [5, 257],
+      [2, 5003],
+      [3, 51865],
+    ] as const)
+      for (const k of [1, 2, 5, 32].filter((k) => k <= columns)) {
+        // bf16 has few values: many ties, which the lower id wins.
+        const data = normals(rows * columns, next, 3);
+        const logits: Input = { data, shape: [rows, columns], dtype };
+        const hide = ids(...Array.from({ length: Math.floor(columns / 9) }, () => Math.floor(next() * columns)));
+        await compare(t, `${dtype} [${rows}, ${columns}] k ${k}`, 'top_k', [logits, null], [k], bound);
+        await compare(t, `${dtype} [${rows}, ${columns}] k ${k} hidden`, 'top_k', [logits, hide], [k], bound);
+      }
+});
+
+test.serial('top-k: equal logits come by id, in ascending, descending and constant rows', async (t) => {
+  const n = 1000;
+  for (const { isa, stream } of streams) {
+    const row = (f: (i: number) => number) =>
+      matrix(
+        1,
+        Float32Array.from({ length: n }, (_, i) => f(i)),
+      );
+    const first = async (input: Input) => [...(await run(stream, 'top_k', [input, null], [5]))[1]!];
+    t.deepEqual(await first(row(() => 1)), [0, 1, 2, 3, 4], isa);
+    t.deepEqual(await first(row((i) => i)), [999, 998, 997, 996, 995], isa);
+    t.deepEqual(await first(row((i) => -i)), [0, 1, 2, 3, 4], isa);
+    t.deepEqual(await first(row((i) => i % 2)), [1, 3, 5, 7, 9], isa);
+    t.deepEqual(await first(row((i) => Math.floor(i / 100))), [900, 901, 902, 903, 904], isa);
+  }
+});
+
+test.serial('top-k: huge logits, -inf, and rows with fewer live logits than k', async (t) => {
+  const n = 700;
+  const huge = normals(n, random(22), 1e30);
+  await compare(t, 'huge', 'top_k', [matrix(1, huge), null], [5], bound);
+  await compare(
+    t,
+    'shifted',
+    'top_k',
+    [
+      matrix(
+        1,
+        normals(n, random(23)).map((x) => x + 3e4),
+      ),
+      null,
+    ],
+    [5],
+    bound,
+  );
+  const sparse = new Float32Array(n).fill(Number.NEGATIVE_INFINITY);
+  sparse[600] = 1;
+  sparse[300] = 2;
+  await compare(t, 'two live', 'top_k', [matrix(1, sparse), null], [4], bound);
+  for (const { isa, stream } of streams) {
+    const [values, best, lse] = await run(stream, 'top_k', [matrix(1, sparse), ids(300, 600)], [3]);
+    const none = Number.NEGATIVE_INFINITY;
+    t.deepEqual([[...values!], [...best!], [...lse!]], [[none, none, none], [0, 1, 2], [none]], isa);
+    const all = ids(...Array.from({ length: n }, (_, i) => n - 1 - i));
+    const [v2, b2, l2] = await run(stream, 'top_k', [matrix(1, huge), all], [2]);
+    t.deepEqual([[...v2!], [...b2!], [...l2!]], [[none, none], [0, 1], [none]], isa);
+  }
+});
+
+test.serial(
+  'top-k: NaN and +inf are faults wherever they stand, unless suppressed; so are ids out of range',
+  async (t) => {
+    for (const { isa, stream } of streams) {
+      const call = (data: Float32Array, hide: Input | null) => run(stream, 'top_k', [matrix(2, data), hide], [3]);
+      for (const bad of [Number.NaN, Number.POSITIVE_INFINITY])
+        for (const at of [0, 255, 256, 699, 700, 1399])
+          for (const rest of [0, Number.NEGATIVE_INFINITY]) {
+            const data = new Float32Array(1400).fill(rest);
+            data[at] = bad;
+            await t.throwsAsync(
+              call(data, null),
+              { code: 'ERR_KERNEL', message: new RegExp(`row ${at < 700 ? 0 : 1}`) },
+              isa,
+            );
+            await t.notThrowsAsync(call(data, ids(at % 700)), isa);
+          }
+      for (const id of [-1, 700])
+        await t.throwsAsync(call(new Float32Array(1400), ids(id)), { code: 'ERR_ARGUMENT' }, isa);
+      const x = stream.tensor(new Float32Array(12), [3, 4]);
+      for (const k of [0, 33, 1.5]) t.throws(() => stream.call('top_k', [x, null], [k]), { code: 'ERR_ARGUMENT' });
+      t.throws(() => stream.call('top_k', [x, null], [5]), { code: 'ERR_SHAPE' });
+      t.throws(() => stream.call('top_k', [x, x], [1]), { code: 'ERR_DTYPE' });
+    }
+  },
+);
+
+/** Philox-4x32-10 written from the paper, on big integers: counter and key as words, low first. */
+function philox(counter: bigint[], key: bigint[]): number[] {
+  const low = (x: bigint) => x & 0xffffffffn;
+  let [a, b, c, d] = counter as [bigint, bigint, bigint, bigint];
+  let [k, l] = key as [bigint, bigint];
+  for (let round = 0; round < 10; round++) {
+    const p = 0xd2511f53n * a;
+    const q = 0xcd9e8d57n * c;
+    [a, b, c, d] = [(q >> 32n) ^ b ^ k, low(q), (p >> 32n) ^ d ^ l, low(p)];
+    k = low(k + 0x9e3779b9n);
+    l = low(l + 0xbb67ae85n);
+  }
+  return [a, b, c, d].map(Number);
+}
+
+test.serial('the Philox that the draws are held against gives the published words', (t) => {
+  const hex = (words: number[]) => words.map((w) => w.toString(16).padStart(8, '0')).join(' ');
+  const f = 0xffffffffn;
+  t.is(hex(philox([0n, 0n, 0n, 0n], [0n, 0n])), '6627e8d5 e169c58d bc57ac4c 9b00dbd8');
+  t.is(hex(philox([f, f, f, f], [f, f])), '408f276d 41c83b0e a20bc7c6 6d5451fd');
+  t.is(
+    hex(philox([0x243f6a88n, 0x85a308d3n, 0x13198a2en, 0x03707344n], [0xa4093822n, 0x299f31d0n])),
+    'd16cfe09 94fdcceb 5001e420 24126ea1',
+  );
+});
+
+const seeds: [seed: number, step: number, op: number][] = [
+  [0, 0, 0],
+  [1, 2, 3],
+  [2 ** 53, 0xffffffff, 0xffffffff],
+  [0x1299f31d0a409, 0x13198a2e, 0x03707344],
+];
+
+test.serial('uniform draws are the words of Philox, bit for bit, and normal draws their Box-Muller', async (t) => {
+  const count = 150;
+  for (const [seed, step, op] of seeds) {
+    const key = [BigInt(seed) & 0xffffffffn, BigInt(seed) >> 32n];
+    const words = Array.from({ length: Math.ceil(count / 4) }, (_, block) =>
+      philox([BigInt(block), 0n, BigInt(step), BigInt(op)], key),
+    ).flat();
+    for (const { isa, stream } of streams) {
+      const [uniform] = await run(stream, 'random_uniform', [], [count, seed, step, op]);
+      const [normal] = await run(stream, 'random_normal', [], [count, seed, step, op]);
+      for (let i = 0; i < count; i++) {
+        if (uniform![i] !== (words[i]! >>> 8) / 2 ** 24) t.fail(`${isa} uniform ${i} of seed ${seed}`);
+        const [a, b] = [words[i - (i % 2)]! >>> 8, words[i - (i % 2) + 1]! >>> 8];
+        const angle = (2 * Math.PI * b) / 2 ** 24;
+        const expected = Math.sqrt(-2 * Math.log((a + 1) / 2 ** 24)) * (i % 2 ? Math.sin(angle) : Math.cos(angle));
+        if (!(Math.abs(normal![i]! - expected) < 2e-6)) t.fail(`${isa} normal ${i} of seed ${seed}`);
+      }
+    }
+  }
+  t.pass();
+});
+
+test.serial('draws: every CPU path is the oracle, uniforms exactly, normals to 2e-6, for any count', async (t) => {
+  for (const count of [0, 1, 2, 3, 5, 63, 64, 65, 4097, 100003]) {
+    const numbers = [count, 1234567890123, 7, 42];
+    await compare(t, `${count} uniforms`, 'random_uniform', [], numbers, () => 0);
+    await compare(t, `${count} normals`, 'random_normal', [], numbers, () => 2e-6);
+  }
+});
+
+test.serial('draws have the moments of their distributions and differ by seed, step and op', async (t) => {
+  const n = 1 << 20;
+  const { stream } = fast.at(-1)!;
+  const moments = (x: Float64Array) => {
+    const mean = x.reduce((a, b) => a + b, 0) / n;
+    const variance = x.reduce((a, b) => a + (b - mean) ** 2, 0) / n;
+    return { mean, variance, fourth: x.reduce((a, b) => a + (b - mean) ** 4, 0) / n / variance ** 2 };
+  };
+  const near = (got: number, wanted: number, limit: number) =>
+    t.true(Math.abs(got - wanted) < limit, `${got}, ${wanted}`);
+  const normal = moments((await run(stream, 'random_normal', [], [n, 5, 6, 7]))[0]!);
+  near(normal.mean, 0, 5e-3);
+  near(normal.variance, 1, 7e-3);
+  near(normal.fourth, 3, 0.03);
+  const [u] = await run(stream, 'random_uniform', [], [n, 5, 6, 7]);
+  const uniform = moments(u!);
+  near(uniform.mean, 0.5, 1.5e-3);
+  near(uniform.variance, 1 / 12, 4e-4);
+  t.true(u!.every((x) => x >= 0 && x < 1));
+  const draw = async (...numbers: number[]) => (await run(stream, 'random_uniform', [], [64, ...numbers]))[0]!.join();
+  const draws = [
+    await draw(5, 6, 7),
+    await draw(6, 6, 7),
+    await draw(5, 7, 7),
+    await draw(5, 6, 8),
+    await draw(5 + 2 ** 40, 6, 7),
+  ];
+  t.is(new Set(draws).size, draws.length);
+  t.is(await draw(5, 6, 7), draws[0]);
+});
+
+test.serial('draws refuse counts, seeds, steps and ops out of range', (t) => {
+  for (const { stream } of streams)
+    for (const name of ['random_normal', 'random_uniform'])
+      for (const [numbers, what] of [
+        [[-1, 0, 0, 0], /count/],
+        [[1.5, 0, 0, 0], /count/],
+        [[1, -1, 0, 0], /seed/],
+        [[1, 2 ** 54, 0, 0], /seed/],
+        [[1, 0, 2 ** 32, 0], /step/],
+        [[1, 0, 0, -1], /op/],
+        [[1, 0, 0, Number.NaN], /op/],
+      ] as const)
+        t.throws(() => stream.call(name, [], numbers), { code: 'ERR_ARGUMENT', message: what });
+});
+
+test.serial('times of top-k over a vocabulary and of a million draws', async (t) => {
+  const { stream } = fast.at(-1)!;
+  const logits = stream.persistent(normals(4 * 51865, random(24), 3), [4, 51865], 'f32');
+  const time = async (op: string, tensors: Parameters<typeof stream.call>[1], numbers: number[]) => {
+    let best = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < 10; i++) {
+      const begin = performance.now();
+      stream.call(op, tensors, numbers);
+      await stream.sync();
+      best = Math.min(best, performance.now() - begin);
+      stream.endStep();
+    }
+    t.log(`${op}: ${best.toFixed(3)} ms`);
+    return best;
+  };
+  t.true((await time('top_k', [logits, null], [5])) < 20);
+  t.true((await time('random_normal', [], [1 << 20, 1, 2, 3])) < 100);
+  t.true((await time('random_uniform', [], [1 << 20, 1, 2, 3])) < 100);
+  logits.dispose();
+});
