@@ -8,7 +8,7 @@
 #include "core/op.h"
 #include "cpu/math.h"
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -100,11 +100,15 @@ constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 // kLanes floats out of fp32 or bf16 memory.
 inline Vec widen(const float* p) { return load_vec(p); }
 inline Vec widen(const bf16* p) {
-  typedef uint16_t Half __attribute__((vector_size(kLanes * 2)));
-  typedef uint32_t Full __attribute__((vector_size(kLanes * 4)));
-  Half h;
-  std::memcpy(&h, p, sizeof h);
-  return Vec(__builtin_convertvector(h, Full) << 16);
+#if defined(__AVX512F__)
+  return Vec(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
+#elif defined(__AVX2__)
+  return Vec(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
+#else
+  Vec v;
+  for (int i = 0; i < kLanes; i++) v[i] = to_float(p[i]);
+  return v;
+#endif
 }
 
 struct Plain {
