@@ -148,6 +148,21 @@ inline float dot_head(const float* q, const T* k, int64_t width) {
   return s;
 }
 
+// q · k[0] .. q · k[3] over one head, k's rows ld apart, into s[0..3].
+template <class T>
+inline void dot_heads(const float* q, const T* k, int64_t ld, int64_t width, float* s) {
+  Vec sum[4] = {};
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes) {
+    const Vec y = load_vec(q + c);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) sum[j] += y * widen(k + j * ld + c);
+  }
+  totals(sum, s);
+  for (; c < width; c++)
+    for (int j = 0; j < 4; j++) s[j] += q[c] * get(k, j * ld + c);
+}
+
 // o += p[0] · v[0] + .. + p[3] · v[3] over one head, v's rows ld apart.
 template <class T>
 inline void add_values(const float* p, const T* v, int64_t ld, int64_t width, float* o) {
@@ -166,18 +181,22 @@ inline void add_values(const float* p, const T* v, int64_t ld, int64_t width, fl
 template <class T>
 void decode_block(const Shape& z, const float* query, const T* k, const T* v, int64_t n, float* weights, float* top,
                   float* sum, float* out) {
-  for (int64_t j = 0; j < n; j++)
+  int64_t j = 0;
+  for (; j + 4 <= n; j += 4)
+    for (int64_t h = 0; h < z.heads; h++)
+      dot_heads(query + h * z.width, k + j * z.D + h * z.width, z.D, z.width, weights + h * kDecodeBlock + j);
+  for (; j < n; j++)
     for (int64_t h = 0; h < z.heads; h++)
       weights[h * kDecodeBlock + j] = dot_head(query + h * z.width, k + j * z.D + h * z.width, z.width);
   for (int64_t h = 0; h < z.heads; h++) {
     float* w = weights + h * kDecodeBlock;
     mask_from(w, n, kDecodeBlock);
     Vec high = load_vec(w), part{};
-    for (int64_t j = kLanes; j < kDecodeBlock; j += kLanes) high = max_vec(high, load_vec(w + j));
+    for (j = kLanes; j < kDecodeBlock; j += kLanes) high = max_vec(high, load_vec(w + j));
     float now = largest(high);
     now = top[h] > now ? top[h] : now;
     const float alpha = exp2_vec(splat(top[h] - now))[0];
-    for (int64_t j = 0; j < kDecodeBlock; j += kLanes) {
+    for (j = 0; j < kDecodeBlock; j += kLanes) {
       const Vec p = exp2_vec(load_vec(w + j) - splat(now));
       part += p;
       store_vec(w + j, p);
@@ -186,8 +205,7 @@ void decode_block(const Shape& z, const float* query, const T* k, const T* v, in
     sum[h] = sum[h] * alpha + total(part);
     for (int64_t c = h * z.width; c < (h + 1) * z.width; c++) out[c] *= alpha;
   }
-  int64_t j = 0;
-  for (; j + 4 <= n; j += 4)
+  for (j = 0; j + 4 <= n; j += 4)
     for (int64_t h = 0; h < z.heads; h++)
       add_values(weights + h * kDecodeBlock + j, v + j * z.D + h * z.width, z.D, z.width, out + h * z.width);
   for (; j < n; j++)

@@ -65,6 +65,20 @@ inline float total(Vec v) {
 #endif
 }
 
+// The totals of four vectors.
+inline void totals(const Vec* v, float* s) {
+#if defined(__AVX512F__)
+  const __m512 a = __m512(v[0]), b = __m512(v[1]), c = __m512(v[2]), d = __m512(v[3]);
+  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  const __m512 x = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+  const __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+  _mm_storeu_ps(s, _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1)));
+#else
+  for (int i = 0; i < 4; i++) s[i] = total(v[i]);
+#endif
+}
+
 // 2^x: relative error under 2e-7, exact at 0; 0 below the normal range of fp32, +inf above. 2^x = 2^n · 2^f, |f| ≤ 1/2,
 // with a polynomial of degree 6 fitted to 2^f (relative error 1.9e-9).
 inline Vec exp2_vec(Vec x) {
