@@ -39,20 +39,23 @@ inline void store_units(float* p, Vec v, Pairs) {
 }
 #endif
 
-// One row of S, n of its columns visible, becomes P in place (as units). Returns the factor for what was summed before.
+// One row of S, n of its columns visible, becomes P in place (as units). Scores are in bits: 2^(s · scale) is the
+// weight. Returns the factor for what was summed before; sum holds kLanes parts.
 template <class Kind>
 float softmax_row(float* s, int64_t n, int64_t columns, float scale, float* top, float* sum) {
   mask_from(s, n, columns);
-  Vec high = splat(*top);
-  for (int64_t j = 0; j < columns; j += kLanes) high = max_vec(high, load_vec(s + j) * splat(scale));
-  const float now = largest(high), alpha = fast_exp(*top - now);
-  Vec part{};
+  Vec high = load_vec(s);
+  for (int64_t j = kLanes; j < columns; j += kLanes) high = max_vec(high, load_vec(s + j));
+  float now = largest(high) * scale;
+  now = *top > now ? *top : now;
+  const float alpha = exp2_vec(splat(*top - now))[0];
+  Vec part = load_vec(sum) * splat(alpha);
   for (int64_t j = 0; j < columns; j += kLanes) {
-    const Vec p = exp_vec(load_vec(s + j) * splat(scale) - splat(now));
+    const Vec p = exp2_vec(load_vec(s + j) * splat(scale) - splat(now));
     part += p;
     store_units(s + j / Kind::kPer, p, Kind());
   }
-  *sum = *sum * alpha + total(part);
+  store_vec(sum, part);
   *top = now;
   return alpha;
 }
@@ -65,30 +68,32 @@ void query_block(const Shape& z, const Head<T>& q, int64_t from, int64_t count, 
   const int64_t rows = round_up(count, kRows);
   float* s = scratch;
   float* sum_o = s + kQueryBlock * kKeyBlock;
-  float *top = sum_o + kQueryBlock * padded, *sum = top + kQueryBlock, *alpha = sum + kQueryBlock;
+  float *sum = sum_o + kQueryBlock * padded, *top = sum + kQueryBlock * kLanes, *alpha = top + kQueryBlock;
   Unit* a = reinterpret_cast<Unit*>(alpha + kQueryBlock);
+  const float bits = z.scale * kLog2E;
   pack_rows<Kind>(q, from, rows, depth, a);
   for (int64_t i = 0; i < rows; i++) {
     top[i] = -INFINITY;
-    sum[i] = alpha[i] = 0;
+    alpha[i] = 0;
   }
   for (int64_t i = 0; i < rows * padded; i++) sum_o[i] = 0;
+  for (int64_t i = 0; i < rows * kLanes; i++) sum[i] = 0;
   const int64_t visible = z.keys(from + count - 1);
   for (int64_t j = 0; j < visible; j += kKeyBlock) {
     const int64_t n = visible - j < kKeyBlock ? visible - j : kKeyBlock, columns = round_up(n, kCols);
     times_panels<Kind>(rows, columns / kCols, depth, a, depth, keys + j * depth, s, kKeyBlock);
     for (int64_t i = 0; i < count; i++) {
       const int64_t seen = z.keys(from + i) - j;
-      alpha[i] = softmax_row<Kind>(s + i * kKeyBlock, seen < n ? seen : n, columns, z.scale, top + i, sum + i);
+      alpha[i] = softmax_row<Kind>(s + i * kKeyBlock, seen < n ? seen : n, columns, bits, top + i, sum + i * kLanes);
     }
     times_stack<Kind, kScaleAdd, false>(rows, padded, (n + Kind::kPer - 1) / Kind::kPer,
                                         reinterpret_cast<const Unit*>(s), kKeyBlock, values + j / Kind::kPer * padded,
                                         sum_o, alpha);
   }
   for (int64_t i = 0; i < count; i++) {
-    const float inverse = 1.0f / sum[i];
+    const float all = total(load_vec(sum + i * kLanes)), inverse = 1.0f / all;
     for (int64_t c = 0; c < z.width; c++) put(o + (from + i) * z.D, c, sum_o[i * padded + c] * inverse);
-    lse[from + i] = top[i] + std::log(sum[i]);
+    lse[from + i] = top[i] * kLn2 + std::log(all);
   }
 }
 
@@ -108,7 +113,7 @@ void tiled(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* 
   Workspace::Frame frame(ctx.workspace);
   Unit* keys = frame.take<Unit>(group * key_words);
   Unit* values = frame.take<Unit>(group * value_words);
-  const int64_t scratch = kQueryBlock * (kKeyBlock + padded + 3 + depth);
+  const int64_t scratch = kQueryBlock * (kKeyBlock + padded + kLanes + 2 + depth);
   for (int64_t first = 0; first < pairs; first += group) {
     const int64_t count = pairs - first < group ? pairs - first : group;
     const auto head = [&](const T* x, int64_t pair, int64_t length, int64_t rows) {
@@ -143,17 +148,70 @@ inline float dot_head(const float* q, const T* k, int64_t width) {
   return s;
 }
 
-// o += Σ_j p[j] · v[j] over one head and n keys, v's rows ld apart.
+// q · k[0] .. q · k[3] over one head, k's rows ld apart, into s[0..3].
 template <class T>
-inline void add_values(const float* p, const T* v, int64_t ld, int64_t n, int64_t width, float* o) {
-  int64_t j = 0;
-  for (; j + 4 <= n; j += 4) {
-    const T *v0 = v + j * ld, *v1 = v0 + ld, *v2 = v1 + ld, *v3 = v2 + ld;
-    const float p0 = p[j], p1 = p[j + 1], p2 = p[j + 2], p3 = p[j + 3];
-    for (int64_t c = 0; c < width; c++) o[c] += p0 * get(v0, c) + p1 * get(v1, c) + p2 * get(v2, c) + p3 * get(v3, c);
+inline void dot_heads(const float* q, const T* k, int64_t ld, int64_t width, float* s) {
+  Vec sum[4] = {};
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes) {
+    const Vec y = load_vec(q + c);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) sum[j] += y * widen(k + j * ld + c);
   }
+  totals(sum, s);
+  for (; c < width; c++)
+    for (int j = 0; j < 4; j++) s[j] += q[c] * get(k, j * ld + c);
+}
+
+// o += p[0] · v[0] + .. + p[3] · v[3] over one head, v's rows ld apart.
+template <class T>
+inline void add_values(const float* p, const T* v, int64_t ld, int64_t width, float* o) {
+  const T *v1 = v + ld, *v2 = v1 + ld, *v3 = v2 + ld;
+  const Vec p0 = splat(p[0]), p1 = splat(p[1]), p2 = splat(p[2]), p3 = splat(p[3]);
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes) {
+    const Vec y = p0 * widen(v + c) + p1 * widen(v1 + c) + (p2 * widen(v2 + c) + p3 * widen(v3 + c));
+    store_vec(o + c, load_vec(o + c) + y);
+  }
+  for (; c < width; c++) o[c] += p[0] * get(v, c) + p[1] * get(v1, c) + (p[2] * get(v2, c) + p[3] * get(v3, c));
+}
+
+// One query against n keys of a block, all heads, keys and values in the order of memory. weights is [heads,
+// kDecodeBlock].
+template <class T>
+void decode_block(const Shape& z, const float* query, const T* k, const T* v, int64_t n, float* weights, float* top,
+                  float* sum, float* out) {
+  int64_t j = 0;
+  for (; j + 4 <= n; j += 4)
+    for (int64_t h = 0; h < z.heads; h++)
+      dot_heads(query + h * z.width, k + j * z.D + h * z.width, z.D, z.width, weights + h * kDecodeBlock + j);
   for (; j < n; j++)
-    for (int64_t c = 0; c < width; c++) o[c] += p[j] * get(v + j * ld, c);
+    for (int64_t h = 0; h < z.heads; h++)
+      weights[h * kDecodeBlock + j] = dot_head(query + h * z.width, k + j * z.D + h * z.width, z.width);
+  for (int64_t h = 0; h < z.heads; h++) {
+    float* w = weights + h * kDecodeBlock;
+    mask_from(w, n, kDecodeBlock);
+    Vec high = load_vec(w), part{};
+    for (j = kLanes; j < kDecodeBlock; j += kLanes) high = max_vec(high, load_vec(w + j));
+    float now = largest(high);
+    now = top[h] > now ? top[h] : now;
+    const float alpha = exp2_vec(splat(top[h] - now))[0];
+    for (j = 0; j < kDecodeBlock; j += kLanes) {
+      const Vec p = exp2_vec(load_vec(w + j) - splat(now));
+      part += p;
+      store_vec(w + j, p);
+    }
+    top[h] = now;
+    sum[h] = sum[h] * alpha + total(part);
+    for (int64_t c = h * z.width; c < (h + 1) * z.width; c++) out[c] *= alpha;
+  }
+  for (j = 0; j + 4 <= n; j += 4)
+    for (int64_t h = 0; h < z.heads; h++)
+      add_values(weights + h * kDecodeBlock + j, v + j * z.D + h * z.width, z.D, z.width, out + h * z.width);
+  for (; j < n; j++)
+    for (int64_t h = 0; h < z.heads; h++)
+      for (int64_t c = h * z.width; c < (h + 1) * z.width; c++)
+        out[c] += weights[h * kDecodeBlock + j] * get(v + j * z.D, c);
 }
 
 // Few queries: a task reads a range of keys of one batch item, all heads, and leaves maximum, sum and unscaled output;
@@ -165,44 +223,24 @@ void few_queries(Context& ctx, const Shape& z, const T* q, const T* k, const T* 
   const int64_t words = 2 * z.heads + z.D;  // maximum, sum, output
   Workspace::Frame frame(ctx.workspace);
   float* partial = frame.take<float>(z.B * ranges * z.Tq * words);
-  with_scratch(ctx, z.B * ranges, z.Tq * z.D + kDecodeBlock, [&](int64_t task, float* scratch) {
+  const float bits = z.scale * kLog2E;
+  with_scratch(ctx, z.B * ranges, z.Tq * z.D + z.heads * kDecodeBlock, [&](int64_t task, float* scratch) {
     const int64_t b = task / ranges, range = task % ranges;
     const int64_t begin = z.kv_len * range / ranges, end = z.kv_len * (range + 1) / ranges;
-    float* query = scratch + kDecodeBlock;
-    for (int64_t i = 0; i < z.Tq * z.D; i++) query[i] = get(q, b * z.Tq * z.D + i) * z.scale;
+    float* query = scratch + z.heads * kDecodeBlock;
+    for (int64_t i = 0; i < z.Tq * z.D; i++) query[i] = get(q, b * z.Tq * z.D + i) * bits;
     for (int64_t i = 0; i < z.Tq; i++) {
       float* mine = partial + (task * z.Tq + i) * words;
-      for (int64_t h = 0; h < z.heads; h++) {
-        mine[h] = -INFINITY;
-        mine[z.heads + h] = 0;
-      }
-      for (int64_t c = 0; c < z.D; c++) mine[2 * z.heads + c] = 0;
+      for (int64_t h = 0; h < z.heads; h++) mine[h] = -INFINITY;
+      for (int64_t c = z.heads; c < words; c++) mine[c] = 0;
     }
     for (int64_t j = begin; j < end; j += kDecodeBlock)
       for (int64_t i = 0; i < z.Tq; i++) {
         const int64_t limit = z.keys(i) < end ? z.keys(i) : end;
-        const int64_t n = limit - j < kDecodeBlock ? limit - j : kDecodeBlock;
-        if (n <= 0) continue;
-        float *top = partial + (task * z.Tq + i) * words, *sum = top + z.heads, *out = sum + z.heads;
-        for (int64_t h = 0; h < z.heads; h++) {
-          const T *kh = k + (b * z.Tk + j) * z.D + h * z.width, *vh = v + (b * z.Tk + j) * z.D + h * z.width;
-          float high = top[h];
-          for (int64_t m = 0; m < n; m++) {
-            scratch[m] = dot_head(query + i * z.D + h * z.width, kh + m * z.D, z.width);
-            high = scratch[m] > high ? scratch[m] : high;
-          }
-          const float alpha = fast_exp(top[h] - high);
-          float part = 0;
-          for (int64_t m = 0; m < n; m++) {
-            scratch[m] = fast_exp(scratch[m] - high);
-            part += scratch[m];
-          }
-          top[h] = high;
-          sum[h] = sum[h] * alpha + part;
-          float* oh = out + h * z.width;
-          for (int64_t c = 0; c < z.width; c++) oh[c] *= alpha;
-          add_values(scratch, vh, z.D, n, z.width, oh);
-        }
+        const int64_t n = limit - j < kDecodeBlock ? limit - j : kDecodeBlock, at = (b * z.Tk + j) * z.D;
+        float* mine = partial + (task * z.Tq + i) * words;
+        if (n > 0)
+          decode_block(z, query + i * z.D, k + at, v + at, n, scratch, mine, mine + z.heads, mine + 2 * z.heads);
       }
   });
   for (int64_t b = 0; b < z.B; b++)
@@ -214,13 +252,13 @@ void few_queries(Context& ctx, const Shape& z, const T* q, const T* k, const T* 
         for (int64_t r = 1; r < ranges; r++) high = first[r * next + h] > high ? first[r * next + h] : high;
         float* y = first + 2 * z.heads + h * z.width;
         for (int64_t r = 0; r < ranges; r++) {
-          const float share = fast_exp(first[r * next + h] - high);
+          const float share = exp2_vec(splat(first[r * next + h] - high))[0];
           const float* part = y + r * next;
           sum += first[r * next + z.heads + h] * share;
           for (int64_t c = 0; c < z.width; c++) y[c] = r == 0 ? part[c] * share : y[c] + part[c] * share;
         }
         for (int64_t c = 0; c < z.width; c++) put(o, (b * z.Tq + i) * z.D + h * z.width + c, y[c] / sum);
-        lse[(b * z.heads + h) * z.Tq + i] = high + std::log(sum);
+        lse[(b * z.heads + h) * z.Tq + i] = high * kLn2 + std::log(sum);
       }
 }
 

@@ -8,7 +8,7 @@
 #include "core/op.h"
 #include "cpu/math.h"
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -47,9 +47,13 @@ inline Vec max_vec(Vec a, Vec b) {
 #endif
 }
 inline float largest(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps(__m512(v));
+#else
   float x = v[0];
   for (int i = 1; i < kLanes; i++) x = v[i] > x ? v[i] : x;
   return x;
+#endif
 }
 inline float total(Vec v) {
 #if defined(__AVX512F__)
@@ -61,43 +65,73 @@ inline float total(Vec v) {
 #endif
 }
 
-// exp(x), 0 below the range of fp32.
-inline Vec exp_vec(Vec x) {
+// The totals of four vectors.
+inline void totals(const Vec* v, float* s) {
 #if defined(__AVX512F__)
-  const __m512 c = _mm512_max_ps(__m512(x), _mm512_set1_ps(-150.0f));
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(c, _mm512_set1_ps(1.44269504f)), 8);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), c);
-  r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
-  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
-  p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
-  return Vec(_mm512_scalef_ps(p, n));
+  const __m512 a = __m512(v[0]), b = __m512(v[1]), c = __m512(v[2]), d = __m512(v[3]);
+  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  const __m512 x = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+  const __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+  _mm_storeu_ps(s, _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1)));
 #else
-  float in[kLanes], out[kLanes];
-  std::memcpy(in, &x, sizeof x);
-  for (int i = 0; i < kLanes; i++) out[i] = fast_exp(in[i]);
-  return load_vec(out);
+  for (int i = 0; i < 4; i++) s[i] = total(v[i]);
 #endif
 }
+
+// 2^x: relative error under 2e-7, exact at 0; 0 below the normal range of fp32, +inf above. 2^x = 2^n · 2^f, |f| ≤ 1/2,
+// with a polynomial of degree 6 fitted to 2^f (relative error 1.9e-9).
+inline Vec exp2_vec(Vec x) {
+#if defined(__AVX512F__)
+  const Vec c = max_vec(x, splat(-252.0f));
+  const Vec n = Vec(_mm512_roundscale_ps(__m512(c), 8));
+#else
+  typedef int32_t Int __attribute__((vector_size(kLanes * 4)));
+  Vec c = x > splat(-126.0f) ? x : splat(-126.0f);
+  c = c < splat(128.0f) ? c : splat(128.0f);
+  const Int whole = __builtin_convertvector(c - (c < Vec{} ? splat(0.5f) : splat(-0.5f)), Int);
+  const Vec n = __builtin_convertvector(whole, Vec);
+#endif
+  const Vec f = c - n;
+  Vec p = splat(1.5345810711e-4f);
+  p = p * f + splat(1.3399930904e-3f);
+  p = p * f + splat(9.6184890717e-3f);
+  p = p * f + splat(5.5503286421e-2f);
+  p = p * f + splat(2.4022646248e-1f);
+  p = p * f + splat(6.9314718246e-1f);
+  p = p * f + splat(1.0f);
+#if defined(__AVX512F__)
+  return Vec(_mm512_scalef_ps(__m512(p), __m512(n)));
+#else
+  // Two factors: 2^128 is not a number of fp32.
+  const Int half = whole >> 1;
+  const Vec y = p * Vec((half + 127) << 23) * Vec((whole - half + 127) << 23);
+  return x > splat(-126.0f) ? (x < splat(128.0f) ? y : splat(INFINITY)) : (x == x ? Vec{} : x);
+#endif
+}
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 
 // kLanes floats out of fp32 or bf16 memory.
 inline Vec widen(const float* p) { return load_vec(p); }
 inline Vec widen(const bf16* p) {
-  typedef uint16_t Half __attribute__((vector_size(kLanes * 2)));
-  typedef uint32_t Full __attribute__((vector_size(kLanes * 4)));
-  Half h;
-  std::memcpy(&h, p, sizeof h);
-  return Vec(__builtin_convertvector(h, Full) << 16);
+#if defined(__AVX512F__)
+  return Vec(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
+#elif defined(__AVX2__)
+  return Vec(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
+#else
+  Vec v;
+  for (int i = 0; i < kLanes; i++) v[i] = to_float(p[i]);
+  return v;
+#endif
 }
 
 struct Plain {
   using Unit = float;
   static constexpr int kPer = 1;  // elements in a unit
-  static Unit unit(float first, float) { return first; }
+  template <class T>
+  static Unit unit(T first, T) {
+    return to_float(first);
+  }
   struct Broadcast {
     Vec v;
     explicit Broadcast(const Unit* a) : v(splat(*a)) {}
@@ -109,7 +143,8 @@ struct Plain {
 struct Pairs {
   using Unit = Word;
   static constexpr int kPer = 2;
-  static Unit unit(float first, float second) { return to_bf16(first).bits | uint32_t(to_bf16(second).bits) << 16; }
+  static Unit unit(bf16 first, bf16 second) { return first.bits | uint32_t(second.bits) << 16; }
+  static Unit unit(float first, float second) { return unit(to_bf16(first), to_bf16(second)); }
   struct Broadcast {
     __m512i v;
     explicit Broadcast(const Unit* a) : v(_mm512_set1_epi32(int(*a))) {}
@@ -192,49 +227,86 @@ template <class T>
 struct Head {
   const T* data;
   int64_t ld, rows, width;
-  float at(int64_t r, int64_t c) const { return r < rows && c < width ? get(data, r * ld + c) : 0.0f; }
+  T at(int64_t r, int64_t c) const { return r < rows && c < width ? data[r * ld + c] : T{}; }
 };
 
 // Rows [from, from + count) in A form; rows and columns that do not exist are 0.
 template <class Kind, class T>
 void pack_rows(const Head<T>& x, int64_t from, int64_t count, int64_t stride, typename Kind::Unit* dst) {
+  constexpr int64_t kPer = Kind::kPer;
   for (int64_t r = 0; r < count; r++) {
     const int64_t row = from + r;
     const T* p = x.data + row * x.ld;
     typename Kind::Unit* d = dst + r * stride;
-    const int64_t whole = row < x.rows ? x.width / Kind::kPer : 0;
-    for (int64_t u = 0; u < whole; u++)
-      d[u] = Kind::unit(get(p, u * Kind::kPer), get(p, u * Kind::kPer + Kind::kPer - 1));
-    for (int64_t u = whole; u < stride; u++)
-      d[u] = Kind::unit(x.at(row, u * Kind::kPer), x.at(row, u * Kind::kPer + 1));
+    const int64_t whole = row < x.rows ? x.width / kPer : 0;
+    for (int64_t u = 0; u < whole; u++) d[u] = Kind::unit(p[u * kPer], p[u * kPer + kPer - 1]);
+    for (int64_t u = whole; u < stride; u++) d[u] = Kind::unit(x.at(row, u * kPer), x.at(row, u * kPer + 1));
   }
 }
 
+#if defined(__AVX512F__)
+// 16 × 16 words: to[j][i] = from[i][j].
+inline void transpose_words(const char* from, int64_t from_bytes, char* to, int64_t to_bytes) {
+  __m512i a[16], b[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(from + i * from_bytes);
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  // a[4g + c] holds, in its four quarters q, column 4q + c of rows 4g .. 4g + 3.
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; c++) {
+    const __m512i low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), high = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+    const __m512i low2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
+    const __m512i high2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+    _mm512_storeu_si512(to + c * to_bytes, _mm512_shuffle_i32x4(low, low2, 0x88));
+    _mm512_storeu_si512(to + (8 + c) * to_bytes, _mm512_shuffle_i32x4(low, low2, 0xdd));
+    _mm512_storeu_si512(to + (4 + c) * to_bytes, _mm512_shuffle_i32x4(high, high2, 0x88));
+    _mm512_storeu_si512(to + (12 + c) * to_bytes, _mm512_shuffle_i32x4(high, high2, 0xdd));
+  }
+}
+#endif
+
 template <class Kind, class T>
 void pack_panels(const Head<T>& x, typename Kind::Unit* dst) {
-  const int64_t depth = (x.width + Kind::kPer - 1) / Kind::kPer;
+  constexpr int64_t kPer = Kind::kPer;
+  const int64_t depth = (x.width + kPer - 1) / kPer;
   for (int64_t p = 0; p < x.rows; p += kCols, dst += depth * kCols) {
-    if (p + kCols <= x.rows && x.width % Kind::kPer == 0) {
-      for (int64_t r = 0; r < kCols; r++) {
-        const T* row = x.data + (p + r) * x.ld;
-        for (int64_t u = 0; u < depth; u++)
-          dst[u * kCols + r] = Kind::unit(get(row, u * Kind::kPer), get(row, u * Kind::kPer + Kind::kPer - 1));
-      }
-      continue;
-    }
-    for (int64_t u = 0; u < depth; u++)
+    int64_t done = 0;  // units of every row that are in place
+#if defined(__AVX512F__)
+    if (sizeof(T) * kPer == 4 && p + kCols <= x.rows)
+      for (; (done + 16) * kPer <= x.width; done += 16)
+        for (int64_t r = 0; r < kCols; r += 16)
+          transpose_words(reinterpret_cast<const char*>(x.data + (p + r) * x.ld + done * kPer),
+                          x.ld * int64_t(sizeof(T)), reinterpret_cast<char*>(dst + done * kCols + r), kCols * 4);
+#endif
+    for (int64_t u = done; u < depth; u++)
       for (int64_t r = 0; r < kCols; r++)
-        dst[u * kCols + r] = Kind::unit(x.at(p + r, u * Kind::kPer), x.at(p + r, u * Kind::kPer + 1));
+        dst[u * kCols + r] = Kind::unit(x.at(p + r, u * kPer), x.at(p + r, u * kPer + 1));
   }
 }
 
 template <class Kind, class T>
 void pack_stack(const Head<T>& x, typename Kind::Unit* dst) {
+  constexpr int64_t kPer = Kind::kPer;
   const int64_t padded = round_up(x.width, kLanes);
-  for (int64_t r = 0; r < x.rows; r += Kind::kPer, dst += padded) {
-    const bool both = r + Kind::kPer <= x.rows;
-    const T *first = x.data + r * x.ld, *second = first + (Kind::kPer - 1) * x.ld;
-    for (int64_t c = 0; c < x.width; c++) dst[c] = Kind::unit(get(first, c), both ? get(second, c) : 0.0f);
+  for (int64_t r = 0; r < x.rows; r += kPer, dst += padded) {
+    const T* first = x.data + r * x.ld;
+    if (r + kPer <= x.rows) {
+      const T* second = first + (kPer - 1) * x.ld;
+      for (int64_t c = 0; c < x.width; c++) dst[c] = Kind::unit(first[c], second[c]);
+    } else {
+      for (int64_t c = 0; c < x.width; c++) dst[c] = Kind::unit(first[c], T{});
+    }
     for (int64_t c = x.width; c < padded; c++) dst[c] = 0;
   }
 }

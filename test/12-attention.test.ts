@@ -1,0 +1,282 @@
+import test, { type ExecutionContext } from 'ava';
+import { Stream } from '../lib/tensor/index.js';
+import {
+  centralDifference,
+  fast,
+  type Input,
+  normals,
+  number,
+  oracle,
+  random,
+  relativeL2,
+  run,
+} from './support/kernels.js';
+
+type Float = 'f32' | 'bf16';
+
+interface Case {
+  batch: number;
+  queries: number;
+  keys: number;
+  heads: number;
+  width: number;
+  causal?: boolean;
+  keyLength?: number;
+  offset?: number;
+  /** Scores are about this large. */
+  scale?: number;
+}
+
+const roundBf16 = (x: number): number => {
+  const f = Float32Array.of(x);
+  const u = new Uint32Array(f.buffer);
+  u[0] = ((u[0]! + 0x7fff + ((u[0]! >>> 16) & 1)) >>> 16) << 16;
+  return f[0]!;
+};
+const f = Math.fround;
+
+function inputs(c: Case, dtype: Float, seed = 1): Record<'q' | 'k' | 'v' | 'grad', Input> {
+  const next = random(seed);
+  const D = c.heads * c.width;
+  const round = dtype === 'bf16' ? roundBf16 : f;
+  const make = (rows: number, scale: number): Input => ({
+    data: normals(c.batch * rows * D, next, scale).map(round),
+    shape: [c.batch, rows, D],
+    dtype,
+  });
+  const scale = c.scale === undefined ? 1 : Math.sqrt(c.scale);
+  return { q: make(c.queries, scale), k: make(c.keys, scale), v: make(c.keys, 1), grad: make(c.queries, 1) };
+}
+
+const numbers = (c: Case, out: Float | 'f64'): number[] => [
+  c.heads,
+  c.causal ? 1 : 0,
+  c.keyLength ?? c.keys,
+  c.offset ?? 0,
+  number(out),
+];
+
+/** Plain loops in fp32, every operation rounded; weights (and dS) rounded to bf16 when the inputs are bf16. */
+function naive(c: Case, x: ReturnType<typeof inputs>, dtype: Float): Float32Array[] {
+  const { batch: B, queries: Tq, keys: Tk, heads: H, width: w } = c;
+  const D = H * w;
+  const round = dtype === 'bf16' ? roundBf16 : f;
+  const scale = f(1 / Math.sqrt(w));
+  const [q, k, v, g] = [x.q.data, x.k.data, x.v.data, x.grad.data];
+  const o = new Float32Array(B * Tq * D);
+  const lse = new Float32Array(B * H * Tq);
+  const dq = new Float32Array(B * Tq * D);
+  const dk = new Float32Array(B * Tk * D);
+  const dv = new Float32Array(B * Tk * D);
+  const dot = (a: ArrayLike<number>, i: number, b: ArrayLike<number>, j: number): number => {
+    let s = 0;
+    for (let n = 0; n < w; n++) s = f(s + f(a[i + n]! * b[j + n]!));
+    return s;
+  };
+  for (let b = 0; b < B; b++)
+    for (let h = 0; h < H; h++)
+      for (let i = 0; i < Tq; i++) {
+        const row = (b * Tq + i) * D + h * w;
+        const n = Math.min(c.keyLength ?? Tk, c.causal ? i + (c.offset ?? 0) + 1 : Tk);
+        const at = (j: number) => (b * Tk + j) * D + h * w;
+        const s = Array.from({ length: n }, (_, j) => f(scale * dot(q, row, k, at(j))));
+        const top = Math.max(...s);
+        const e = s.map((y) => f(Math.exp(f(y - top))));
+        let sum = 0;
+        for (const y of e) sum = f(sum + y);
+        lse[(b * H + h) * Tq + i] = f(top + f(Math.log(sum)));
+        const p = e.map((y) => round(f(y / sum)));
+        for (let j = 0; j < n; j++) for (let m = 0; m < w; m++) o[row + m] = f(o[row + m]! + f(p[j]! * v[at(j) + m]!));
+        const delta = dot(g, row, o, row);
+        for (let j = 0; j < n; j++) {
+          const ds = round(f(p[j]! * f(dot(g, row, v, at(j)) - delta)));
+          for (let m = 0; m < w; m++) {
+            dv[at(j) + m] = f(dv[at(j) + m]! + f(p[j]! * g[row + m]!));
+            dq[row + m] = f(dq[row + m]! + f(scale * f(ds * k[at(j) + m]!)));
+            dk[at(j) + m] = f(dk[at(j) + m]! + f(scale * f(ds * q[row + m]!)));
+          }
+        }
+      }
+  return [o, lse, dq, dk, dv];
+}
+
+/** The fast kernel's error (relative, L2) is at most twice that of plain loops in its own type, or a few roundings. */
+function held(
+  t: ExecutionContext,
+  title: string,
+  got: Float64Array[],
+  expected: Float64Array[],
+  plain: Float32Array[],
+): void {
+  for (let o = 0; o < expected.length; o++) {
+    t.is(got[o]!.length, expected[o]!.length, `${title}: size of output ${o}`);
+    const norm = Math.sqrt(expected[o]!.reduce((a, y) => a + y * y, 0));
+    // One key: dq and dk are sums that cancel; what is left is the rounding of dP and delta.
+    const floor = 1e-6 + (norm < 1e-3 ? 1 : 0);
+    const error = norm === 0 ? Math.max(0, ...got[o]!.map(Math.abs)) : relativeL2(got[o]!, expected[o]!);
+    const limit = norm === 0 ? 1e-5 : 2 * relativeL2(plain[o]!, expected[o]!) + floor;
+    t.true(error <= limit, `${title}: output ${o}: error ${error}, allowed ${limit}`);
+  }
+}
+
+const cases: Case[] = [
+  { batch: 1, queries: 1, keys: 1, heads: 1, width: 16 },
+  { batch: 1, queries: 7, keys: 1, heads: 2, width: 64 },
+  { batch: 2, queries: 37, keys: 53, heads: 3, width: 16 },
+  { batch: 1, queries: 101, keys: 101, heads: 2, width: 64, causal: true },
+  { batch: 1, queries: 131, keys: 263, heads: 1, width: 64 },
+  { batch: 2, queries: 67, keys: 41, heads: 2, width: 48, causal: true },
+  { batch: 1, queries: 11, keys: 401, heads: 1, width: 128 },
+  { batch: 1, queries: 29, keys: 31, heads: 5, width: 1 },
+  { batch: 3, queries: 13, keys: 17, heads: 2, width: 7 },
+  { batch: 1, queries: 97, keys: 199, heads: 1, width: 33, causal: true },
+  { batch: 1, queries: 19, keys: 70, heads: 1, width: 80 },
+  { batch: 1, queries: 97, keys: 130, heads: 2, width: 64, scale: 1e4 },
+  { batch: 0, queries: 5, keys: 5, heads: 2, width: 16 },
+  { batch: 2, queries: 0, keys: 5, heads: 2, width: 16 },
+];
+const cacheCases: Case[] = [
+  { batch: 1, queries: 1, keys: 448, heads: 6, width: 64, keyLength: 1, causal: true },
+  { batch: 3, queries: 1, keys: 448, heads: 2, width: 64, keyLength: 130, causal: true, offset: 129 },
+  { batch: 1, queries: 1, keys: 1500, heads: 2, width: 64 },
+  { batch: 2, queries: 4, keys: 64, heads: 2, width: 16, keyLength: 9, causal: true, offset: 5 },
+  { batch: 2, queries: 3, keys: 300, heads: 3, width: 20, keyLength: 299, causal: true, offset: 3 },
+  { batch: 1, queries: 2, keys: 70, heads: 2, width: 64, scale: 1e4 },
+  { batch: 1, queries: 50, keys: 448, heads: 2, width: 64, keyLength: 200, causal: true, offset: 150 },
+  { batch: 1, queries: 5, keys: 16, heads: 2, width: 7, keyLength: 3, causal: true, offset: 1 },
+  { batch: 1, queries: 6, keys: 200, heads: 1, width: 16, keyLength: 151, causal: true, offset: 400 },
+];
+
+test.serial('attention forward: odd shapes, caches, few queries and huge scores agree with the oracle', async (t) => {
+  for (const c of [...cases, ...cacheCases])
+    for (const dtype of ['f32', 'bf16'] as const) {
+      const x = inputs(c, dtype);
+      const plain = naive(c, x, dtype).slice(0, 2);
+      const expected = await run(oracle, 'attention', [x.q, x.k, x.v], numbers(c, 'f64'));
+      for (const { isa, stream } of fast) {
+        const got = await run(stream, 'attention', [x.q, x.k, x.v], numbers(c, 'f32'));
+        held(t, `${isa} ${dtype} ${JSON.stringify(c)}`, got, expected, plain);
+      }
+    }
+});
+
+test.serial('attention backward: odd shapes, causal and huge scores agree with the oracle', async (t) => {
+  for (const c of cases)
+    for (const dtype of ['f32', 'bf16'] as const) {
+      const x = inputs(c, dtype, 2);
+      const D = c.heads * c.width;
+      const [o, lse] = await run(oracle, 'attention', [x.q, x.k, x.v], numbers(c, 'f64'));
+      const saved: Input[] = [
+        { data: Float32Array.from(o!), shape: [c.batch, c.queries, D] },
+        { data: Float32Array.from(lse!), shape: [c.batch, c.heads, c.queries] },
+      ];
+      const call = [x.q, x.k, x.v, ...saved, x.grad];
+      const plain = naive(c, x, dtype).slice(2);
+      const expected = await run(oracle, 'attention_backward', call, [c.heads, c.causal ? 1 : 0, number('f64')]);
+      for (const { isa, stream } of fast) {
+        const got = await run(stream, 'attention_backward', call, [c.heads, c.causal ? 1 : 0, number('f32')]);
+        held(t, `${isa} ${dtype} ${JSON.stringify(c)}`, got, expected, plain);
+      }
+    }
+});
+
+test.serial('attention backward is the derivative of attention: central differences in double', async (t) => {
+  const next = random(5);
+  for (const c of [
+    cases[2]!,
+    cases[9]!,
+    { batch: 2, queries: 9, keys: 14, heads: 2, width: 5, causal: true },
+  ] as Case[]) {
+    const x = inputs(c, 'f32', 3);
+    const wide = (i: Input): Input => ({ ...i, dtype: 'f64' });
+    const call = [x.q, x.k, x.v].map(wide);
+    const [o, lse] = await run(oracle, 'attention', call, numbers(c, 'f64'));
+    const tensors = [...call, wide({ ...x.grad, data: Float32Array.from(o!) }), null, wide(x.grad)] as Input[];
+    tensors[4] = { data: Float32Array.from(lse!), shape: [c.batch, c.heads, c.queries], dtype: 'f64' };
+    const grads = await run(oracle, 'attention_backward', tensors, [c.heads, c.causal ? 1 : 0, number('f64')]);
+    for (let which = 0; which < 3; which++) {
+      const direction = Float64Array.from(normals(call[which]!.data.length, next));
+      const measured = await centralDifference('attention', call, numbers(c, 'f64'), which, direction, [
+        Float64Array.from(x.grad.data),
+        null,
+      ]);
+      const stated = grads[which]!.reduce((a, y, i) => a + y * direction[i]!, 0);
+      // o and lse were rounded to fp32 on their way into the call.
+      t.true(Math.abs(measured - stated) <= 2e-6 * (1 + Math.abs(measured)) * 10, `${which}: ${measured} ${stated}`);
+    }
+  }
+});
+
+test.serial(
+  'attention gives the same bits twice, and forward on any number of threads; bf16 outputs are roundings',
+  async (t) => {
+    const c: Case = { batch: 1, queries: 211, keys: 400, heads: 3, width: 64, causal: true };
+    for (const dtype of ['f32', 'bf16'] as const) {
+      const x = inputs(c, dtype, 4);
+      const first = await run(fast.at(-1)!.stream, 'attention', [x.q, x.k, x.v], numbers(c, 'f32'));
+      for (const threads of [1, 2, 3]) {
+        const stream = new Stream({ threads });
+        const again = await run(stream, 'attention', [x.q, x.k, x.v], numbers(c, 'f32'));
+        t.deepEqual(again, first);
+        const call = [x.q, x.k, x.v, { ...x.q, data: Float32Array.from(first[0]!) }];
+        const saved = { data: Float32Array.from(first[1]!), shape: [1, 3, 211] };
+        const backward = () => run(stream, 'attention_backward', [...call, saved, x.grad], [3, 1, number('f32')]);
+        t.deepEqual(await backward(), await backward());
+        stream.close();
+      }
+      const [rounded] = await run(fast.at(-1)!.stream, 'attention', [x.q, x.k, x.v], numbers(c, 'bf16'));
+      t.deepEqual(rounded, first[0]!.map(roundBf16));
+    }
+  },
+);
+
+test.serial('attention: rows of a cache beyond its length are never read', async (t) => {
+  const c: Case = { batch: 2, queries: 5, keys: 96, heads: 2, width: 16, keyLength: 33 };
+  for (const queries of [1, 5])
+    for (const dtype of ['f32', 'bf16'] as const) {
+      const x = inputs({ ...c, queries }, dtype);
+      const dirty = [x.k, x.v].map((i) => ({ ...i, data: (i.data as Float32Array).slice() }));
+      for (const i of dirty) for (let b = 0; b < 2; b++) i.data.fill(Number.NaN, (b * 96 + 33) * 32, (b + 1) * 96 * 32);
+      for (const { stream } of fast) {
+        const clean = await run(stream, 'attention', [x.q, x.k, x.v], numbers(c, 'f32'));
+        t.deepEqual(await run(stream, 'attention', [x.q, ...dirty], numbers(c, 'f32')), clean);
+      }
+    }
+});
+
+test('attention refuses what does not fit and says what it expected', (t) => {
+  const stream = fast[0]!.stream;
+  const z = (shape: number[], dtype: 'f32' | 'bf16' = 'f32') =>
+    stream.tensor(
+      dtype === 'f32'
+        ? new Float32Array(shape.reduce((a, b) => a * b, 1))
+        : new Uint16Array(shape.reduce((a, b) => a * b, 1)),
+      shape,
+      dtype,
+    );
+  const refused = (tensors: Parameters<Stream['call']>[1], numbers: number[], code: string, text: RegExp) => {
+    const error = t.throws(() => stream.call('attention', tensors, numbers)) as Error & { code: string };
+    t.is(error.code, code);
+    t.regex(error.message, text);
+  };
+  const [q, k, v] = [z([2, 3, 32]), z([2, 5, 32]), z([2, 5, 32])];
+  refused([q, k, v], [3, 0, 5, 0, 0], 'ERR_SHAPE', /'heads': expected a divisor of the width 32, got 3/);
+  refused([q, k, v], [0, 0, 5, 0, 0], 'ERR_ARGUMENT', /'heads'/);
+  refused([q, k, v], [2, 2, 5, 0, 0], 'ERR_ARGUMENT', /'causal'/);
+  refused([q, k, v], [2, 0, 6, 0, 0], 'ERR_ARGUMENT', /'kv_len': expected an integer from 1 to 5, got 6/);
+  refused([q, k, v], [2, 0, 0, 0, 0], 'ERR_ARGUMENT', /'kv_len'/);
+  refused([q, k, v], [2, 0, 5, -1, 0], 'ERR_ARGUMENT', /'q_offset'/);
+  refused([q, k, v], [2, 0, 5, 0, 2], 'ERR_DTYPE', /'out'/);
+  refused([q, z([2, 4, 32]), v], [2, 0, 4, 0, 0], 'ERR_SHAPE', /'v'/);
+  refused([q, z([1, 5, 32]), v], [2, 0, 5, 0, 0], 'ERR_SHAPE', /'k'/);
+  refused([q, z([2, 0, 32]), z([2, 0, 32])], [2, 0, 1, 0, 0], 'ERR_SHAPE', /'k': expected at least one key/);
+  refused([q, z([2, 5, 32], 'bf16'), v], [2, 0, 5, 0, 0], 'ERR_DTYPE', /'k': expected the type of q/);
+  refused(
+    [z([1, 2, 258]), z([1, 2, 258]), z([1, 2, 258])],
+    [2, 0, 2, 0, 0],
+    'ERR_SHAPE',
+    /'heads': expected heads of width 1 to 128, got 129/,
+  );
+  refused([q, k], [2, 0, 5, 0, 0], 'ERR_ARGUMENT', /'v': expected a tensor, got nothing/);
+  refused([q, k, v], [2, 0, 5, 0], 'ERR_ARGUMENT', /'out'/);
+});
