@@ -209,10 +209,15 @@ struct Chunk {
         else
           slab_gradient<E, false>(e, teacher_at(v0 + from), to, have, n, at, one, at_tau, other, less);
       });
+      // The label's own element, rounded once.
       for (int64_t r = 0; r < n; r++) {
-        const int64_t at_label = (int64_t(labels()[rows[r]]) - v0) * n + r;
-        if (labels()[rows[r]] < v0 || labels()[rows[r]] >= v0 + count) continue;
-        put(d, at_label, get(d, at_label) - float(q.ce_share(rows[r]) * (1 - q.smoothing)));
+        const int64_t label = labels()[rows[r]], v = label - v0;
+        if (v < 0 || v >= count) continue;
+        const float* f = factor + v / plan.slab * 4 * n;
+        const float e = get(es, label * n + r), rest = et ? f[2 * n + r] * get(et, label * n + r) : 0.0f;
+        const float p = at.one() ? e : power(e, at.to_one()), pt = !et ? 0 : at.one() ? e : power(e, at.to_tau());
+        const float less = f[3 * n + r] + float(q.ce_share(rows[r]) * (1 - q.smoothing));
+        put(d, v * n + r, f[r] * p - less + (et ? f[n + r] * pt : 0.0f) + rest);
       }
       Gemm g;
       const Block w = block_of(q.weight, v0);
