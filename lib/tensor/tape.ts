@@ -4,7 +4,7 @@ import type { Tensor } from './tensor.js';
 /**
  * Reverse-mode differentiation. An op that runs on a tape pushes its own backward; `backward` replays them in reverse.
  * Gradients are handed along: a backward kernel that can add takes the gradient so far as its `residual` argument, so that
- * sums over branches cost no pass of their own. Saved tensors and spent gradients are disposed of on the way back.
+ * sums over branches cost no pass of their own. Outputs, saved tensors and spent gradients are disposed of on the way back.
  */
 export class Tape {
   private readonly entries: {
@@ -56,17 +56,15 @@ export class Tape {
 
   /** Runs every backward from the last op to the first; the gradients of losses must have been set. Clears the tape. */
   backward(): void {
-    const spent = new Set<number>();
     while (this.entries.length) {
       const { output, backward, saved } = this.entries.pop()!;
       const gradient = this.gradients.get(output.id);
       if (gradient) backward(gradient);
       for (const t of saved) t?.dispose();
+      output.dispose();
       this.gradients.delete(output.id);
-      if (gradient && ![...this.gradients.values()].includes(gradient) && !spent.has(gradient.id)) {
-        spent.add(gradient.id);
-        gradient.dispose();
-      }
+      // A gradient may have been handed on as it is (to a residual): then it is still somebody's.
+      if (gradient && ![...this.gradients.values()].includes(gradient)) gradient.dispose();
     }
   }
 }

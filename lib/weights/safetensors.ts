@@ -182,7 +182,7 @@ export class SafetensorsFile implements TensorSource {
     return this.#header.metadata;
   }
 
-  /** Names in the order of the header. */
+  /** Names in the order of the header, except that names such as "12" come first (JSON objects order them so). */
   names(): string[] {
     return [...this.#header.entries.keys()];
   }
@@ -258,7 +258,7 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
 }
 
 /**
- * The tensors of a safetensors file that is already in memory, by name in the order of the header. The data are views
+ * The tensors of a safetensors file that is already in memory, by name in the order of `names()`. The data are views
  * of `bytes`, not copies. `file` names it in errors. Throws ERR_SAFETENSORS.
  */
 export function parseSafetensors(

@@ -82,12 +82,13 @@ class Prepare {
   const View& optional(const char* name, unsigned types, std::initializer_list<int64_t> shape) {
     return next(name, types, shape.begin(), int(shape.size()), true, false);
   }
+  const View& optional(const char* name, unsigned types) { return next(name, types, nullptr, 0, true, false); }
   // A tensor that the kernel writes in place: it must not be frozen.
+  const View& inout(const char* name, unsigned types) { return next(name, types, nullptr, 0, false, true); }
   const View& inout(const char* name, unsigned types, std::initializer_list<int64_t> shape, bool optional = false) {
     return next(name, types, shape.begin(), int(shape.size()), optional, true);
   }
   // The same for any shape, and a tensor of the shape of another.
-  const View& inout(const char* name, unsigned types) { return next(name, types, nullptr, 0, false, true); }
   const View& like(const char* name, unsigned types, const View& shape, bool optional, bool write) {
     return next(name, types, shape.shape, shape.rank, optional, write);
   }

@@ -42,7 +42,8 @@ struct Gemm {
   int64_t ldc = 0;
   DType compute = DType::f32;
   Epilogue epilogue;
-  // When b is a whole frozen tensor: its storage, where the packed form is kept from the first product on.
+  // The storage of b when b is a whole tensor: if that is frozen, the packed form is kept there from the first product
+  // on.
   Storage* b_storage = nullptr;
 };
 

@@ -1,0 +1,4 @@
+export { type LoadedBatch, PrefetchLoader, type PrefetchLoaderOptions } from './loader.js';
+export { type ManifestColumn, type ManifestEntry, type ManifestOptions, readManifest, type Task } from './manifest.js';
+export { permutation, philox4x32 } from './philox.js';
+export { type Batch, EpochSampler, type SamplerItem, type SamplerOptions } from './sampler.js';

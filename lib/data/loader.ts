@@ -1,0 +1,193 @@
+/** Loads the next batches while the current one is computed on. */
+import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
+import type { Batch } from './sampler.js';
+
+export interface PrefetchLoaderOptions<Example, Item, Output> {
+  examples: readonly Example[];
+  /** Which examples form which batch, in order: for instance `sampler.iterate({ epoch, position })`, to start anywhere. */
+  batches: Iterable<Batch>;
+  /** Makes an example ready (decode, features, labels). Should stop early when the signal is aborted. */
+  load(example: Example, signal: AbortSignal): Item | Promise<Item>;
+  /** Puts the items of a batch together, in the order of its indices. */
+  collate(items: Item[], batch: Batch): Output | Promise<Output>;
+  /** Batches that are loaded or being loaded ahead of the consumer; 4 by default. */
+  lookAhead?: number;
+  /** Examples that are loaded at once; 4 by default. */
+  concurrency?: number;
+  /** Names an example in errors; by default its id, manifest and line. */
+  describe?(example: Example): string;
+  /** Called once when the loader ends, fails or is closed: for instance to close a DecodePool that belongs to it alone. */
+  onClose?(): void | Promise<void>;
+}
+
+export interface LoadedBatch<Output> extends Batch {
+  data: Output;
+}
+
+class Cancelled extends Error {}
+
+/**
+ * An async iterator over batches, with bounded look-ahead. Batches come in order. An example that fails to load ends the iteration
+ * with its error, which names the example, at the place of its batch: the batches before it are delivered, and which error is
+ * thrown does not depend on timing. Leaving a `for await` loop early, or `close()`, stops all loading.
+ */
+export class PrefetchLoader<Example, Item, Output> implements AsyncIterableIterator<LoadedBatch<Output>> {
+  readonly #options: PrefetchLoaderOptions<Example, Item, Output>;
+  readonly #lookAhead: number;
+  readonly #concurrency: number;
+  readonly #source: Iterator<Batch>;
+  readonly #abort = new AbortController();
+  readonly #ahead: Promise<LoadedBatch<Output>>[] = [];
+  readonly #waiting: { start(): void; cancel(): void }[] = [];
+  readonly #running = new Set<Promise<unknown>>();
+  #turn: Promise<unknown> = Promise.resolve();
+  #exhausted = false;
+  #failed = false;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: PrefetchLoaderOptions<Example, Item, Output>) {
+    const { lookAhead = 4, concurrency = 4 } = options;
+    for (const [name, value] of Object.entries({ lookAhead, concurrency }))
+      if (!Number.isInteger(value) || value < 1)
+        throw new DistilWhisperError(
+          'ERR_ARGUMENT',
+          `PrefetchLoader: ${name} must be a whole number from 1, got ${value}`,
+        );
+    this.#options = options;
+    this.#lookAhead = lookAhead;
+    this.#concurrency = concurrency;
+    this.#source = options.batches[Symbol.iterator]();
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  /** The next batch. @throws what `load` or `collate` threw, with the example's name in front; the loader is closed then */
+  next(): Promise<IteratorResult<LoadedBatch<Output>, undefined>> {
+    const result = this.#turn.then(() => this.#take());
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  async return(): Promise<IteratorResult<LoadedBatch<Output>, undefined>> {
+    await this.close();
+    return { done: true, value: undefined };
+  }
+
+  /** Stops loading, waits for what is under way and calls `onClose`. A waiting `next()` ends the iteration. Can be called again. */
+  close(): Promise<void> {
+    this.#closing ??= this.#shut();
+    return this.#closing;
+  }
+
+  async #shut(): Promise<void> {
+    this.#abort.abort();
+    for (const task of this.#waiting.splice(0)) task.cancel();
+    try {
+      if (!this.#exhausted) this.#source.return?.();
+      await this.#options.onClose?.();
+    } finally {
+      await Promise.allSettled(this.#running);
+      await Promise.allSettled(this.#ahead.splice(0));
+    }
+  }
+
+  async #take(): Promise<IteratorResult<LoadedBatch<Output>, undefined>> {
+    if (this.#closing) return { done: true, value: undefined };
+    try {
+      this.#fill();
+      const head = this.#ahead[0];
+      if (!head) {
+        await this.close();
+        return { done: true, value: undefined };
+      }
+      const value = await head;
+      if (this.#closing) return { done: true, value: undefined };
+      this.#ahead.shift();
+      this.#fill();
+      return { done: false, value };
+    } catch (error) {
+      if (this.#closing) return { done: true, value: undefined };
+      await this.close();
+      throw error;
+    }
+  }
+
+  #fill(): void {
+    while (!this.#exhausted && !this.#failed && this.#ahead.length < this.#lookAhead) {
+      const { done, value } = this.#source.next();
+      if (done) {
+        this.#exhausted = true;
+        return;
+      }
+      const batch = this.#batch(value);
+      batch.catch(() => {}); // Delivered by next(), at its turn.
+      this.#ahead.push(batch);
+    }
+  }
+
+  async #batch(batch: Batch): Promise<LoadedBatch<Output>> {
+    const { examples, collate } = this.#options;
+    const results = await Promise.allSettled(
+      Array.from(batch.indices, (index) => {
+        const example = examples[index];
+        if (example !== undefined) return this.#limited(() => this.#load(example));
+        this.#failed = true;
+        throw new DistilWhisperError(
+          'ERR_ARGUMENT',
+          `PrefetchLoader: example ${index} of ${examples.length} was asked for`,
+        );
+      }),
+    );
+    const items = results.map((result) => {
+      if (result.status === 'rejected') throw result.reason;
+      return result.value;
+    });
+    if (this.#abort.signal.aborted) throw new Cancelled();
+    return { ...batch, data: await collate(items, batch) };
+  }
+
+  async #load(example: Example): Promise<Item> {
+    try {
+      return await this.#options.load(example, this.#abort.signal);
+    } catch (error) {
+      // Tasks start in order, so everything that belongs before this one is under way already: nothing new needs to start.
+      this.#failed = true;
+      for (const task of this.#waiting.splice(0)) task.cancel();
+      const message = `${(this.#options.describe ?? describe)(example)}: ${error instanceof Error ? error.message : String(error)}`;
+      throw isDistilWhisperError(error)
+        ? new DistilWhisperError(error.code, message, { cause: error })
+        : new Error(message, { cause: error });
+    }
+  }
+
+  /** Runs a task when fewer than `concurrency` are running, in the order of the calls. */
+  #limited<T>(task: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const start = () => {
+        const run = task();
+        this.#running.add(run);
+        const end = () => {
+          this.#running.delete(run);
+          this.#waiting.shift()?.start();
+        };
+        run.then(resolve, reject);
+        run.then(end, end);
+      };
+      const cancel = () => reject(new Cancelled());
+      if (this.#failed || this.#closing) cancel();
+      else if (this.#running.size < this.#concurrency) start();
+      else this.#waiting.push({ start, cancel });
+    });
+  }
+}
+
+function describe(example: unknown): string {
+  const { id, manifest, line } = (typeof example === 'object' && example !== null ? example : {}) as Record<
+    string,
+    unknown
+  >;
+  const place = manifest === undefined ? '' : ` (${manifest} line ${line})`;
+  return id === undefined ? `example${place}` : `example ${id}${place}`;
+}

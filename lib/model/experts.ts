@@ -1,0 +1,74 @@
+import { DistilWhisperError } from '../errors/index.js';
+import type { Parameter, Stream } from '../tensor/index.js';
+import {
+  expertLayerNames,
+  expertTensorNames,
+  type HostTensor,
+  type Side,
+  type WhisperConfig,
+} from '../weights/index.js';
+import { loadParameter, type ParameterOptions } from './parameters.js';
+
+/** The gate and FFN that a language adds to one layer. */
+export interface ExpertLayer {
+  readonly gateIn: Parameter;
+  readonly gateInBias: Parameter;
+  readonly gateOut: Parameter;
+  readonly fc1: Parameter;
+  readonly fc1Bias: Parameter;
+  readonly fc2: Parameter;
+  readonly fc2Bias: Parameter;
+}
+
+/** The parameters of an expert layer in the kernels' order. */
+export function expertParameters(layer: ExpertLayer): Parameter[] {
+  return [layer.gateIn, layer.gateInBias, layer.gateOut, layer.fc1, layer.fc1Bias, layer.fc2, layer.fc2Bias];
+}
+
+/** What a language adds to a Whisper: a gate and an FFN in every layer (DistilWhisper, arXiv 2311.01070, section 2). */
+export class LanguageExpert {
+  private constructor(
+    /** Lower-case English name: "catalan". */
+    readonly language: string,
+    readonly encoder: readonly ExpertLayer[],
+    readonly decoder: readonly ExpertLayer[],
+    readonly parameters: ReadonlyMap<string, Parameter>,
+  ) {}
+
+  /** Puts an expert's tensors (names and shapes of `expertTensorNames`) on a stream. Throws ERR_EXPERT. */
+  static load(
+    stream: Stream,
+    config: WhisperConfig,
+    language: string,
+    tensors: ReadonlyMap<string, HostTensor>,
+    options: ParameterOptions,
+  ): LanguageExpert {
+    const parameters = new Map<string, Parameter>();
+    for (const [name, shape] of expertTensorNames(config, language)) {
+      const tensor = tensors.get(name);
+      if (!tensor) throw new DistilWhisperError('ERR_EXPERT', `the ${language} expert lacks ${name}`);
+      // The gate decides by the sign of its sum: its weights stay in f32.
+      const gate = name.includes('.gate_');
+      parameters.set(name, loadParameter(stream, name, tensor, shape, gate ? { ...options, compute: 'f32' } : options));
+    }
+    const layers = (side: Side): ExpertLayer[] =>
+      Array.from({ length: config[`${side}_layers`] }, (_, i) => {
+        const names = expertLayerNames(side, i, language);
+        const of = (name: string): Parameter => parameters.get(name)!;
+        return {
+          gateIn: of(names.gateIn),
+          gateInBias: of(names.gateInBias),
+          gateOut: of(names.gateOut),
+          fc1: of(names.fc1),
+          fc1Bias: of(names.fc1Bias),
+          fc2: of(names.fc2),
+          fc2Bias: of(names.fc2Bias),
+        };
+      });
+    return new LanguageExpert(language, layers('encoder'), layers('decoder'), parameters);
+  }
+
+  dispose(): void {
+    for (const parameter of this.parameters.values()) parameter.dispose();
+  }
+}

@@ -1,0 +1,4 @@
+export { DecoderState } from './cache.js';
+export { type ExpertLayer, LanguageExpert } from './experts.js';
+export type { SoftGates } from './gated-ffn.js';
+export { type ModelPass, Whisper, type WhisperOptions } from './whisper.js';

@@ -1,0 +1,475 @@
+import { DistilWhisperError } from '../errors/index.js';
+import {
+  addPositions,
+  attention,
+  embedding,
+  type FloatType,
+  feedForward,
+  layerNorm,
+  linear,
+  linearGelu,
+  type Parameter,
+  type Pass,
+  type Stream,
+  type Tape,
+  type Tensor,
+  unfold,
+} from '../tensor/index.js';
+import {
+  expertLayerNames,
+  expertTensorNames,
+  GATE_SIZE,
+  type HostTensor,
+  type ModelFolder,
+  openModelFolder,
+  readExpert,
+  type Side,
+  toFloat32,
+  type WhisperConfig,
+  whisperTensorShapes,
+} from '../weights/index.js';
+import { DecoderState } from './cache.js';
+import { LanguageExpert } from './experts.js';
+import { type ExpertRows, gatedFfnHard, gatedFfnSoft, type SoftGates } from './gated-ffn.js';
+import { loadParameter, type ParameterOptions, randomNormals } from './parameters.js';
+
+export interface WhisperOptions {
+  /** Type of products and of frozen matrices. Default f32. */
+  compute?: FloatType;
+  /** Which parameters of the backbone train, by name. Default: none. */
+  trainable?: (name: string) => boolean;
+}
+
+/** One forward pass through a model. */
+export interface ModelPass {
+  /** null: inference. */
+  tape?: Tape | null;
+  /** Soft gates for training; without them gates are hard. */
+  gates?: SoftGates;
+  /** Language (lower-case name) of each item of the batch; null or absent: no expert. */
+  languages?: readonly (string | null)[];
+  /** Collects the gates g f32 [rows] of every gated layer, encoder first. */
+  gateValues?: Tensor[];
+}
+
+interface Linear {
+  weight: Parameter;
+  bias: Parameter;
+}
+interface AttentionBlock {
+  q: Linear;
+  k: Parameter;
+  v: Linear;
+  out: Linear;
+  norm: Linear;
+}
+interface Layer {
+  attention: AttentionBlock;
+  cross: AttentionBlock | null;
+  norm: Linear;
+  fc1: Linear;
+  fc2: Linear;
+}
+
+/**
+ * Whisper (Radford et al. 2022) as Hugging Face lays it out, of any size, with any number of language experts. The layers'
+ * maths is in `encode` and `decode`; kernels and derivatives are lib/tensor's.
+ */
+export class Whisper {
+  readonly experts = new Map<string, LanguageExpert>();
+  private readonly encoderLayers: Layer[];
+  private readonly decoderLayers: Layer[];
+
+  private constructor(
+    readonly stream: Stream,
+    readonly config: WhisperConfig,
+    readonly compute: FloatType,
+    /** The backbone's parameters by Hugging Face name. */
+    readonly parameters: ReadonlyMap<string, Parameter>,
+    /** Where the weights came from, if from a folder. */
+    readonly path: string | null,
+  ) {
+    this.encoderLayers = this.layers('encoder');
+    this.decoderLayers = this.layers('decoder');
+  }
+
+  /** Loads a model folder, experts inside it included. Errors: those of `openModelFolder`. */
+  static async load(stream: Stream, path: string, options: WhisperOptions = {}): Promise<Whisper> {
+    const folder = await openModelFolder(path);
+    try {
+      return await Whisper.fromFolder(stream, folder, options);
+    } finally {
+      await folder.close();
+    }
+  }
+
+  static async fromFolder(stream: Stream, folder: ModelFolder, options: WhisperOptions = {}): Promise<Whisper> {
+    const tensors = new Map<string, HostTensor>();
+    for (const name of folder.weights.names()) tensors.set(name, await folder.weights.read(name));
+    const model = Whisper.fromTensors(stream, folder.config, tensors, options, folder.path);
+    for (const [language, source] of folder.experts) {
+      const expert = new Map<string, HostTensor>();
+      for (const name of source.names()) expert.set(name, await source.read(name));
+      model.attach(LanguageExpert.load(stream, folder.config, language, expert, model.parameterOptions(options)));
+    }
+    return model;
+  }
+
+  /** From tensors in memory, by Hugging Face name. Throws ERR_MODEL for a missing one. */
+  static fromTensors(
+    stream: Stream,
+    config: WhisperConfig,
+    tensors: ReadonlyMap<string, HostTensor>,
+    options: WhisperOptions = {},
+    path: string | null = null,
+  ): Whisper {
+    if (config.scale_embedding) {
+      throw new DistilWhisperError(
+        'ERR_CONFIG',
+        'scale_embedding: expected false (no published Whisper scales), got true',
+      );
+    }
+    const compute = options.compute ?? 'f32';
+    const parameters = new Map<string, Parameter>();
+    for (const [name, shape] of whisperTensorShapes(config)) {
+      const tensor = tensors.get(name);
+      if (!tensor) throw new DistilWhisperError('ERR_MODEL', `the model lacks the tensor ${name}`);
+      parameters.set(name, loadParameter(stream, name, tensor, shape, { ...options, compute }));
+    }
+    return new Whisper(stream, config, compute, parameters, path);
+  }
+
+  /**
+   * A new model: matrices N(0, init_std²), biases 0, norms 1, encoder positions sinusoids (Hugging Face's initialisation).
+   */
+  static async create(
+    stream: Stream,
+    config: WhisperConfig,
+    options: WhisperOptions & { seed?: number } = {},
+  ): Promise<Whisper> {
+    const tensors = new Map<string, HostTensor>();
+    let op = 0;
+    for (const [name, shape] of whisperTensorShapes(config)) {
+      const size = shape.reduce((a, b) => a * b, 1);
+      let values: Float32Array;
+      if (name === 'model.encoder.embed_positions.weight') values = sinusoids(shape[0]!, shape[1]!);
+      else if (name.endsWith('norm.weight')) values = new Float32Array(size).fill(1);
+      else if (name.endsWith('.bias')) values = new Float32Array(size);
+      else values = await randomNormals(stream, size, config.init_std, options.seed ?? 0, op);
+      op++;
+      tensors.set(name, { dtype: 'f32', shape, data: new Uint8Array(values.buffer) });
+    }
+    return Whisper.fromTensors(stream, config, tensors, options);
+  }
+
+  /** Every parameter that trains, backbone first. */
+  trainable(): Parameter[] {
+    const all = [...this.parameters.values(), ...[...this.experts.values()].flatMap((e) => [...e.parameters.values()])];
+    return all.filter((p) => p.trainable);
+  }
+
+  attach(expert: LanguageExpert): void {
+    this.experts.get(expert.language)?.dispose();
+    this.experts.set(expert.language, expert);
+  }
+
+  /** Loads an expert file and attaches it. Errors: those of `readExpert`. */
+  async loadExpert(path: string, options: { trainable?: boolean } = {}): Promise<LanguageExpert> {
+    const { language, tensors } = await readExpert(path, this.config);
+    const expert = LanguageExpert.load(this.stream, this.config, language, tensors, {
+      compute: this.compute,
+      trainable: () => options.trainable ?? false,
+    });
+    this.attach(expert);
+    return expert;
+  }
+
+  /**
+   * Attaches a new trainable expert: the FFNs are copies of the shared ones; W_in ~ N(0, 0.01²), b_in = 0, w_out = 0, or, in
+   * the reference's way, W_in and w_out ~ N(0, 0.02²).
+   */
+  async addExpert(
+    language: string,
+    options: { seed?: number; compat?: 'paper' | 'reference' } = {},
+  ): Promise<LanguageExpert> {
+    const reference = options.compat === 'reference';
+    const seed = options.seed ?? 0;
+    const shared = this.sharedWeights();
+    const tensors = new Map<string, HostTensor>();
+    let op = 1 << 16;
+    const put = (name: string, shape: readonly number[], values: Float32Array): void => {
+      tensors.set(name, {
+        dtype: 'f32',
+        shape,
+        data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength),
+      });
+    };
+    const shapes = expertTensorNames(this.config, language);
+    for (const side of ['encoder', 'decoder'] as const) {
+      for (let i = 0; i < this.config[`${side}_layers`]; i++) {
+        const names = expertLayerNames(side, i, language);
+        const layer = `model.${side}.layers.${i}`;
+        const D = this.config.d_model;
+        const draw = (n: number): Promise<Float32Array> =>
+          randomNormals(this.stream, n, reference ? 0.02 : 0.01, seed, op++);
+        put(names.gateIn, [GATE_SIZE, D], await draw(GATE_SIZE * D));
+        put(names.gateInBias, [GATE_SIZE], new Float32Array(GATE_SIZE));
+        put(names.gateOut, [1, GATE_SIZE], reference ? await draw(GATE_SIZE) : new Float32Array(GATE_SIZE));
+        for (const [to, from] of [
+          [names.fc1, `${layer}.fc1.weight`],
+          [names.fc1Bias, `${layer}.fc1.bias`],
+          [names.fc2, `${layer}.fc2.weight`],
+          [names.fc2Bias, `${layer}.fc2.bias`],
+        ] as const) {
+          put(to, shapes.get(to)!, await shared(from));
+        }
+      }
+    }
+    const expert = LanguageExpert.load(this.stream, this.config, language, tensors, {
+      compute: this.compute,
+      trainable: () => true,
+    });
+    this.attach(expert);
+    return expert;
+  }
+
+  /** Backbone weights in full precision: from the model folder where the parameters here are rounded to bf16. */
+  private sharedWeights(): (name: string) => Promise<Float32Array> {
+    return async (name) => {
+      const { value } = this.parameters.get(name)!;
+      if (value.dtype === 'f32' || this.path === null) return (await value.floats()).slice();
+      const folder = await openModelFolder(this.path);
+      try {
+        return toFloat32(await folder.weights.read(name));
+      } finally {
+        await folder.close();
+      }
+    };
+  }
+
+  dispose(): void {
+    for (const parameter of this.parameters.values()) parameter.dispose();
+    for (const expert of this.experts.values()) expert.dispose();
+  }
+
+  /** features f32 [B, mels, 2·T] → f32 [B, T, D]; T is max_source_positions. */
+  encode(features: Tensor, options: ModelPass = {}): Tensor {
+    const { config } = this;
+    const expected = [features.shape[0]!, config.num_mel_bins, 2 * config.max_source_positions];
+    if (features.shape.length !== 3 || features.shape.some((n, i) => n !== expected[i])) {
+      throw new DistilWhisperError(
+        'ERR_SHAPE',
+        `features: expected [batch, ${config.num_mel_bins} mel bins, ${expected[2]} frames], got [${features.shape}]`,
+      );
+    }
+    const pass = this.pass(options);
+    const rows = this.ranges(options, features.shape[0]!, config.max_source_positions);
+    return this.inference(pass, options, () => {
+      const p = (name: string): Parameter => this.parameters.get(`model.encoder.${name}`)!;
+      let x = linearGelu(pass, unfold(pass, features, 1, true), p('conv1.weight'), p('conv1.bias'));
+      x = linearGelu(pass, unfold(pass, x, 2, false), p('conv2.weight'), p('conv2.bias'));
+      x = addPositions(pass, x, p('embed_positions.weight'));
+      for (const [i, layer] of this.encoderLayers.entries()) {
+        x = this.inference(pass, options, () => {
+          const h = this.selfAttention(pass, x, layer.attention, config.encoder_attention_heads, false);
+          return this.ffn(pass, options, h, layer, rows('encoder', i), i);
+        });
+      }
+      return layerNorm(pass, x, p('layer_norm.weight'), p('layer_norm.bias'));
+    });
+  }
+
+  /**
+   * ids i32 [B, T], memory [B, S, D] → last hidden rows [B, T, D], before the tied output projection.
+   * With a `state` the call goes on from its tokens and adds to its caches (inference only).
+   */
+  decode(ids: Tensor, memory: Tensor | null, options: ModelPass & { state?: DecoderState } = {}): Tensor {
+    const { config } = this;
+    const pass = this.pass(options);
+    const state = options.state ?? null;
+    const offset = state?.length ?? 0;
+    const T = ids.shape[1]!;
+    if (offset + T > config.max_target_positions) {
+      throw new DistilWhisperError(
+        'ERR_LABEL_TOO_LONG',
+        `ids: the decoder has ${config.max_target_positions} positions, got ${offset + T} tokens`,
+      );
+    }
+    const rows = this.ranges(options, ids.shape[0]!, T);
+    const heads = config.decoder_attention_heads;
+    const result = this.inference(pass, options, () => {
+      const p = (name: string): Parameter => this.parameters.get(`model.decoder.${name}`)!;
+      let x = embedding(pass, ids, p('embed_tokens.weight'), p('embed_positions.weight'), offset, config.pad_token_id);
+      for (const [i, layer] of this.decoderLayers.entries()) {
+        x = this.inference(pass, options, () => {
+          let h = state
+            ? this.cachedSelfAttention(pass, x, layer.attention, heads, state, i)
+            : this.selfAttention(pass, x, layer.attention, heads, true);
+          h = this.crossAttention(
+            pass,
+            h,
+            layer.cross!,
+            heads,
+            state ? state.cross(i) : this.crossRows(pass, layer, memory!),
+          );
+          return this.ffn(pass, options, h, layer, rows('decoder', i), config.encoder_layers + i);
+        });
+      }
+      return layerNorm(pass, x, p('layer_norm.weight'), p('layer_norm.bias'));
+    });
+    state?.advance(T);
+    return result;
+  }
+
+  /** Caches for decoding `memory` [B, S, D] token by token; its cross-attention keys and values are computed here, once. */
+  startDecoding(memory: Tensor): DecoderState {
+    const pass = this.pass({});
+    const state = new DecoderState(this.stream, this.config, this.compute, memory.shape[0]!, memory.shape[1]!);
+    for (const [i, layer] of this.decoderLayers.entries()) {
+      const [k, v] = this.crossRows(pass, layer, memory);
+      state.setCross(i, k, v);
+    }
+    return state;
+  }
+
+  /** Logits f32 [.., V] of last hidden rows: the tied output projection. */
+  logits(hidden: Tensor): Tensor {
+    return linear(this.pass({}), hidden, this.embeddingTable, null, { out: 'f32' });
+  }
+
+  get embeddingTable(): Parameter {
+    return this.parameters.get('model.decoder.embed_tokens.weight')!;
+  }
+
+  private pass(options: ModelPass): Pass {
+    return { stream: this.stream, tape: options.tape ?? null, compute: this.compute };
+  }
+
+  /** In inference the temporaries of a block go when it ends; on a tape they are kept for the backward. */
+  private inference(pass: Pass, options: ModelPass, body: () => Tensor): Tensor {
+    if (pass.tape) return body();
+    const before = options.gateValues?.length ?? 0;
+    return pass.stream.tidy(() => [body(), ...(options.gateValues?.slice(before) ?? [])])[0]!;
+  }
+
+  private selfAttention(pass: Pass, x: Tensor, block: AttentionBlock, heads: number, causal: boolean): Tensor {
+    const h = layerNorm(pass, x, block.norm.weight, block.norm.bias);
+    const q = linear(pass, h, block.q.weight, block.q.bias);
+    const k = linear(pass, h, block.k, null);
+    const v = linear(pass, h, block.v.weight, block.v.bias);
+    const o = attention(pass, q, k, v, { heads, causal });
+    return linear(pass, o, block.out.weight, block.out.bias, { residual: x });
+  }
+
+  private cachedSelfAttention(
+    pass: Pass,
+    x: Tensor,
+    block: AttentionBlock,
+    heads: number,
+    state: DecoderState,
+    layer: number,
+  ): Tensor {
+    const h = layerNorm(pass, x, block.norm.weight, block.norm.bias);
+    const q = linear(pass, h, block.q.weight, block.q.bias);
+    const [k, v] = state.extend(layer, linear(pass, h, block.k, null), linear(pass, h, block.v.weight, block.v.bias));
+    const keys = state.length + x.shape[1]!;
+    const o = attention(pass, q, k, v, { heads, causal: true, keys, offset: state.length });
+    return linear(pass, o, block.out.weight, block.out.bias, { residual: x });
+  }
+
+  private crossRows(pass: Pass, layer: Layer, memory: Tensor): [k: Tensor, v: Tensor] {
+    const { k, v } = layer.cross!;
+    return [linear(pass, memory, k, null), linear(pass, memory, v.weight, v.bias)];
+  }
+
+  private crossAttention(
+    pass: Pass,
+    x: Tensor,
+    block: AttentionBlock,
+    heads: number,
+    [k, v]: [Tensor, Tensor],
+  ): Tensor {
+    const h = layerNorm(pass, x, block.norm.weight, block.norm.bias);
+    const q = linear(pass, h, block.q.weight, block.q.bias);
+    const o = attention(pass, q, k, v, { heads });
+    return linear(pass, o, block.out.weight, block.out.bias, { residual: x });
+  }
+
+  private ffn(
+    pass: Pass,
+    options: ModelPass,
+    x: Tensor,
+    layer: Layer,
+    rows: readonly ExpertRows[],
+    index: number,
+  ): Tensor {
+    const h = layerNorm(pass, x, layer.norm.weight, layer.norm.bias);
+    if (rows.length === 0) return feedForward(pass, h, layer.fc1, layer.fc2, x);
+    const [y, gate] = options.gates
+      ? gatedFfnSoft(pass, h, layer, rows, x, index, options.gates)
+      : gatedFfnHard(pass, h, layer, rows, x);
+    options.gateValues?.push(gate);
+    return y;
+  }
+
+  /** Rows of each run of items whose language has an expert; an item is `rowsPerItem` rows. */
+  private ranges(options: ModelPass, batch: number, rowsPerItem: number): (side: Side, layer: number) => ExpertRows[] {
+    const { languages } = options;
+    if (!languages) return () => [];
+    if (languages.length !== batch) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `languages: expected one for each of ${batch} items, got ${languages.length}`,
+      );
+    }
+    const runs: { expert: LanguageExpert; begin: number; end: number }[] = [];
+    for (const [item, language] of languages.entries()) {
+      const expert = language === null ? undefined : this.experts.get(language);
+      if (!expert) continue;
+      const last = runs.at(-1);
+      if (last?.expert === expert && last.end === item * rowsPerItem) last.end += rowsPerItem;
+      else runs.push({ expert, begin: item * rowsPerItem, end: (item + 1) * rowsPerItem });
+    }
+    return (side, layer) => runs.map(({ expert, begin, end }) => ({ expert: expert[side][layer]!, begin, end }));
+  }
+
+  private parameterOptions(options: WhisperOptions): ParameterOptions {
+    return { compute: this.compute, ...(options.trainable && { trainable: options.trainable }) };
+  }
+
+  private layers(side: Side): Layer[] {
+    const of = (name: string): Parameter => this.parameters.get(name)!;
+    const pair = (name: string): Linear => ({ weight: of(`${name}.weight`), bias: of(`${name}.bias`) });
+    const block = (name: string): AttentionBlock => ({
+      q: pair(`${name}.q_proj`),
+      k: of(`${name}.k_proj.weight`),
+      v: pair(`${name}.v_proj`),
+      out: pair(`${name}.out_proj`),
+      norm: pair(`${name}_layer_norm`),
+    });
+    return Array.from({ length: this.config[`${side}_layers`] }, (_, i) => {
+      const name = `model.${side}.layers.${i}`;
+      return {
+        attention: block(`${name}.self_attn`),
+        cross: side === 'decoder' ? block(`${name}.encoder_attn`) : null,
+        norm: pair(`${name}.final_layer_norm`),
+        fc1: pair(`${name}.fc1`),
+        fc2: pair(`${name}.fc2`),
+      };
+    });
+  }
+}
+
+/** Whisper's encoder positions: sines, then cosines, of position · 10000^(−i / (D/2 − 1)). */
+function sinusoids(positions: number, width: number): Float32Array {
+  const half = width / 2;
+  const table = new Float32Array(positions * width);
+  for (let t = 0; t < positions; t++) {
+    for (let i = 0; i < half; i++) {
+      const angle = t * Math.exp((-Math.log(10000) * i) / (half - 1));
+      table[t * width + i] = Math.sin(angle);
+      table[t * width + half + i] = Math.cos(angle);
+    }
+  }
+  return table;
+}

@@ -1,0 +1,85 @@
+import type { Parameter, Stream, Tensor } from '../tensor/index.js';
+
+export interface AdamWOptions {
+  betas: readonly [number, number];
+  epsilon: number;
+  weightDecay: number;
+  /** transformers' AdamW (decay after the step, ε outside of the bias correction) instead of PyTorch's. */
+  compat: 'paper' | 'reference';
+}
+
+interface Moments {
+  m: Tensor;
+  v: Tensor;
+  /** Updates that this parameter took part in. */
+  steps: number;
+}
+
+/** AdamW over the parameters that a step has touched; the others keep value and moments (REFERENCE section 4). */
+export class AdamW {
+  private readonly moments = new Map<Parameter, Moments>();
+
+  constructor(
+    private readonly stream: Stream,
+    readonly parameters: readonly Parameter[],
+    private readonly options: AdamWOptions,
+  ) {
+    for (const p of parameters) {
+      const { shape } = p.value;
+      this.moments.set(p, { m: stream.persistent(null, shape), v: stream.persistent(null, shape), steps: 0 });
+    }
+  }
+
+  /** One update; clears the gradients. Returns the global gradient norm before clipping, f32 [1]. */
+  update(learningRate: number, maxNorm: number): Tensor {
+    const { stream, options } = this;
+    const touched = this.parameters.filter((p) => p.touched);
+    const [norm, scale] = stream.call(
+      'global_norm',
+      touched.map((p) => p.gradient),
+      [maxNorm, 1],
+    );
+    const tensors: (Tensor | null)[] = [scale!];
+    const steps: number[] = [];
+    for (const p of touched) {
+      const state = this.moments.get(p)!;
+      steps.push(++state.steps);
+      tensors.push(p.value, p.gradient, state.m, state.v, null);
+    }
+    const mode = options.compat === 'reference' ? 1 : 0;
+    stream.call('adamw', tensors, [
+      touched.length,
+      learningRate,
+      ...options.betas,
+      options.epsilon,
+      options.weightDecay,
+      mode,
+      ...steps,
+    ]);
+    for (const p of touched) p.clearGradient();
+    return norm!;
+  }
+
+  /** The state for a checkpoint: tensors by name, and how many updates each parameter took. */
+  state(): { tensors: Map<string, Tensor>; steps: Record<string, number> } {
+    const tensors = new Map<string, Tensor>();
+    const steps: Record<string, number> = {};
+    for (const [p, state] of this.moments) {
+      tensors.set(`m.${p.name}`, state.m);
+      tensors.set(`v.${p.name}`, state.v);
+      steps[p.name] = state.steps;
+    }
+    return { tensors, steps };
+  }
+
+  restore(steps: Readonly<Record<string, number>>): void {
+    for (const [p, state] of this.moments) state.steps = steps[p.name] ?? 0;
+  }
+
+  dispose(): void {
+    for (const { m, v } of this.moments.values()) {
+      m.dispose();
+      v.dispose();
+    }
+  }
+}

@@ -1,0 +1,106 @@
+import { DistilWhisperError } from '../errors/index.js';
+
+/** What is minimised, and how (DESIGN section 4; REFERENCE sections 2 to 4). Defaults are the paper's recipe. */
+export interface TrainingOptions {
+  /** Updates in the whole run. */
+  steps: number;
+  /** Micro-batches whose gradients one update averages. Default 1. */
+  accumulation: number;
+  /** Peak of the learning rate; linear warm-up over `warmup`·steps updates, then linear decay to 0. */
+  learningRate: number;
+  warmup: number;
+  betas: readonly [number, number];
+  epsilon: number;
+  weightDecay: number;
+  /** Gradients are scaled down to this global norm; 0: never. */
+  maxGradientNorm: number;
+  labelSmoothing: number;
+  /** Divergence from the teacher: Jensen-Shannon, KL(T‖S), or none. */
+  distillation: 'js' | 'kl' | 'none';
+  temperature: number;
+  /** L = ½[(CE + budget)/σ0² + KD/σ1²]; without a teacher L = CE + budget. */
+  sigma: readonly [number, number];
+  /** Share of rows that should take the expert. */
+  gateBudget: number;
+  /** Probability that a layer's call leaves its expert out. */
+  skipGate: number;
+  gateDropout: number;
+  expertDropout: number;
+  /** Noise factor of the gates at the end of training. */
+  gateNoise: number;
+  seed: number;
+  /** 'reference' repeats the published code where it differs from the paper. */
+  compat: 'paper' | 'reference';
+  /** Scratch memory of the distillation loss in bytes. */
+  workspace: number;
+}
+
+export const trainingDefaults: Omit<TrainingOptions, 'steps'> = {
+  accumulation: 1,
+  learningRate: 1e-4,
+  warmup: 0.1,
+  betas: [0.9, 0.98],
+  epsilon: 1e-8,
+  weightDecay: 0,
+  maxGradientNorm: 1,
+  labelSmoothing: 0.1,
+  distillation: 'js',
+  temperature: 1,
+  sigma: [1.41, 1],
+  gateBudget: 0.5,
+  skipGate: 0.2,
+  gateDropout: 0.1,
+  expertDropout: 0.3,
+  gateNoise: 5,
+  seed: 77,
+  compat: 'paper',
+  workspace: 64 << 20,
+};
+
+type Check = readonly [name: keyof TrainingOptions, ok: (value: number) => boolean, expected: string];
+const whole = (low: number) => (v: number) => Number.isSafeInteger(v) && v >= low;
+const within = (low: number, high: number) => (v: number) => v >= low && v <= high;
+const CHECKS: Check[] = [
+  ['steps', whole(1), 'an integer of at least 1'],
+  ['accumulation', whole(1), 'an integer of at least 1'],
+  ['learningRate', within(0, 10), 'a number from 0 to 10'],
+  ['warmup', within(0, 1), 'a share from 0 to 1'],
+  ['epsilon', (v) => v > 0 && v < 1, 'a number between 0 and 1'],
+  ['weightDecay', within(0, 10), 'a number from 0 to 10'],
+  ['maxGradientNorm', within(0, 1e30), 'a number of at least 0'],
+  ['labelSmoothing', (v) => v >= 0 && v < 1, 'a share from 0 to below 1'],
+  ['temperature', (v) => v > 0 && v <= 1e6, 'a number above 0'],
+  ['gateBudget', within(0, 1), 'a share from 0 to 1'],
+  ['skipGate', within(0, 1), 'a share from 0 to 1'],
+  ['gateDropout', (v) => v >= 0 && v < 1, 'a share from 0 to below 1'],
+  ['expertDropout', (v) => v >= 0 && v < 1, 'a share from 0 to below 1'],
+  ['gateNoise', within(0, 1e6), 'a number of at least 0'],
+  ['seed', whole(0), 'an integer of at least 0'],
+  ['workspace', whole(1 << 20), 'at least 1 MiB in bytes'],
+];
+
+/** Fills in the defaults and checks every value. Throws ERR_ARGUMENT that names the option. */
+export function trainingOptions(given: Partial<TrainingOptions> & { steps: number }): TrainingOptions {
+  const options: TrainingOptions = { ...trainingDefaults, ...given };
+  for (const [name, ok, expected] of CHECKS) {
+    if (!ok(options[name] as number)) {
+      throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected ${expected}, got ${options[name]}`);
+    }
+  }
+  const [b1, b2] = options.betas;
+  if (!(b1 >= 0 && b1 < 1 && b2 >= 0 && b2 < 1)) {
+    throw new DistilWhisperError('ERR_ARGUMENT', `betas: expected two numbers from 0 to below 1, got ${options.betas}`);
+  }
+  const [s0, s1] = options.sigma;
+  if (!(s0 > 0 && s1 > 0)) {
+    throw new DistilWhisperError('ERR_ARGUMENT', `sigma: expected two numbers above 0, got ${options.sigma}`);
+  }
+  return options;
+}
+
+/** Learning rate of update `k` (from 0) of `steps`: transformers' linear schedule with warm-up. */
+export function learningRate(options: TrainingOptions, k: number): number {
+  const warm = Math.ceil(options.warmup * options.steps);
+  const share = k < warm ? k / Math.max(1, warm) : (options.steps - k) / Math.max(1, options.steps - warm);
+  return options.learningRate * Math.max(0, share);
+}

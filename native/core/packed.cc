@@ -1,0 +1,26 @@
+#include "core/packed.h"
+
+#include <mutex>
+
+#include "core/arena.h"
+
+namespace dw {
+
+static std::mutex packed_mutex;
+
+PackedWeight::PackedWeight(int64_t bytes) : panels(allocate(bytes)) {}
+PackedWeight::~PackedWeight() { deallocate(panels); }
+
+const PackedWeight* find_packed(const Storage& storage, int slot) {
+  std::lock_guard<std::mutex> lock(packed_mutex);
+  return static_cast<const PackedWeight*>(storage.packed[slot].get());
+}
+
+const PackedWeight* keep_packed(Storage& storage, int slot, PackedWeight* made) {
+  std::shared_ptr<PackedWeight> owner(made);
+  std::lock_guard<std::mutex> lock(packed_mutex);
+  if (!storage.packed[slot]) storage.packed[slot] = owner;
+  return static_cast<const PackedWeight*>(storage.packed[slot].get());
+}
+
+}  // namespace dw

@@ -1,0 +1,202 @@
+// Products and row passes that the gated expert kernels share.
+#pragma once
+#include "cpu/gemm.h"
+#include "cpu/math.h"
+#include "ops/gated_ffn.h"
+
+namespace dw {
+namespace cpu {
+namespace DW_ISA {
+
+// Rows of a matrix: where the first stands, its type, and the distance between rows.
+struct Block {
+  void* data = nullptr;
+  DType type = DType::f32;
+  int64_t ld = 0;
+};
+
+static inline Block block_of(const View& v, int64_t row = 0) {
+  return {static_cast<char*>(v.data) + row * v.cols() * size_of(v.dtype), v.dtype, v.cols()};
+}
+static inline Block scratch(Workspace::Frame& frame, DType type, int64_t rows, int64_t cols) {
+  return {frame.take<char>(rows * cols * size_of(type)), type, cols};
+}
+
+static inline Storage* kept(const Call& call, size_t i) {
+  Storage* s = call.storage[i].get();
+  return s && s->frozen && s->data == call.in[i].data ? s : nullptr;
+}
+
+// c[m, n] = a[m, k] · Wᵀ, W = tensor `w` of the call, stored [n, k].
+static inline Gemm times_transposed(const Call& call, size_t w, int64_t m, Block a, Block c, DType compute) {
+  Gemm g;
+  const View& v = call.in[w];
+  g.m = m, g.n = v.rows(), g.k = v.cols();
+  g.a = a.data, g.a_type = a.type, g.lda = a.ld;
+  g.b = v.data, g.b_type = v.dtype, g.ldb = v.cols(), g.b_transposed = true;
+  g.c = c.data, g.c_type = c.type, g.ldc = c.ld;
+  g.compute = compute;
+  g.b_storage = kept(call, w);
+  return g;
+}
+
+// c[m, k] = a[m, n] · W, W stored [n, k]: back through a linear layer.
+static inline Gemm times(const Call& call, size_t w, int64_t m, Block a, Block c, DType compute) {
+  Gemm g = times_transposed(call, w, m, a, c, compute);
+  g.n = call.in[w].cols(), g.k = call.in[w].rows();
+  g.b_transposed = false;
+  return g;
+}
+
+// gradient[n, k] += dyᵀ · x over m rows: a linear layer's weight.
+static inline Gemm weight_gradient(const View& gradient, int64_t m, Block dy, Block x, DType compute) {
+  Gemm g;
+  g.m = gradient.rows(), g.n = gradient.cols(), g.k = m;
+  g.a = dy.data, g.a_type = dy.type, g.lda = dy.ld, g.a_transposed = true;
+  g.b = x.data, g.b_type = x.type, g.ldb = x.ld;
+  g.c = gradient.data, g.c_type = gradient.dtype, g.ldc = gradient.cols();
+  g.compute = compute;
+  g.epilogue.accumulate = true;
+  return g;
+}
+
+// A bias as fp32, which is what the epilogue takes.
+static inline const float* bias_of(Workspace::Frame& frame, const View& v) {
+  if (v.dtype == DType::f32) return v.as<float>();
+  float* b = frame.take<float>(v.size());
+  for (int64_t i = 0; i < v.size(); i++) b[i] = get(v.as<bf16>(), i);
+  return b;
+}
+
+// Splits rows over the team: body(thread, begin, end). Each piece may use a buffer of its own.
+template <class Body>
+static inline void each_piece(Context& ctx, int64_t rows, const Body& body) {
+  const int64_t pieces = rows < ctx.threads() ? rows : ctx.threads();
+  ctx.pool.each(pieces, [&](int64_t t) { body(t, rows * t / pieces, rows * (t + 1) / pieces); });
+}
+
+// FFN of m rows: act = gelu(x·W1ᵀ + b1), y = act·W2ᵀ + b2 [+ residual]. `w` is the first of its four tensors; `pre`, when
+// given, receives the pre-activations.
+static inline void ffn(Context& ctx, const Call& call, size_t w, int64_t m, Block x, Block y, DType compute,
+                       const Block* pre, const Block* residual) {
+  Workspace::Frame frame(ctx.workspace);
+  const Block act = scratch(frame, compute, m, call.in[w].rows());
+  Gemm up = times_transposed(call, w, m, x, act, compute);
+  up.epilogue.bias = bias_of(frame, call.in[w + 1]);
+  up.epilogue.gelu = true;
+  if (pre) up.epilogue.pre = pre->data, up.epilogue.pre_type = pre->type, up.epilogue.pre_ld = pre->ld;
+  gemm(ctx, up);
+  Gemm down = times_transposed(call, w + 2, m, act, y, compute);
+  down.epilogue.bias = bias_of(frame, call.in[w + 3]);
+  if (residual) {
+    down.epilogue.residual = residual->data;
+    down.epilogue.residual_type = residual->type;
+    down.epilogue.residual_ld = residual->ld;
+  }
+  gemm(ctx, down);
+}
+
+// The factor of dropout for elements [first, first + n): 0, or 1 / (1 - p).
+struct Dropout {
+  const float* mask;  // explicit keep mask, or null: drawn
+  float p;
+  uint32_t step, op;
+  uint64_t seed;
+  bool any() const { return mask || p > 0; }
+
+  void fill(float* out, int64_t first, int64_t n) const {
+    const float scale = 1.0f / (1.0f - p);
+    if (mask) {
+      for (int64_t i = 0; i < n; i++) out[i] = mask[first + i] * scale;
+      return;
+    }
+    constexpr int kLanes = 16;
+    alignas(64) float drawn[kLanes * 4];
+    for (int64_t i = 0; i < n;) {
+      const int64_t block = (first + i) / 4, skip = (first + i) % 4;
+      draw(drawn, uint64_t(block), scale);
+      const int64_t take = n - i < kLanes * 4 - skip ? n - i : kLanes * 4 - skip;
+      std::memcpy(out + i, drawn + skip, size_t(take) * 4);
+      i += take;
+    }
+  }
+
+ private:
+  // Philox-4x32-10 (core/philox.h) on 16 consecutive blocks, a lane each.
+  void draw(float* out, uint64_t block, float scale) const {
+    constexpr int kLanes = 16;
+    alignas(64) uint32_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
+    for (int i = 0; i < kLanes; i++) {
+      c0[i] = uint32_t(block + uint64_t(i));
+      c1[i] = uint32_t((block + uint64_t(i)) >> 32);
+      c2[i] = step;
+      c3[i] = op;
+    }
+    uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+    for (int round = 0; round < 10; round++) {
+      for (int i = 0; i < kLanes; i++) {
+        const uint64_t p0 = uint64_t(0xD2511F53u) * c0[i], p1 = uint64_t(0xCD9E8D57u) * c2[i];
+        c0[i] = uint32_t(p1 >> 32) ^ c1[i] ^ k0;
+        c2[i] = uint32_t(p0 >> 32) ^ c3[i] ^ k1;
+        c1[i] = uint32_t(p1);
+        c3[i] = uint32_t(p0);
+      }
+      k0 += 0x9E3779B9u;
+      k1 += 0xBB67AE85u;
+    }
+    auto keep = [&](uint32_t word) { return float(word >> 8) * (1.0f / 16777216.0f) >= p ? scale : 0.0f; };
+    for (int i = 0; i < kLanes; i++) {
+      out[4 * i] = keep(c0[i]);
+      out[4 * i + 1] = keep(c1[i]);
+      out[4 * i + 2] = keep(c2[i]);
+      out[4 * i + 3] = keep(c3[i]);
+    }
+  }
+};
+
+static inline Dropout gate_dropout(const GatedFfn& f) {
+  return {f.at(f.gate_mask) ? f.at(f.gate_mask).as<float>() : nullptr, float(f.gate_dropout()), f.step(), f.op() + 1,
+          f.seed()};
+}
+static inline Dropout expert_dropout(const GatedFfn& f) {
+  return {f.at(f.expert_mask) ? f.at(f.expert_mask).as<float>() : nullptr, float(f.expert_dropout()), f.step(),
+          f.op() + 2, f.seed()};
+}
+
+// drop(x) for rows [first, first + m), as fp32; x itself when nothing drops.
+static inline Block dropped_rows(Context& ctx, Workspace::Frame& frame, const View& x, int64_t first, int64_t m,
+                                 const Dropout& drop) {
+  if (!drop.any()) return block_of(x, first);
+  const int64_t d = x.cols();
+  const Block out = scratch(frame, DType::f32, m, d);
+  with_type(x.dtype, [&](auto* type) {
+    const auto* in = static_cast<decltype(type)>(x.data) + first * d;
+    each_piece(ctx, m, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; r++) {
+        float* o = static_cast<float*>(out.data) + r * d;
+        drop.fill(o, (first + r) * d, d);
+        for (int64_t i = 0; i < d; i++) o[i] *= get(in, r * d + i);
+      }
+    });
+  });
+  return out;
+}
+
+// relu(W_in·x + b_in) of m rows in fp32, whatever the products' type: a gate near 0 decides, so it must be right.
+static inline void gate_hidden(Context& ctx, const GatedFfn& f, int64_t l, int64_t m, Block x, float* hidden) {
+  Workspace::Frame frame(ctx.workspace);
+  Gemm g = times_transposed(f.call, f.expert(l, kGateInW), m, x, {hidden, DType::f32, f.gate}, DType::f32);
+  g.epilogue.bias = bias_of(frame, f.at(f.expert(l, kGateInB)));
+  gemm(ctx, g);
+  for (int64_t i = 0; i < m * f.gate; i++) hidden[i] = hidden[i] > 0 || hidden[i] != hidden[i] ? hidden[i] : 0.0f;
+}
+
+static inline float dot(const float* a, const float* b, int64_t n) {
+  float s = 0;
+  for (int64_t i = 0; i < n; i++) s += a[i] * b[i];
+  return s;
+}
+
+}  // namespace DW_ISA
+}  // namespace cpu
+}  // namespace dw

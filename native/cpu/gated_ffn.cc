@@ -1,0 +1,182 @@
+// The gated expert FFN, rows [R, D], F = inner width, H = gate width. For a row x of language l:
+//   G = w_out · relu(W_in · drop(x) + b_in),  g = sigmoid(G + alpha·n)
+//   y = y_s + g·delta [+ residual],  delta = drop(FFN_l(x)) - y_s,  y_s = FFN_shared(x)
+// Four large products; what lies between them rides in their epilogues, except one pass over [R, D] that joins the two
+// FFNs. `delta` is kept for the backward pass: it is all that dg needs, a quarter of one pre-activation.
+#include "cpu/ffn.h"
+#include "cpu/isa.h"
+
+namespace dw {
+namespace cpu {
+namespace DW_ISA {
+
+namespace {
+
+void gates(Context& ctx, const GatedFfn& f, int64_t l, float* g, float* hidden) {
+  Workspace::Frame frame(ctx.workspace);
+  const int64_t first = f.begin(l), m = f.end(l) - first;
+  const Block x = dropped_rows(ctx, frame, f.at(f.x), first, m, gate_dropout(f));
+  gate_hidden(ctx, f, l, m, x, hidden);
+  const float* w = bias_of(frame, f.at(f.expert(l, kGateOutW)));
+  for (int64_t r = 0; r < m; r++) {
+    const float noise = float(f.alpha() * gate_noise(f, first + r));
+    g[first + r] = sigmoid(dot(hidden + r * f.gate, w, f.gate) + noise);
+  }
+}
+
+// delta = keep·e - y_s; y = y_s + g·delta + residual. Rows [first, first + m); e is [m, D].
+template <class Y, class Res, class S>
+void join(Context& ctx, const GatedFfn& f, int64_t first, int64_t m, const S* shared, const float* e, const float* g,
+          Y* delta, Y* y, const Res* residual) {
+  const int64_t d = f.width;
+  const Dropout drop = expert_dropout(f);
+  Workspace::Frame frame(ctx.workspace);
+  float* keep = frame.take<float>(ctx.threads() * d);
+  each_piece(ctx, m, [&](int64_t t, int64_t begin, int64_t end) {
+    float* k = keep + t * d;
+    for (int64_t i = 0; i < d; i++) k[i] = 1;
+    for (int64_t r = begin; r < end; r++) {
+      const int64_t at = (first + r) * d;
+      if (drop.any()) drop.fill(k, at, d);
+      const float gr = g[first + r];
+      for (int64_t i = 0; i < d; i++) {
+        const float s = get(shared, at + i), dl = k[i] * e[r * d + i] - s;
+        put(delta, r * d + i, dl);
+        put(y, at + i, s + gr * dl + (residual ? get(residual, at + i) : 0.0f));
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void gated_ffn(Context& ctx, const Call& call) {
+  const GatedFfn f = gated_ffn_call(call);
+  if (f.rows == 0) return;
+  const DType compute = DType(call.integer(f.settings + 7));
+  const View &y = call.out[0], &pre_shared = call.out[3], &pre_expert = call.out[4], &delta = call.out[5];
+  const View &x = f.at(f.x), &residual = f.at(f.residual);
+  float* g = call.out[1].as<float>();
+  for (int64_t r = 0; r < f.rows; r++) g[r] = 0;
+  for (int64_t l = 0; l < f.languages; l++)
+    if (f.end(l) > f.begin(l)) gates(ctx, f, l, g, call.out[2].as<float>() + f.saved_row(l) * f.gate);
+
+  const Block pre = block_of(pre_shared);
+  const Block rest = residual ? block_of(residual) : Block();
+  if (f.skip() || f.covered == 0) {
+    ffn(ctx, call, f.shared, f.rows, block_of(x), block_of(y), compute, &pre, residual ? &rest : nullptr);
+    return;
+  }
+  Workspace::Frame frame(ctx.workspace);
+  const Block shared = y.dtype == DType::f32 ? block_of(y) : scratch(frame, DType::f32, f.rows, f.width);
+  ffn(ctx, call, f.shared, f.rows, block_of(x), shared, compute, &pre, nullptr);
+  const float* s = static_cast<const float*>(shared.data);
+  with_type(y.dtype, [&](auto* ty) {
+    using Y = std::remove_pointer_t<decltype(ty)>;
+    with_type(residual ? residual.dtype : DType::f32, [&](auto* tr) {
+      const auto* res = residual ? static_cast<decltype(tr)>(residual.data) : nullptr;
+      // Rows of no language: y = y_s + residual.
+      auto plain = [&](int64_t begin, int64_t end) {
+        if (begin >= end || (!res && static_cast<const void*>(s) == y.data)) return;
+        ctx.pool.split((end - begin) * f.width, 1 << 14, [&](int64_t a, int64_t b) {
+          const int64_t base = begin * f.width;
+          for (int64_t i = base + a; i < base + b; i++) put(y.as<Y>(), i, s[i] + (res ? get(res, i) : 0.0f));
+        });
+      };
+      int64_t done = 0;
+      for (int64_t l = 0; l < f.languages; l++) {
+        const int64_t first = f.begin(l), m = f.end(l) - first, at = f.saved_row(l);
+        plain(done, first);
+        done = f.end(l);
+        if (m == 0) continue;
+        Workspace::Frame inner(ctx.workspace);
+        const Block e = scratch(inner, DType::f32, m, f.width);
+        const Block expert_pre = block_of(pre_expert, at);
+        ffn(ctx, call, f.expert(l, kFc1W), m, block_of(x, first), e, compute, &expert_pre, nullptr);
+        join(ctx, f, first, m, s, static_cast<const float*>(e.data), g, delta.as<Y>() + at * f.width, y.as<Y>(), res);
+      }
+      plain(done, f.rows);
+    });
+  });
+}
+
+void gate_budget(Context&, const Call& call) {
+  double sum = 0, count = 0;
+  for (const View& g : call.in) {
+    for (int64_t i = 0; i < g.size(); i++) sum += double(g.as<float>()[i]);
+    count += double(g.size());
+  }
+  if (call.num[2] > 0) count = call.num[2];
+  const double mean = count > 0 ? sum / count : 0, gap = count > 0 ? mean - call.num[0] : 0;
+  call.out[0].as<float>()[0] = float(mean);
+  call.out[1].as<float>()[0] = float(gap < 0 ? -gap : gap);
+  call.out[2].as<float>()[0] = gap == 0 ? 0.0f : float(call.num[1] * (gap > 0 ? 1 : -1) / count);
+}
+
+// Inference: G ≥ 0 sends a row to its language's FFN, else to the shared one, and the other is never computed. Rows are
+// gathered by FFN, go through two products and are put back.
+void gated_ffn_hard(Context& ctx, const Call& call) {
+  const GatedFfn f = gated_ffn_hard_call(call);
+  if (f.rows == 0) return;
+  const DType compute = DType(call.integer(f.settings));
+  const View &x = f.at(f.x), &residual = f.at(f.residual), &y = call.out[0];
+  const int64_t d = f.width;
+  float* g = call.out[1].as<float>();
+  for (int64_t r = 0; r < f.rows; r++) g[r] = 0;
+  Workspace::Frame frame(ctx.workspace);
+  for (int64_t l = 0; l < f.languages; l++) {
+    const int64_t first = f.begin(l), m = f.end(l) - first;
+    if (m == 0) continue;
+    Workspace::Frame inner(ctx.workspace);
+    float* hidden = inner.take<float>(m * f.gate);
+    gate_hidden(ctx, f, l, m, block_of(x, first), hidden);
+    const float* w = bias_of(inner, f.at(f.expert(l, kGateOutW)));
+    for (int64_t r = 0; r < m; r++) g[first + r] = dot(hidden + r * f.gate, w, f.gate) >= 0 ? 1.0f : 0.0f;
+  }
+
+  int64_t* rows = frame.take<int64_t>(f.rows);
+  auto run = [&](size_t w, int64_t n) {
+    if (n == 0) return;
+    const bool together = rows[n - 1] - rows[0] + 1 == n;
+    if (together) {
+      const Block rest = residual ? block_of(residual, rows[0]) : Block();
+      ffn(ctx, call, w, n, block_of(x, rows[0]), block_of(y, rows[0]), compute, nullptr, residual ? &rest : nullptr);
+      return;
+    }
+    Workspace::Frame inner(ctx.workspace);
+    const Block in = scratch(inner, x.dtype, n, d), out = scratch(inner, DType::f32, n, d);
+    const int64_t bytes = d * size_of(x.dtype);
+    ctx.pool.split(n, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++)
+        std::memcpy(static_cast<char*>(in.data) + i * bytes, x.as<char>() + rows[i] * bytes, size_t(bytes));
+    });
+    ffn(ctx, call, w, n, in, out, compute, nullptr, nullptr);
+    with_type(y.dtype, [&](auto* ty) {
+      with_type(residual ? residual.dtype : DType::f32, [&](auto* tr) {
+        auto* to = static_cast<decltype(ty)>(y.data);
+        const auto* res = residual ? static_cast<decltype(tr)>(residual.data) : nullptr;
+        ctx.pool.split(n, 16, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; i++) {
+            const float* from = static_cast<const float*>(out.data) + i * d;
+            const int64_t at = rows[i] * d;
+            for (int64_t k = 0; k < d; k++) put(to, at + k, from[k] + (res ? get(res, at + k) : 0.0f));
+          }
+        });
+      });
+    });
+  };
+  int64_t n = 0;
+  for (int64_t r = 0; r < f.rows; r++)
+    if (g[r] == 0) rows[n++] = r;
+  run(f.shared, n);
+  for (int64_t l = 0; l < f.languages; l++) {
+    n = 0;
+    for (int64_t r = f.begin(l); r < f.end(l); r++)
+      if (g[r] != 0) rows[n++] = r;
+    run(f.expert(l, kFc1W), n);
+  }
+}
+
+}  // namespace DW_ISA
+}  // namespace cpu
+}  // namespace dw

@@ -1,0 +1,188 @@
+#include "cpu/gemm.h"
+
+#include <atomic>
+
+#include "core/packed.h"
+#include "cpu/gemm_epilogue.h"
+#include "cpu/gemm_small.h"
+#include "cpu/isa.h"
+
+namespace dw {
+namespace cpu {
+namespace DW_ISA {
+namespace {
+
+constexpr int64_t kBlockWords = 768;  // of k in a panel: 64 × 768 words, a fifth of a second-level cache
+constexpr int64_t kChunkRows = 1536;  // of one item, so that its sums stay in the second-level cache too
+constexpr int64_t kSmallRows = 8;     // up to here the weight is read as it is
+constexpr double kAlone = 4e5;        // operations that are done before another thread would have woken
+
+int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Runs body(slot, item) for every item: a slot is a place for scratch, and takes the next item when it is done with
+// one.
+template <class Body>
+void share(Context& ctx, int64_t slots, int64_t items, const Body& body) {
+  std::atomic<int64_t> next{0};
+  ctx.pool.each(slots, [&](int64_t slot) {
+    for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) body(slot, item);
+  });
+}
+
+// The left operand as rows of words.
+struct Rows {
+  const char* data;
+  int64_t bytes;  // from row to row
+};
+
+// `padded`: every row is followed by zeros up to a multiple of 16 words.
+Rows left_rows(Context& ctx, Workspace::Frame& frame, const Gemm& g, int64_t slots, bool padded) {
+  const bool pairs = kDot && g.compute == DType::bf16;
+  const bool as_is =
+      pairs ? g.a_type == DType::bf16 && g.k % 2 == 0 : g.a_type == DType::f32 && g.compute == DType::f32;
+  if (as_is && !g.a_transposed && !padded) return {static_cast<const char*>(g.a), g.lda * size_of(g.a_type)};
+  const int64_t words = pairs ? (g.k + 1) / 2 : g.k;
+  int64_t stride = up(words, 16);
+  if (stride % 512 == 0) stride += 16;  // rows a page apart would share the cache's sets
+  uint32_t* to = frame.take<uint32_t>(g.m * stride);
+  with_packer(g.a, g.a_type, g.lda, !g.a_transposed, g.compute, [&](const auto& packer) {
+    const int64_t block = g.a_transposed ? 192 : 48;
+    share(ctx, slots, (g.m + block - 1) / block, [&](int64_t, int64_t i) {
+      packer.rows(to + i * block * stride, stride, i * block, least(g.m, (i + 1) * block), g.k);
+    });
+  });
+  return {reinterpret_cast<const char*>(to), stride * 4};
+}
+
+// The packed form of a frozen weight: made now if it is not there yet; null when b is not such a weight.
+const uint32_t* frozen_panels(Context& ctx, const Gemm& g, int64_t words, int64_t blocks) {
+  if (!g.b_storage || !g.b_storage->frozen) return nullptr;
+  const int slot = packed_slot(g.b_transposed, g.compute);
+  const PackedWeight* packed = find_packed(*g.b_storage, slot);
+  if (!packed) {
+    const int64_t groups = (g.n + kGroup - 1) / kGroup;
+    auto* made = new PackedWeight(groups * kGroup * words * 4);
+    made->source = g.b;
+    made->layout = kNR * 2 + kDot;
+    made->type = g.b_type;
+    made->n = g.n;
+    made->k = g.k;
+    made->ld = g.ldb;
+    with_packer(g.b, g.b_type, g.ldb, g.b_transposed, g.compute, [&](const auto& packer) {
+      uint32_t* to = static_cast<uint32_t*>(made->panels);
+      share(ctx, ctx.threads(), groups * blocks, [&](int64_t, int64_t item) {
+        const int64_t group = item / blocks, block = item % blocks;
+        const int64_t w0 = words * block / blocks, w1 = words * (block + 1) / blocks;
+        packer.panels(to + (group * words + w0) * kGroup, group * kGroup, g.n, w0, w1, g.k);
+      });
+    });
+    packed = keep_packed(*g.b_storage, slot, made);
+  }
+  const bool same = packed->source == g.b && packed->layout == kNR * 2 + kDot && packed->type == g.b_type &&
+                    packed->n == g.n && packed->k == g.k && packed->ld == g.ldb;
+  return same ? static_cast<const uint32_t*>(packed->panels) : nullptr;
+}
+
+// One item: rows [i0, i1) of a group of columns.
+template <bool Pairs, class Packer>
+void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t* frozen, int64_t words, int64_t blocks,
+              int64_t i0, int64_t i1, int64_t j0, uint32_t* panel, float* sums) {
+  const int64_t cols = least(kGroup, g.n - j0);
+  for (int64_t block = 0; block < blocks; block++) {
+    const int64_t w0 = words * block / blocks, w1 = words * (block + 1) / blocks;
+    const uint32_t* b = panel;
+    if (frozen)
+      b = frozen + (j0 / kGroup * words + w0) * kGroup;
+    else
+      packer.panels(panel, j0, g.n, w0, w1, g.k);
+    for (int64_t i = i0; i < i1; i += kMR) {
+      const int64_t rows = least(kMR, i1 - i);
+      float* acc = blocks > 1 ? sums + (i - i0) * kGroup : sums;
+      const char* q = a.data + i * a.bytes + w0 * 4;
+      const char* next = a.data + (i + kMR < i1 ? i + kMR : i0) * a.bytes + w0 * 4;
+      for (int64_t j = 0; j < cols; j += kNR) {
+        const int64_t vectors = least(kVectors, (cols - j + kLanes - 1) / kLanes);
+        const char* p = reinterpret_cast<const char*>(b + j * (w1 - w0));
+        if (rows == kMR && vectors == kVectors)
+          tile<Pairs, kMR, kVectors>(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
+        else
+          pick_tile<Pairs>(rows, vectors)(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
+      }
+      if (block + 1 == blocks) finish(g, acc, i, j0, rows, cols);
+    }
+  }
+}
+
+template <bool Pairs>
+void large(Context& ctx, const Gemm& g) {
+  const int64_t words = Pairs ? (g.k + 1) / 2 : g.k;
+  const int64_t blocks = words ? (words + kBlockWords - 1) / kBlockWords : 1;
+  const int64_t threads = 2.0 * double(g.m) * double(g.n) * double(g.k) < kAlone ? 1 : ctx.threads();
+  const uint32_t* frozen = frozen_panels(ctx, g, words, blocks);
+
+  // Items are column groups × chunks of rows; a group is packed once per chunk, which costs as much as `pack` rows.
+  const int64_t groups = (g.n + kGroup - 1) / kGroup, pack = frozen ? 2 : Pairs ? 48 : 24;
+  int64_t chunk = 0, best = INT64_MAX;
+  for (int64_t parts = (g.m + kChunkRows - 1) / kChunkRows, tries = 0; tries < 4 * threads; parts++, tries++) {
+    const int64_t rows = up((g.m + parts - 1) / parts, kMR);
+    const int64_t items = groups * ((g.m + rows - 1) / rows);
+    const int64_t cost = (items + threads - 1) / threads * (rows + pack);
+    if (cost < best) best = cost, chunk = rows;
+    if (rows == kMR) break;
+  }
+  const int64_t chunks = (g.m + chunk - 1) / chunk, items = groups * chunks, slots = least(threads, items);
+
+  Workspace::Frame frame(ctx.workspace);
+  const int64_t panel_size = frozen ? 0 : up(words, blocks) / blocks * kGroup;
+  const int64_t sums_size = (blocks > 1 ? chunk : kMR) * kGroup;
+  uint32_t* panels = frame.take<uint32_t>(slots * panel_size);
+  float* sums = frame.take<float>(slots * sums_size);
+  const Rows a = left_rows(ctx, frame, g, threads, false);
+  with_packer(g.b, g.b_type, g.ldb, g.b_transposed, g.compute, [&](const auto& packer) {
+    share(ctx, slots, items, [&](int64_t slot, int64_t item) {
+      const int64_t i0 = item % chunks * chunk;
+      multiply<Pairs>(g, a, packer, frozen, words, blocks, i0, least(g.m, i0 + chunk), item / chunks * kGroup,
+                      panels + slot * panel_size, sums + slot * sums_size);
+    });
+  });
+}
+
+void small(Context& ctx, const Gemm& g) {
+  Workspace::Frame frame(ctx.workspace);
+  const int64_t threads = 2.0 * double(g.m) * double(g.n) * double(g.k) < kAlone ? 1 : ctx.threads();
+  const Rows a = left_rows(ctx, frame, g, 1, true);
+  int64_t width = kGroup;
+  while (width > 16 && g.n < width * threads * 8) width /= 2;
+  float* sums = frame.take<float>(threads * g.m * kGroup);
+  with_packer(g.b, g.b_type, g.ldb, true, g.compute, [&](const auto& packer) {
+    share(ctx, threads, (g.n + width - 1) / width, [&](int64_t slot, int64_t item) {
+      const int64_t j0 = item * width, cols = least(width, g.n - j0);
+      float* acc = sums + slot * g.m * kGroup;
+      for (int64_t j = 0; j < cols; j += kDotColumns)
+        for (int64_t i = 0; i < g.m;) {
+          const int64_t parts = (g.m - i + kDotRows - 1) / kDotRows, rows = (g.m - i + parts - 1) / parts;
+          dot_rows(rows, reinterpret_cast<const uint32_t*>(a.data + i * a.bytes), a.bytes / 4, packer, j0 + j,
+                   least(kDotColumns, cols - j), g.k, acc + i * kGroup + j);
+          i += rows;
+        }
+      finish(g, acc, 0, j0, g.m, cols);
+    });
+  });
+}
+
+}  // namespace
+
+void gemm(Context& ctx, const Gemm& g) {
+  if (g.m <= 0 || g.n <= 0) return;
+  if (g.b_transposed && g.m <= kSmallRows && g.k > 0)
+    small(ctx, g);
+  else if (kDot && g.compute == DType::bf16)
+    large<kDot>(ctx, g);
+  else
+    large<false>(ctx, g);
+}
+
+}  // namespace DW_ISA
+}  // namespace cpu
+}  // namespace dw

@@ -1,0 +1,208 @@
+// Linear layers as products with their epilogues, and the width-3 convolutions as rows for such a product.
+#include <type_traits>
+
+#include "cpu/gemm.h"
+#include "cpu/isa.h"
+#include "cpu/math.h"
+
+namespace dw {
+namespace cpu {
+namespace DW_ISA {
+namespace {
+
+// Calls body with the view's data in its type.
+template <class Body>
+void typed(const View& v, const Body& body) {
+  with_type(v.dtype, [&](auto* t) { body(v.as<std::remove_pointer_t<decltype(t)>>()); });
+}
+
+void set_residual(Epilogue& e, const View& v, int64_t ld) {
+  e.residual = v.data;
+  e.residual_type = v.dtype;
+  e.residual_ld = ld;
+}
+
+// out[j] += Σ_r dy[r, j]
+template <class T>
+void add_columns(Context& ctx, const T* __restrict dy, int64_t rows, int64_t n, float* __restrict out) {
+  constexpr int64_t kColumns = 128;
+  ctx.pool.each((n + kColumns - 1) / kColumns, [&](int64_t block) {
+    const int64_t j0 = block * kColumns, cols = n - j0 < kColumns ? n - j0 : kColumns;
+    float s[kColumns] = {};
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t j = 0; j < cols; j++) s[j] += get(dy, r * n + j0 + j);
+    for (int64_t j = 0; j < cols; j++) out[j0 + j] += s[j];
+  });
+}
+
+}  // namespace
+
+// y = act(x·Wᵀ + b) + residual                      x [.., K], W [N, K]
+void linear(Context& ctx, const Call& c) {
+  const View &x = c.in[0], &w = c.in[1], &y = c.out[0];
+  Gemm g;
+  g.m = x.rows();
+  g.n = w.shape[0];
+  g.k = w.shape[1];
+  g.a = x.data;
+  g.a_type = x.dtype;
+  g.lda = g.k;
+  g.b = w.data;
+  g.b_type = w.dtype;
+  g.ldb = g.k;
+  g.b_transposed = true;
+  g.b_storage = c.storage[1].get();
+  g.c = y.data;
+  g.c_type = y.dtype;
+  g.ldc = g.n;
+  g.compute = DType(c.integer(2));
+  g.epilogue.bias = c.in[2].as<float>();
+  g.epilogue.gelu = c.num[0] != 0;
+  if (c.num[1] != 0) {
+    g.epilogue.pre = c.out[1].data;
+    g.epilogue.pre_type = c.out[1].dtype;
+    g.epilogue.pre_ld = g.n;
+  }
+  set_residual(g.epilogue, c.in[3], g.n);
+  gemm(ctx, g);
+}
+
+// dx = (dy·W) ⊙ gelu'(gelu_of) + residual           dy [.., N], W [N, K]
+void linear_backward_input(Context& ctx, const Call& c) {
+  const View &dy = c.in[0], &w = c.in[1], &dx = c.out[0];
+  Gemm g;
+  g.m = dy.rows();
+  g.n = w.shape[1];
+  g.k = w.shape[0];
+  g.a = dy.data;
+  g.a_type = dy.dtype;
+  g.lda = g.k;
+  g.b = w.data;
+  g.b_type = w.dtype;
+  g.ldb = g.n;
+  g.b_storage = c.storage[1].get();
+  g.c = dx.data;
+  g.c_type = dx.dtype;
+  g.ldc = g.n;
+  g.compute = DType(c.integer(0));
+  g.epilogue.gelu_of = c.in[2].data;
+  g.epilogue.gelu_of_type = c.in[2].dtype;
+  g.epilogue.gelu_of_ld = g.n;
+  set_residual(g.epilogue, c.in[3], g.n);
+  gemm(ctx, g);
+}
+
+// dW += dyᵀ·x, db += Σ_rows dy                       dy [.., N], x [.., K]; with x_gelu gelu(x) stands for x
+void linear_backward_weight(Context& ctx, const Call& c) {
+  const View &dy = c.in[0], &x = c.in[1], &dweight = c.in[2], &dbias = c.in[3];
+  if (dy.rows() == 0) return;
+  if (dbias) typed(dy, [&](auto* p) { add_columns(ctx, p, dy.rows(), dy.cols(), dbias.as<float>()); });
+  if (!dweight) return;
+  Workspace::Frame frame(ctx.workspace);
+  Gemm g;
+  g.m = dy.cols();
+  g.n = x.cols();
+  g.k = dy.rows();
+  g.a = dy.data;
+  g.a_type = dy.dtype;
+  g.lda = g.m;
+  g.a_transposed = true;
+  g.b = x.data;
+  g.b_type = x.dtype;
+  g.ldb = g.n;
+  g.compute = DType(c.integer(1));
+  if (c.num[0] != 0) {
+    // In the type of the product: packing would round to it anyway.
+    View h = x;
+    h.dtype = g.compute == DType::bf16 ? DType::bf16 : DType::f32;
+    h.data = frame.take<char>(h.bytes());
+    typed(x, [&](auto* from) {
+      typed(h, [&](auto* to) {
+        ctx.pool.split(x.size(), 4096, [&](int64_t b, int64_t e) {
+          for (int64_t i = b; i < e; i++) put(to, i, gelu(get(from, i)));
+        });
+      });
+    });
+    g.b = h.data;
+    g.b_type = h.dtype;
+  }
+  g.c = dweight.data;
+  g.ldc = g.n;
+  g.epilogue.accumulate = true;
+  gemm(ctx, g);
+}
+
+// y[b, t, 3·c + j] = x[b, stride·t + j − 1, c]      zero outside; or x [b, c, t] when channels come first
+void unfold(Context& ctx, const Call& c) {
+  const View &x = c.in[0], &y = c.out[0];
+  const int64_t stride = c.integer(0), rows = y.shape[1], channels = y.shape[2] / 3, batch = x.shape[0];
+  const bool first = c.num[1] != 0;
+  const int64_t length = first ? x.shape[2] : x.shape[1];
+  constexpr int64_t kBlock = 16;
+  const int64_t blocks = (rows + kBlock - 1) / kBlock;
+  typed(x, [&](auto* px) {
+    typed(y, [&](auto* py) {
+      ctx.pool.split(batch * blocks, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++) {
+          const int64_t b = i / blocks, t0 = i % blocks * kBlock, t1 = t0 + kBlock < rows ? t0 + kBlock : rows;
+          if (first) {
+            for (int64_t ch = 0; ch < channels; ch++) {
+              const auto* from = px + (b * channels + ch) * length;
+              for (int64_t t = t0; t < t1; t++)
+                for (int64_t j = 0; j < 3; j++) {
+                  const int64_t s = t * stride + j - 1;
+                  put(py, ((b * rows + t) * channels + ch) * 3 + j, s < 0 || s >= length ? 0.0f : get(from, s));
+                }
+            }
+            continue;
+          }
+          for (int64_t t = t0; t < t1; t++) {
+            auto* __restrict to = py + (b * rows + t) * channels * 3;
+            const int64_t s = t * stride;
+            const auto* at = px + (b * length + s) * channels;
+            const bool before = s > 0, after = s + 1 < length;
+            if (before && after) {
+              for (int64_t ch = 0; ch < channels; ch++) {
+                put(to, 3 * ch, get(at, ch - channels));
+                put(to, 3 * ch + 1, get(at, ch));
+                put(to, 3 * ch + 2, get(at, ch + channels));
+              }
+            } else {
+              for (int64_t ch = 0; ch < channels; ch++) {
+                put(to, 3 * ch, before ? get(at, ch - channels) : 0.0f);
+                put(to, 3 * ch + 1, get(at, ch));
+                put(to, 3 * ch + 2, after ? get(at, ch + channels) : 0.0f);
+              }
+            }
+          }
+        }
+      });
+    });
+  });
+}
+
+// dx[b, s, c] = Σ_j dy[b, (s + 1 − j) / stride, 3·c + j], over the j for which that is a row
+void fold(Context& ctx, const Call& c) {
+  const View &dy = c.in[0], &dx = c.out[0];
+  const int64_t stride = c.integer(1), rows = dy.shape[1], length = dx.shape[1], channels = dx.shape[2];
+  float* out = dx.as<float>();
+  typed(dy, [&](auto* p) {
+    ctx.pool.split(dx.shape[0] * length, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        const int64_t b = i / length, s = i % length;
+        float* __restrict to = out + i * channels;
+        for (int64_t ch = 0; ch < channels; ch++) to[ch] = 0.0f;
+        for (int64_t j = 0; j < 3; j++) {
+          const int64_t t = s + 1 - j;
+          if (t < 0 || t % stride != 0 || t / stride >= rows) continue;
+          const auto* from = p + (b * rows + t / stride) * channels * 3 + j;
+          for (int64_t ch = 0; ch < channels; ch++) to[ch] += get(from, 3 * ch);
+        }
+      }
+    });
+  });
+}
+
+}  // namespace DW_ISA
+}  // namespace cpu
+}  // namespace dw

@@ -1,0 +1,230 @@
+#include "ops/gated_ffn.h"
+
+#include "core/ops.h"
+#include "core/philox.h"
+
+namespace dw {
+
+// ---- layout ----
+
+static GatedFfn layout(const Call& call, size_t x, size_t shared) {
+  const int64_t languages = call.integer(0);
+  GatedFfn f{call, x, 0, shared, shared + 4, 0, 0, 0, 0, 0, size_t(1 + 2 * languages), 0, 0, 0, 0, languages, 0};
+  f.rows = call.in[x].rows();
+  f.width = call.in[x].cols();
+  f.inner = call.in[shared].rows();
+  f.gate = languages ? call.in[f.experts].rows() : 0;
+  for (int64_t l = 0; l < languages; l++) f.covered += f.end(l) - f.begin(l);
+  return f;
+}
+
+GatedFfn gated_ffn_call(const Call& call) {
+  GatedFfn f = layout(call, 0, 2);
+  f.residual = 1;
+  f.noise = f.expert(f.languages, 0);
+  f.gate_mask = f.noise + 1;
+  f.expert_mask = f.noise + 2;
+  return f;
+}
+
+GatedFfn gated_ffn_backward_call(const Call& call) {
+  GatedFfn f = layout(call, 2, 3);
+  f.gate_mask = f.expert(f.languages, 0);
+  f.expert_mask = f.gate_mask + 1;
+  f.saved = f.gate_mask + 2;
+  f.gradients = f.saved + 5;
+  return f;
+}
+
+GatedFfn gated_ffn_hard_call(const Call& call) {
+  GatedFfn f = layout(call, 0, 2);
+  f.residual = 1;
+  return f;
+}
+
+int64_t GatedFfn::saved_row(int64_t l) const {
+  int64_t row = 0;
+  for (int64_t i = 0; i < l; i++) row += end(i) - begin(i);
+  return row;
+}
+
+double gate_noise(const GatedFfn& f, int64_t row) {
+  if (f.alpha() == 0) return 0;
+  if (f.at(f.noise)) return load(f.at(f.noise), row);
+  return normal_at(uint64_t(row), f.step(), f.op(), f.seed());
+}
+
+static double keep(const View& mask, double p, int64_t i, uint32_t step, uint32_t op, uint64_t seed) {
+  if (mask) return load(mask, i) / (1 - p);
+  if (p == 0) return 1;
+  return kept_at(uint64_t(i), float(p), step, op, seed) ? 1 / (1 - p) : 0;
+}
+double gate_keep(const GatedFfn& f, int64_t i) {
+  return keep(f.at(f.gate_mask), f.gate_dropout(), i, f.step(), f.op() + 1, f.seed());
+}
+double expert_keep(const GatedFfn& f, int64_t i) {
+  return keep(f.at(f.expert_mask), f.expert_dropout(), i, f.step(), f.op() + 2, f.seed());
+}
+
+namespace ops {
+
+namespace {
+struct Shape {
+  int64_t rows, width, inner, gate, languages;
+};
+
+const View& rows_tensor(Prepare& p, const char* name) {
+  const View& v = p.tensor(name, kFloat);
+  p.require(v.rank >= 2, name, "at least two dimensions", v.describe());
+  return v;
+}
+
+void residual(Prepare& p, const View& x) {
+  const View& r = x.rank == 2   ? p.optional("residual", kFloat, {x.shape[0], x.shape[1]})
+                  : x.rank == 3 ? p.optional("residual", kFloat, {x.shape[0], x.shape[1], x.shape[2]})
+                                : p.optional("residual", kFloat, {x.shape[0], x.shape[1], x.shape[2], x.shape[3]});
+  (void)r;
+}
+
+// The shared FFN, then the gate and FFN of every language. The number of languages is call.num[0], read before the other
+// numbers because it says how many tensors there are.
+void weights(Prepare& p, Shape& s, const View& x, int64_t languages) {
+  s.rows = x.rows();
+  s.width = x.cols();
+  s.languages = languages;
+  const View& w = p.tensor("shared fc1.weight", kFloat, {kAny, s.width});
+  s.inner = w.shape[0];
+  p.tensor("shared fc1.bias", kFloat, {s.inner});
+  p.tensor("shared fc2.weight", kFloat, {s.width, s.inner});
+  p.tensor("shared fc2.bias", kFloat, {s.width});
+  s.gate = kAny;
+  for (int64_t l = 0; l < languages; l++) {
+    s.gate = p.tensor("gate_in.weight", kFloat, {s.gate, s.width}).shape[0];
+    p.tensor("gate_in.bias", kFloat, {s.gate});
+    p.tensor("gate_out.weight", kFloat, {1, s.gate});
+    p.tensor("fc1.weight", kFloat, {s.inner, s.width});
+    p.tensor("fc1.bias", kFloat, {s.inner});
+    p.tensor("fc2.weight", kFloat, {s.width, s.inner});
+    p.tensor("fc2.bias", kFloat, {s.width});
+  }
+  if (languages == 0) s.gate = 0;
+}
+
+// Disjoint ascending ranges of rows; returns how many rows they cover.
+int64_t ranges(Prepare& p, const Shape& s) {
+  int64_t last = 0, covered = 0;
+  for (int64_t l = 0; l < s.languages; l++) {
+    const int64_t begin = p.integer("row_begin", last, s.rows);
+    last = p.integer("row_end", begin, s.rows);
+    covered += last - begin;
+  }
+  return covered;
+}
+
+bool settings(Prepare& p) {
+  const bool skip = p.flag("skip");
+  p.number("alpha", 0, 1e6);
+  p.number("gate_dropout", 0, 0.999999);
+  p.number("expert_dropout", 0, 0.999999);
+  p.integer("seed", 0, (int64_t(1) << 53) - 1);
+  p.integer("step", 0, 0xFFFFFFFF);
+  p.integer("op", 0, 0xFFFFFFFF - 2);
+  return skip;
+}
+
+// What is held in single precision: double when the oracle works in double.
+DType wide(DType out) { return out == DType::f64 ? DType::f64 : DType::f32; }
+}  // namespace
+
+void gated_ffn(Prepare& p) {
+  Shape s;
+  const int64_t languages = p.integer("languages", 0, 1000);
+  const View& x = rows_tensor(p, "x");
+  residual(p, x);
+  weights(p, s, x, languages);
+  p.optional("noise", kF32 | kF64, {s.rows});
+  p.optional("gate_mask", kF32, {s.rows, s.width});
+  p.optional("expert_mask", kF32, {s.rows, s.width});
+  const int64_t covered = ranges(p, s);
+  const int64_t experts = settings(p) ? 0 : covered;
+  p.dtype("compute");
+  const DType out = p.dtype("out");
+  p.output_like(x, out);
+  p.output(wide(out), {s.rows});
+  p.output(wide(out), {covered, s.gate});
+  p.output(out, {s.rows, s.inner});
+  p.output(out, {experts, s.inner});
+  p.output(out, {experts, s.width});
+  p.finish();
+}
+
+void gated_ffn_backward(Prepare& p) {
+  Shape s;
+  const int64_t languages = p.integer("languages", 0, 1000);
+  const View& dy = rows_tensor(p, "dy");
+  p.optional("dgate", kF32 | kF64, {1});
+  const View& x = rows_tensor(p, "x");
+  p.require(dy.rows() == x.rows() && dy.cols() == x.cols(), "dy", x.describe(), dy.describe());
+  weights(p, s, x, languages);
+  p.optional("gate_mask", kF32, {s.rows, s.width});
+  p.optional("expert_mask", kF32, {s.rows, s.width});
+  const View& g = p.tensor("g", kF32 | kF64, {s.rows});
+  const View& hidden = p.tensor("gate_hidden", kF32 | kF64, {kAny, s.gate});
+  p.tensor("pre_shared", kFloat, {s.rows, s.inner});
+  const View& pre_expert = p.tensor("pre_expert", kFloat, {kAny, s.inner});
+  const View& delta = p.tensor("delta", kFloat, {kAny, s.width});
+  (void)g;
+  for (int64_t l = 0; l < languages; l++) {
+    p.inout("gradient of gate_in.weight", kF32 | kF64, {s.gate, s.width}, true);
+    p.inout("gradient of gate_in.bias", kF32 | kF64, {s.gate}, true);
+    p.inout("gradient of gate_out.weight", kF32 | kF64, {1, s.gate}, true);
+    p.inout("gradient of fc1.weight", kF32 | kF64, {s.inner, s.width}, true);
+    p.inout("gradient of fc1.bias", kF32 | kF64, {s.inner}, true);
+    p.inout("gradient of fc2.weight", kF32 | kF64, {s.width, s.inner}, true);
+    p.inout("gradient of fc2.bias", kF32 | kF64, {s.width}, true);
+  }
+  const int64_t covered = ranges(p, s);
+  const int64_t experts = settings(p) ? 0 : covered;
+  auto rows = [&](const View& v, const char* name, int64_t want) {
+    p.require(v.shape[0] == want, name, std::to_string(want) + " rows", v.describe());
+  };
+  rows(hidden, "gate_hidden", covered);
+  rows(pre_expert, "pre_expert", experts);
+  rows(delta, "delta", experts);
+  p.dtype("compute");
+  p.output_like(x, p.dtype("out"));
+  p.finish();
+}
+
+void gated_ffn_hard(Prepare& p) {
+  Shape s;
+  const int64_t languages = p.integer("languages", 0, 1000);
+  const View& x = rows_tensor(p, "x");
+  residual(p, x);
+  weights(p, s, x, languages);
+  ranges(p, s);
+  p.dtype("compute");
+  const DType out = p.dtype("out");
+  p.output_like(x, out);
+  p.output(wide(out), {s.rows});
+  p.finish();
+}
+
+void gate_budget(Prepare& p) {
+  DType type = DType::f32;
+  int64_t count = 0;
+  while (p.more_tensors()) {
+    const View& g = p.tensor("g", kF32 | kF64, {kAny});
+    if (g.dtype == DType::f64) type = DType::f64;
+    count += g.size();
+  }
+  p.number("budget", 0, 1);
+  p.number("weight", -1e30, 1e30);
+  p.integer("count", 0, int64_t(1) << 53);
+  (void)count;
+  for (int i = 0; i < 3; i++) p.output(type, {1});
+  p.finish();
+}
+
+}  // namespace ops
+}  // namespace dw

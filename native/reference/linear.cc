@@ -1,0 +1,99 @@
+#include <cmath>
+
+#include "core/ops.h"
+
+namespace dw {
+namespace reference {
+
+// An operand as the product sees it: in bf16 when it is computed in bf16.
+static double operand(double v, DType compute) { return compute == DType::bf16 ? to_float(to_bf16(float(v))) : v; }
+static double gelu(double x) { return 0.5 * x * (1.0 + std::erf(x * M_SQRT1_2)); }
+static double gelu_grad(double x) {
+  return 0.5 * (1.0 + std::erf(x * M_SQRT1_2)) + x * std::exp(-0.5 * x * x) * 0.5 * M_2_SQRTPI * M_SQRT1_2;
+}
+
+void linear(Context&, const Call& c) {
+  const View &x = c.in[0], &w = c.in[1], &bias = c.in[2], &residual = c.in[3], &y = c.out[0];
+  const bool act = c.num[0] != 0, save = c.num[1] != 0;
+  const DType compute = DType(c.integer(2));
+  const int64_t n = w.shape[0], k = w.shape[1];
+  for (int64_t i = 0; i < x.rows(); i++)
+    for (int64_t j = 0; j < n; j++) {
+      double s = 0;
+      for (int64_t p = 0; p < k; p++) s += operand(load(x, i * k + p), compute) * operand(load(w, j * k + p), compute);
+      if (bias) s += load(bias, j);
+      if (save) store(c.out[1], i * n + j, s);
+      if (act) s = gelu(s);
+      if (residual) s += load(residual, i * n + j);
+      store(y, i * n + j, s);
+    }
+}
+
+void linear_backward_input(Context&, const Call& c) {
+  const View &dy = c.in[0], &w = c.in[1], &gelu_of = c.in[2], &residual = c.in[3], &dx = c.out[0];
+  const DType compute = DType(c.integer(0));
+  const int64_t n = w.shape[0], k = w.shape[1];
+  for (int64_t i = 0; i < dy.rows(); i++)
+    for (int64_t j = 0; j < k; j++) {
+      double s = 0;
+      for (int64_t p = 0; p < n; p++) s += operand(load(dy, i * n + p), compute) * operand(load(w, p * k + j), compute);
+      if (gelu_of) s *= gelu_grad(load(gelu_of, i * k + j));
+      if (residual) s += load(residual, i * k + j);
+      store(dx, i * k + j, s);
+    }
+}
+
+void linear_backward_weight(Context&, const Call& c) {
+  const View &dy = c.in[0], &x = c.in[1], &dweight = c.in[2], &dbias = c.in[3];
+  const bool act = c.num[0] != 0;
+  const DType compute = DType(c.integer(1));
+  const int64_t rows = dy.rows(), n = dy.cols(), k = x.cols();
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; dweight && j < k; j++) {
+      double s = 0;
+      for (int64_t r = 0; r < rows; r++) {
+        const double v = load(x, r * k + j);
+        s += operand(load(dy, r * n + i), compute) * operand(act ? gelu(v) : v, compute);
+      }
+      store(dweight, i * k + j, load(dweight, i * k + j) + s);
+    }
+    if (!dbias) continue;
+    double s = load(dbias, i);
+    for (int64_t r = 0; r < rows; r++) s += load(dy, r * n + i);
+    store(dbias, i, s);
+  }
+}
+
+void unfold(Context&, const Call& c) {
+  const View &x = c.in[0], &y = c.out[0];
+  const int64_t stride = c.integer(0), rows = y.shape[1], channels = y.shape[2] / 3;
+  const bool first = c.num[1] != 0;
+  const int64_t length = first ? x.shape[2] : x.shape[1];
+  for (int64_t b = 0; b < x.shape[0]; b++)
+    for (int64_t t = 0; t < rows; t++)
+      for (int64_t ch = 0; ch < channels; ch++)
+        for (int64_t j = 0; j < 3; j++) {
+          const int64_t s = t * stride + j - 1;
+          const int64_t from = first ? (b * channels + ch) * length + s : (b * length + s) * channels + ch;
+          store(y, ((b * rows + t) * channels + ch) * 3 + j, s < 0 || s >= length ? 0.0 : load(x, from));
+        }
+}
+
+void fold(Context&, const Call& c) {
+  const View &dy = c.in[0], &dx = c.out[0];
+  const int64_t stride = c.integer(1), rows = dy.shape[1], length = dx.shape[1], channels = dx.shape[2];
+  for (int64_t b = 0; b < dx.shape[0]; b++)
+    for (int64_t s = 0; s < length; s++)
+      for (int64_t ch = 0; ch < channels; ch++) {
+        double sum = 0;
+        for (int64_t j = 0; j < 3; j++) {
+          const int64_t t = s + 1 - j;
+          if (t >= 0 && t % stride == 0 && t / stride < rows)
+            sum += load(dy, ((b * rows + t / stride) * channels + ch) * 3 + j);
+        }
+        store(dx, (b * length + s) * channels + ch, sum);
+      }
+}
+
+}  // namespace reference
+}  // namespace dw
