@@ -20,7 +20,7 @@ constexpr int64_t kBlock = 256;
 template <class T>
 bool search_row(const T* z, int64_t columns, const int32_t* suppressed, int64_t suppressed_count, int64_t k,
                 float* values, int32_t* ids, float* logsumexp) {
-  alignas(64) float x[kBlock];
+  alignas(64) float x[kBlock], e[kBlock];
   float best[32];
   int64_t filled = 0, hidden = 0;
   float top = -INFINITY;
@@ -42,12 +42,11 @@ bool search_row(const T* z, int64_t columns, const int32_t* suppressed, int64_t 
       top = block_top;
     }
     const float shift = top == -INFINITY ? 0.0f : top;
-    float partial[16] = {};
-    for (int64_t i = 0; i < kBlock; i += 16)
-      for (int l = 0; l < 16; l++) partial[l] += fast_exp(x[i + l] - shift);
-    float block_sum = 0;
-    for (int l = 0; l < 16; l++) block_sum += partial[l];
-    sum += double(block_sum);
+    // First all exponentials, then their sum: GCC vectorises the one and not a reduction over the other.
+    for (int64_t i = 0; i < kBlock; i++) e[i] = fast_exp(x[i] - shift);
+    Lanes partial = {};
+    for (int64_t i = 0; i < kBlock; i += kLanes) partial += load_lanes(e + i);
+    sum += double(sum_of(partial));
     if (filled == k && !(block_top > best[k - 1])) continue;
     for (int64_t i = 0; i < count; i++) {
       if (filled == k && !(x[i] > best[k - 1])) continue;

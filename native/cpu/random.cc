@@ -1,5 +1,6 @@
-// random_uniform, random_normal: [count], the same draws as core/philox.h. 16 counters are worked side by side; each
-// gives four words, hence four uniforms or two pairs of normals.
+// random_uniform, random_normal: [count], the same draws as core/philox.h. 64 counters are worked side by side (enough
+// for the compiler to keep the loop and vectorise it); each gives four words, hence four uniforms or two pairs of
+// normals.
 #include <cmath>
 
 #include "cpu/isa.h"
@@ -10,7 +11,7 @@ namespace cpu {
 namespace DW_ISA {
 namespace {
 
-constexpr int kSide = 16;
+constexpr int kSide = 64;
 
 // word[w][l] of block `first` + l.
 inline void philox_side(uint64_t first, uint32_t step, uint32_t op, uint64_t seed, uint32_t word[4][kSide]) {
