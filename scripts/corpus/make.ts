@@ -1,6 +1,6 @@
 /**
- * Makes the synthetic speech corpus. Needs g++, libespeak-ng-dev, festival with festvox-ca-ona-hts, festvox-czech-dita and
- * festvox-czech-machac, flite, opus-tools and iconv (all packages of Debian).
+ * Makes the synthetic speech corpus. Needs g++, libespeak-ng-dev, festival with festvox-ca-ona-hts,
+ * flite and opus-tools (all packages of Debian).
  *
  *   npx tsx scripts/corpus/make.ts --kind embedded --out corpus
  *   npx tsx scripts/corpus/make.ts --kind pretrain --out FOLDER [--languages ca,cs] [--jobs 2] [--limit 50]

@@ -65,12 +65,9 @@ function list(shares: Partial<Record<Kind, number>>): Kind[] {
 
 export const IN_VARIANTS = ['', '+m1', '+m3', '+m4', '+m7', '+f1', '+f2', '+f4'];
 export const OUT_VARIANTS = ['+m2', '+m5', '+m6', '+m8', '+f3', '+f5', '+klatt2', '+Annie', '+Mario'];
+// Czech has festival voices too, but they join recorded pieces that are under the GPL.
 const OTHER_ENGINES: Partial<Record<Language, { engine: 'festival' | 'flite'; name: string }[]>> = {
   ca: [{ engine: 'festival', name: 'upc_ca_ona_hts' }],
-  cs: [
-    { engine: 'festival', name: 'czech_dita' },
-    { engine: 'festival', name: 'czech_machac' },
-  ],
   en: [
     { engine: 'flite', name: 'slt' },
     { engine: 'flite', name: 'rms' },

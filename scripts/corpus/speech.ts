@@ -42,17 +42,15 @@ export function runProgram(program: string, args: string[], input: Buffer | stri
 }
 
 /** Speech by a program that can only write to a file. */
-async function toFile(engine: 'festival' | 'flite', voice: string, spoken: string, language: string): Promise<Sound> {
+async function toFile(engine: 'festival' | 'flite', voice: string, spoken: string): Promise<Sound> {
   const folder = await mkdtemp(join(tmpdir(), 'corpus-'));
   try {
     const file = join(folder, 'speech.wav');
     if (engine === 'flite') await runProgram('flite', ['-voice', voice, '-t', spoken, '-o', file], '');
     else {
       const script = `(voice_${voice})(utt.save.wave (utt.synth (Utterance Text "${spoken}")) "${file}" (quote riff))`;
-      // The Catalan voice reads Latin-1 and the Czech ones Latin-2.
-      const latin2 =
-        language === 'cs' ? await runProgram('iconv', ['-f', 'UTF-8', '-t', 'ISO-8859-2'], script) : undefined;
-      await runProgram('festival', ['--pipe'], latin2 ?? Buffer.from(script, 'latin1'));
+      // The Catalan voice reads Latin-1.
+      await runProgram('festival', ['--pipe'], Buffer.from(script, 'latin1'));
     }
     return parseWav(await readFile(file));
   } finally {
@@ -115,12 +113,12 @@ export class Speaker {
 }
 
 async function speak(utterance: Utterance, faster: number, speaker: Speaker): Promise<Float32Array> {
-  const { voice, spoken, language } = utterance;
+  const { voice, spoken } = utterance;
   if (voice.engine === 'espeak-ng') {
     const pace = Math.min(450, Math.round(voice.pace * faster));
     return resample(await speaker.say(voice.name, pace, voice.pitch, spoken), RATE);
   }
-  const sound = await toFile(voice.engine, voice.name, spoken, language);
+  const sound = await toFile(voice.engine, voice.name, spoken);
   return resample(sound, RATE, voice.speed * faster);
 }
 
