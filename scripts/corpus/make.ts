@@ -67,7 +67,9 @@ async function work(): Promise<void> {
       if (kind === 'pretrain') writeFileSync(file, toWav(samples));
       else {
         // Encoders run beside the next synthesis, a few at a time.
-        const encoder = encodeOpus(samples, file, hash(utterance.id)).then(() => encoders.delete(encoder));
+        const encoder: Promise<boolean> = encodeOpus(samples, file, hash(utterance.id)).then(() =>
+          encoders.delete(encoder),
+        );
         encoders.add(encoder);
         if (encoders.size >= 4) await Promise.race(encoders);
       }
