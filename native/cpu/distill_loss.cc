@@ -1,15 +1,22 @@
-// Cross-entropy and distillation loss of last hidden rows h [N, D], teacher rows [N, Dt], heads W [V, D] and Wt [V, Dt]; the
-// formulas stand in reference/distill_loss.cc. No tensor of N × V: rows go through in chunks that fit the workspace, and
-// for a chunk every product is done once:
-//   1. logits, a block of tokens at a time, W on the left and read once as it lies (rows are the few columns of the
-//      product, so nothing of V × D is ever packed); at once turned to e = exp(s - max of a slab), with the slab's sums
+// Cross-entropy and distillation loss of last hidden rows h [N, D], teacher rows [N, Dt], heads W [V, D] and Wt [V,
+// Dt]; the formulas stand in reference/distill_loss.cc. No tensor of N × V: rows go through in chunks that fit the
+// workspace, and for a chunk every product is done once:
+//   1. logits of a slab of tokens, by one thread and in its cache; at once turned to e = exp(s - max of the slab), with
+//   the
+//      slab's sums
 //   2. JS only: the divergence and Σ ps·a, which its gradient needs before its first element
 //   3. d total / d logits of a block, then dh += dᵀ·W and dW += d·h
-// e is kept in the products' type: fp32, or bf16 with twice the rows a chunk. Sums are fp32 in a slab, double across slabs.
+// e is kept in the products' type: fp32, or bf16 with twice the rows a chunk. Sums are fp32 in a slab, double across
+// slabs, and a slab is the same for any number of threads. Logits and e stand transposed, [group of 64
+// rows][token][row].
+#include "ops/distill_loss.h"
+
+#include <atomic>
+
+#include "cpu/distill_logits.h"
 #include "cpu/distill_rows.h"
 #include "cpu/ffn.h"
 #include "cpu/isa.h"
-#include "ops/distill_loss.h"
 
 namespace dw {
 namespace cpu {
@@ -19,35 +26,39 @@ namespace {
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-double exp_of(double x) { return std::exp(x); }
 
 struct Plan {
-  int64_t block;  // tokens of a product
   int64_t rows;   // of a chunk
   int64_t slab;   // tokens that one thread works on
+  int64_t block;  // tokens of a product of pass 3, a multiple of the slab
+  int64_t slabs(int64_t vocabulary) const { return (vocabulary + slab - 1) / slab; }
 };
 
-// Bytes: e of both (V per row), a block's fp32 logits and gradient, the rows' sums, and what the products take themselves.
+// Bytes: e of both models and their slabs' sums, per row; above that, what pass 1 or pass 3 takes, whichever is more.
+template <class E>
 Plan plan(const DistillLoss& q, int64_t active, int threads) {
-  const int64_t e = size_of(q.compute), models = q.kind == Distill::none ? 1 : 2;
-  const int64_t words = most(q.width, q.teacher_width) / (q.compute == DType::bf16 ? 2 : 1) + 32;
-  const bool left_packed = q.compute == DType::bf16;
-  Plan p{2048, 1, 0};
-  for (;; p.block /= 2) {
-    p.slab = least(256, p.block);
-    const int64_t slabs = (q.vocabulary + p.slab - 1) / p.slab;
-    const int64_t product = threads * (1024 * 64 * 4 + least(p.block, 1536) * 64 * 4) + (left_packed ? p.block * words * 4 : 0);
-    const int64_t per_row = models * q.vocabulary * e + (models + 3) * slabs * 4 + 7 * (p.block / p.slab + 1) * 4 + 256 +
-                            p.block * (models * (e == 2 ? 4 : 0) + e + 4) + (q.width + q.teacher_width) * 4 + q.width * 4;
-    const int64_t rows = (q.workspace - product) / per_row;
-    if (p.block > 64 && (rows < 1 || product > q.workspace / 3)) continue;
-    p.rows = rows < 1 ? 1 : rows;
-    break;
+  constexpr bool kPairs = kDot && sizeof(E) == 2;
+  using L = Logits<kPairs>;
+  const int64_t e = sizeof(E), models = q.kind == Distill::none ? 1 : 2;
+  const int64_t words = L::words_of(q.width) + L::words_of(q.teacher_width);
+  const int64_t strides = L::stride_of(q.width) + L::stride_of(q.teacher_width);
+  const bool as_is = L::as_is(q.weight.dtype, q.compute, q.width) &&
+                     (models == 1 || L::as_is(q.teacher_weight.dtype, q.compute, q.teacher_width));
+  Plan p{1, 256, 2048};
+  for (;;) {
+    const int64_t pass1 = threads * p.slab * 4 * (2 * kGroup + (as_is ? 0 : strides));
+    const int64_t pass3 = threads * 4 * kGroup * (1024 + 192);
+    const int64_t row1 = words * 4, row3 = p.block * (e + e + 1) + p.block / p.slab * 16;
+    const int64_t row = models * q.vocabulary * e + p.slabs(q.vocabulary) * 9 * 4 + 128 + most(row1, row3) +
+                        4 * (q.width + q.teacher_width + q.width);
+    p.rows = (q.workspace - most(pass1, pass3) - q.rows * 8) / row;
+    if (p.slab == 64 || (p.rows >= 16 && most(pass1, pass3) < q.workspace / 2)) break;
+    p.slab /= 2, p.block /= 2;
   }
+  p.rows = most(p.rows, 1);
   if (p.rows >= 16) p.rows = p.rows / 16 * 16;
   const int64_t chunks = (active + p.rows - 1) / p.rows;
   if (chunks > 0) p.rows = least(p.rows, ((active + chunks - 1) / chunks + 15) / 16 * 16);
-  p.block = least(p.block, q.vocabulary);
   return p;
 }
 
@@ -61,45 +72,15 @@ Block chunk_rows(Workspace::Frame& frame, const View& v, const int64_t* rows, in
   return out;
 }
 
-// logits[token][row] of `tokens` tokens from v0.
-void logits(Context& ctx, const View& weight, int64_t v0, int64_t tokens, Block rows, int64_t n, float* to, DType compute) {
-  Gemm g;
-  const Block w = block_of(weight, v0);
-  g.m = tokens, g.n = n, g.k = weight.cols();
-  g.a = w.data, g.a_type = w.type, g.lda = w.ld;
-  g.b = rows.data, g.b_type = rows.type, g.ldb = rows.ld, g.b_transposed = true;
-  g.c = to, g.ldc = n;
-  g.compute = compute;
-  gemm(ctx, g);
-}
-
-// What is known of each row of a chunk after pass 1. Maxima are of logits; z at temperature 1 and tau.
+// What is known of each row of a chunk after pass 1. Maxima and label are logits; z at temperature 1 and tau.
 struct RowSums {
-  double *max_s, *max_t, *z_one, *z_tau, *z_t, *sum, *dot, *label;
-
-  void add(const SlabSums& q, int64_t n, bool first, bool teacher, double tau) const {
-    for (int64_t r = 0; r < n; r++) {
-      if (first) {
-        max_s[r] = q.max_s[r], max_t[r] = teacher ? q.max_t[r] : 0;
-        z_one[r] = z_tau[r] = z_t[r] = sum[r] = dot[r] = 0;
-      }
-      const double ms = q.max_s[r] > max_s[r] ? q.max_s[r] : max_s[r], old_s = max_s[r] - ms, new_s = q.max_s[r] - ms;
-      z_one[r] = z_one[r] * exp_of(old_s) + q.z_one[r] * exp_of(new_s);
-      z_tau[r] = z_tau[r] * exp_of(old_s / tau) + q.z_tau[r] * exp_of(new_s / tau);
-      sum[r] += q.sum[r];
-      max_s[r] = ms;
-      if (!teacher) continue;
-      const double mt = q.max_t[r] > max_t[r] ? q.max_t[r] : max_t[r], old_t = max_t[r] - mt, new_t = q.max_t[r] - mt;
-      dot[r] = (dot[r] + z_t[r] * (old_t - old_s)) * exp_of(old_t / tau) +
-               (q.dot[r] + q.z_t[r] * (new_t - new_s)) * exp_of(new_t / tau);
-      z_t[r] = z_t[r] * exp_of(old_t / tau) + q.z_t[r] * exp_of(new_t / tau);
-      max_t[r] = mt;
-    }
-  }
+  double *z_one, *z_tau, *z_t, *sum, *dot;
+  float *max_s, *max_t, *label;
 };
 
 template <class E>
 struct Chunk {
+  static constexpr bool kPairs = kDot && sizeof(E) == 2;
   Context& ctx;
   const DistillLoss& q;
   const Plan plan;
@@ -108,117 +89,174 @@ struct Chunk {
   const Block hidden, teacher;
   const Temperature at;
   E *es, *et;
-  float *max_s, *max_t;  // [slabs][n]
-  float* work;           // scratch of slabs: [slabs][3][n]
+  float* slab_values;  // [slabs][9][n]: SlabSums' seven, then pass 2's two
   RowSums sums;
 
-  int64_t slabs() const { return (q.vocabulary + plan.slab - 1) / plan.slab; }
+  int64_t slabs() const { return plan.slabs(q.vocabulary); }
+  int64_t groups() const { return (n + kGroup - 1) / kGroup; }
+  int64_t lanes(int64_t group) const { return least(kGroup, n - group * kGroup); }
   int64_t tokens(int64_t slab) const { return least(plan.slab, q.vocabulary - slab * plan.slab); }
-  const int32_t* labels() const { return q.labels.as<int32_t>(); }
-  E* teacher_at(int64_t v) const { return et ? et + v * n : nullptr; }
+  int64_t label(int64_t r) const { return q.labels.as<int32_t>()[rows[r]]; }
+  float* values(int64_t slab, int64_t which) const { return slab_values + (slab * 9 + which) * n; }
+  // e of token v, first row of a group.
+  int64_t place(int64_t group, int64_t v) const { return group * kGroup * q.vocabulary + v * lanes(group); }
+
+  // Calls body(kOne, kRows) as constants.
+  template <class Body>
+  void shaped(int64_t group, const Body& body) const {
+    using One = std::integral_constant<bool, true>;
+    using Any = std::integral_constant<bool, false>;
+    using Full = std::integral_constant<int, kGroup>;
+    using Part = std::integral_constant<int, 0>;
+    if (lanes(group) == kGroup)
+      at.one() ? body(One(), Full()) : body(Any(), Full());
+    else
+      at.one() ? body(One(), Part()) : body(Any(), Part());
+  }
 
   void pass1() const {
     Workspace::Frame frame(ctx.workspace);
-    const bool direct = sizeof(E) == 4;
-    float* s = direct ? nullptr : frame.take<float>(plan.block * n);
-    float* t = direct || !et ? nullptr : frame.take<float>(plan.block * n);
-    const int64_t most_slabs = (plan.block + plan.slab - 1) / plan.slab;
-    float* sum = frame.take<float>(most_slabs * 5 * n);
-    for (int64_t v0 = 0; v0 < q.vocabulary; v0 += plan.block) {
-      const int64_t count = least(plan.block, q.vocabulary - v0), parts = (count + plan.slab - 1) / plan.slab;
-      float* sv = direct ? reinterpret_cast<float*>(es + v0 * n) : s;
-      float* tv = !et ? nullptr : direct ? reinterpret_cast<float*>(et + v0 * n) : t;
-      logits(ctx, q.weight, v0, count, hidden, n, sv, q.compute);
-      if (et) logits(ctx, q.teacher_weight, v0, count, teacher, n, tv, q.compute);
-      for (int64_t r = 0; r < n; r++) {
-        const int32_t label = labels()[rows[r]];
-        if (label >= v0 && label < v0 + count) sums.label[r] = sv[(label - v0) * n + r];
+    const Logits<kPairs> student(frame, ctx, q.weight, hidden, n, q.compute);
+    const Logits<kPairs> taught(frame, ctx, et ? q.teacher_weight : q.weight, et ? teacher : hidden, et ? n : 0,
+                                q.compute);
+    const int64_t slots = least(ctx.threads(), slabs());
+    const int64_t student_room = room(student, q.weight),
+                  room_of_both = student_room + (et ? room(taught, q.teacher_weight) : 0);
+    uint32_t* converted = frame.take<uint32_t>(slots * room_of_both);
+    float* logits = frame.take<float>(slots * 2 * plan.slab * kGroup);
+    std::atomic<int64_t> next{0};
+    ctx.pool.each(slots, [&](int64_t slot) {
+      uint32_t* space = converted + slot * room_of_both;
+      float *s = logits + slot * 2 * plan.slab * kGroup, *t = et ? s + plan.slab * kGroup : nullptr;
+      for (int64_t k; (k = next.fetch_add(1, std::memory_order_relaxed)) < slabs();) {
+        const int64_t v0 = k * plan.slab, count = tokens(k);
+        const Block w = student.left(v0, count, space);
+        const Block wt = et ? taught.left(v0, count, space + student_room) : Block();
+        for (int64_t g = 0; g < groups(); g++) {
+          student.multiply(w, count, g, lanes(g), s);
+          if (et) taught.multiply(wt, count, g, lanes(g), t);
+          for (int64_t r = g * kGroup; r < g * kGroup + lanes(g); r++)
+            if (label(r) >= v0 && label(r) < v0 + count) sums.label[r] = s[(label(r) - v0) * kGroup + r - g * kGroup];
+          const int64_t r0 = g * kGroup;
+          const SlabSums out{values(k, 0) + r0, values(k, 1) + r0, values(k, 2) + r0, values(k, 3) + r0,
+                             values(k, 4) + r0, values(k, 5) + r0, values(k, 6) + r0};
+          shaped(g, [&](auto one, auto full) {
+            slab_sums<E, decltype(one)::value, decltype(full)::value>(
+                s, t, es + place(g, v0), et ? et + place(g, v0) : nullptr, count, lanes(g), at, out);
+          });
+        }
       }
-      auto slab = [&](int64_t i) {
-        float* p = sum + i * 5 * n;
-        const int64_t k = v0 / plan.slab + i;
-        return SlabSums{max_s + k * n, max_t ? max_t + k * n : nullptr, p, p + n, p + 2 * n, p + 3 * n, p + 4 * n};
-      };
-      ctx.pool.each(parts, [&](int64_t i) {
-        const int64_t from = i * plan.slab, have = least(plan.slab, count - from);
-        const float* ti = tv ? tv + from * n : nullptr;
-        E* fi = teacher_at(v0 + from);
-        if (at.one())
-          slab_sums<E, true>(sv + from * n, ti, es + (v0 + from) * n, fi, have, n, at, slab(i));
-        else
-          slab_sums<E, false>(sv + from * n, ti, es + (v0 + from) * n, fi, have, n, at, slab(i));
-      });
-      for (int64_t i = 0; i < parts; i++) sums.add(slab(i), n, v0 == 0 && i == 0, et != nullptr, q.temperature);
-    }
+    });
+    merge();
+  }
+
+  int64_t room(const Logits<kPairs>& l, const View& w) const {
+    return l.as_is(w.dtype, q.compute, l.k) ? 0 : plan.slab * l.stride;
+  }
+
+  // Sums of all slabs, each brought to the largest logit of all.
+  void merge() const {
+    const float inverse = float(1 / q.temperature);
+    ctx.pool.split(n, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; r++) {
+        sums.max_s[r] = values(0, 0)[r], sums.max_t[r] = et ? values(0, 1)[r] : 0.0f;
+        sums.z_one[r] = sums.z_tau[r] = sums.z_t[r] = sums.sum[r] = sums.dot[r] = 0;
+      }
+      for (int64_t k = 1; k < slabs(); k++)
+        for (int64_t r = begin; r < end; r++) {
+          sums.max_s[r] = values(k, 0)[r] > sums.max_s[r] ? values(k, 0)[r] : sums.max_s[r];
+          if (et) sums.max_t[r] = values(k, 1)[r] > sums.max_t[r] ? values(k, 1)[r] : sums.max_t[r];
+        }
+      for (int64_t k = 0; k < slabs(); k++)
+        for (int64_t r = begin; r < end; r++) {
+          const float below_s = values(k, 0)[r] - sums.max_s[r];
+          sums.z_one[r] += double(values(k, 2)[r] * exp_down(below_s));
+          sums.z_tau[r] += double(values(k, 3)[r] * exp_down(below_s * inverse));
+          sums.sum[r] += double(values(k, 5)[r]);
+          if (!et) continue;
+          const float below_t = values(k, 1)[r] - sums.max_t[r], f = exp_down(below_t * inverse);
+          sums.z_t[r] += double(values(k, 4)[r] * f);
+          sums.dot[r] += double((values(k, 6)[r] + values(k, 4)[r] * (below_t - below_s)) * f);
+        }
+    });
   }
 
   // e of slab k times these are probabilities.
   float scale_one(int64_t k, int64_t r) const {
-    return float(exp_of(double(max_s[k * n + r]) - sums.max_s[r]) / sums.z_one[r]);
+    return exp_down(values(k, 0)[r] - sums.max_s[r]) / float(sums.z_one[r]);
   }
   float scale_tau(int64_t k, int64_t r) const {
-    return float(exp_of((double(max_s[k * n + r]) - sums.max_s[r]) / q.temperature) / sums.z_tau[r]);
+    return exp_down((values(k, 0)[r] - sums.max_s[r]) / at.tau) / float(sums.z_tau[r]);
   }
   float scale_teacher(int64_t k, int64_t r) const {
-    return float(exp_of((double(max_t[k * n + r]) - sums.max_t[r]) / q.temperature) / sums.z_t[r]);
+    return exp_down((values(k, 1)[r] - sums.max_t[r]) / at.tau) / float(sums.z_t[r]);
   }
 
   void pass2(double* kd, double* inner) const {
-    Workspace::Frame frame(ctx.workspace);
-    float* scale = frame.take<float>(ctx.threads() * 2 * n);
-    each_piece(ctx, slabs(), [&](int64_t piece, int64_t begin, int64_t end) {
-      float *ss = scale + piece * 2 * n, *st = ss + n;
-      for (int64_t k = begin; k < end; k++) {
-        for (int64_t r = 0; r < n; r++) ss[r] = scale_tau(k, r), st[r] = scale_teacher(k, r);
-        float *d = work + k * 2 * n, *in = d + n;
-        E *e = es + k * plan.slab * n, *f = et + k * plan.slab * n;
-        if (at.one())
-          slab_js<E, true>(e, f, tokens(k), n, at, ss, st, float(q.epsilon), d, in);
-        else
-          slab_js<E, false>(e, f, tokens(k), n, at, ss, st, float(q.epsilon), d, in);
+    ctx.pool.each(slabs(), [&](int64_t k) {
+      for (int64_t g = 0; g < groups(); g++) {
+        const int64_t r0 = g * kGroup, from = place(g, k * plan.slab);
+        float ss[kGroup], st[kGroup];
+        for (int64_t r = 0; r < lanes(g); r++) ss[r] = scale_tau(k, r0 + r), st[r] = scale_teacher(k, r0 + r);
+        shaped(g, [&](auto one, auto full) {
+          slab_js<E, decltype(one)::value, decltype(full)::value>(es + from, et + from, tokens(k), lanes(g), at, ss, st,
+                                                                  float(q.epsilon), values(k, 7) + r0,
+                                                                  values(k, 8) + r0);
+        });
       }
     });
     for (int64_t r = 0; r < n; r++) kd[r] = inner[r] = 0;
     for (int64_t k = 0; k < slabs(); k++)
-      for (int64_t r = 0; r < n; r++) kd[r] += work[k * 2 * n + r], inner[r] += work[(k * 2 + 1) * n + r];
+      for (int64_t r = 0; r < n; r++) kd[r] += double(values(k, 7)[r]), inner[r] += double(values(k, 8)[r]);
+  }
+
+  // d of slab k, rows n apart.
+  template <int kKind>
+  void gradient(int64_t k, const double* inner, E* d) const {
+    const int64_t v0 = k * plan.slab, count = tokens(k);
+    const float epsilon = float(q.epsilon);
+    for (int64_t g = 0; g < groups(); g++) {
+      const int64_t r0 = g * kGroup, from = place(g, v0), m = lanes(g);
+      GradientFactors f = {};
+      for (int64_t r = 0; r < m; r++) {
+        f.ce[r] = float(q.ce_share(rows[r0 + r]));
+        f.kd[r] = float(q.kd_share(rows[r0 + r]) * q.temperature);
+        f.less[r] = f.ce[r] * float(q.smoothing / double(q.vocabulary));
+        f.scale_one[r] = scale_one(k, r0 + r);
+        f.scale_tau[r] = kKind ? scale_tau(k, r0 + r) : 0;
+        f.scale_t[r] = kKind ? scale_teacher(k, r0 + r) : 0;
+        f.inner[r] = kKind == int(Distill::js) ? float(inner[r0 + r]) : 0;
+      }
+      const E *e = es + from, *t = kKind ? et + from : nullptr;
+      shaped(g, [&](auto one, auto full) {
+        constexpr bool kOne = decltype(one)::value;
+        slab_gradient<E, kOne, decltype(full)::value, kKind>(e, t, d + r0, n, count, m, at, f, epsilon);
+        // The label's own element, rounded once.
+        for (int64_t r = 0; r < m; r++) {
+          const int64_t v = label(r0 + r) - v0;
+          if (v < 0 || v >= count) continue;
+          const float other = kKind ? get(t, v * m + r) : 0.0f;
+          const float all = gradient_of<kOne, kKind>(get(e, v * m + r), other, f, r, at, epsilon, -88.0f);
+          keep(d, v * n + r0 + r, all - f.ce[r] * float(1 - q.smoothing));
+        }
+      });
+    }
   }
 
   void pass3(const double* inner, Block dhidden) const {
     Workspace::Frame frame(ctx.workspace);
-    E* d = frame.take<E>(plan.block * n);
-    const int64_t most_slabs = (plan.block + plan.slab - 1) / plan.slab;
-    float* factor = frame.take<float>(most_slabs * 4 * n);
-    const double tau = q.temperature;
+    E* d = frame.take<E>(least(plan.block, q.vocabulary) * n);
     for (int64_t v0 = 0; v0 < q.vocabulary; v0 += plan.block) {
-      const int64_t count = least(plan.block, q.vocabulary - v0);
+      const int64_t count = least(plan.block, q.vocabulary - v0), first = v0 / plan.slab;
       ctx.pool.each((count + plan.slab - 1) / plan.slab, [&](int64_t i) {
-        const int64_t k = v0 / plan.slab + i, from = i * plan.slab;
-        float *one = factor + i * 4 * n, *at_tau = one + n, *other = one + 2 * n, *less = one + 3 * n;
-        for (int64_t r = 0; r < n; r++) {
-          const double c = q.ce_share(rows[r]), t = q.kd_share(rows[r]) * tau;
-          one[r] = float(c) * scale_one(k, r);
-          less[r] = float(c * q.smoothing / double(q.vocabulary));
-          if (!et) continue;
-          at_tau[r] = float(q.kind == Distill::js ? -t * inner[r] : t) * scale_tau(k, r);
-          other[r] = q.kind == Distill::js ? float(t) : -float(t) * scale_teacher(k, r);
-        }
-        E *e = es + (v0 + from) * n, *to = d + from * n;
-        const int64_t have = least(plan.slab, count - from);
-        if (at.one())
-          slab_gradient<E, true>(e, teacher_at(v0 + from), to, have, n, at, one, at_tau, other, less);
+        E* to = d + i * plan.slab * n;
+        if (q.kind == Distill::js)
+          gradient<1>(first + i, inner, to);
+        else if (q.kind == Distill::kl)
+          gradient<2>(first + i, inner, to);
         else
-          slab_gradient<E, false>(e, teacher_at(v0 + from), to, have, n, at, one, at_tau, other, less);
+          gradient<0>(first + i, inner, to);
       });
-      // The label's own element, rounded once.
-      for (int64_t r = 0; r < n; r++) {
-        const int64_t label = labels()[rows[r]], v = label - v0;
-        if (v < 0 || v >= count) continue;
-        const float* f = factor + v / plan.slab * 4 * n;
-        const float e = get(es, label * n + r), rest = et ? f[2 * n + r] * get(et, label * n + r) : 0.0f;
-        const float p = at.one() ? e : power(e, at.to_one()), pt = !et ? 0 : at.one() ? e : power(e, at.to_tau());
-        const float less = f[3 * n + r] + float(q.ce_share(rows[r]) * (1 - q.smoothing));
-        put(d, v * n + r, f[r] * p - less + (et ? f[n + r] * pt : 0.0f) + rest);
-      }
       Gemm g;
       const Block w = block_of(q.weight, v0);
       g.m = n, g.n = q.width, g.k = count;
@@ -242,12 +280,12 @@ struct Chunk {
 };
 
 template <class E>
-void chunk(Context& ctx, const DistillLoss& q, const Plan& plan, const int64_t* rows, int64_t n, const Call& call,
-           double& ce_total, double& kd_total) {
+void run_chunk(Context& ctx, const DistillLoss& q, const Plan& plan, const int64_t* rows, int64_t n, const Call& call,
+               double& ce_total, double& kd_total) {
   Workspace::Frame frame(ctx.workspace);
   const bool teach = q.kind != Distill::none;
-  const int64_t slabs = (q.vocabulary + plan.slab - 1) / plan.slab;
-  double* sums = frame.take<double>(10 * n);
+  double* sums = frame.take<double>(7 * n);
+  float* maxima = frame.take<float>(3 * n);
   const float tau = float(q.temperature);
   const Chunk<E> c{ctx,
                    q,
@@ -259,20 +297,18 @@ void chunk(Context& ctx, const DistillLoss& q, const Plan& plan, const int64_t* 
                    {tau, tau > 1 ? tau : 1.0f},
                    frame.take<E>(q.vocabulary * n),
                    teach ? frame.take<E>(q.vocabulary * n) : nullptr,
-                   frame.take<float>(slabs * n),
-                   teach ? frame.take<float>(slabs * n) : nullptr,
-                   q.kind == Distill::js ? frame.take<float>(slabs * 2 * n) : nullptr,
-                   {sums, sums + n, sums + 2 * n, sums + 3 * n, sums + 4 * n, sums + 5 * n, sums + 6 * n, sums + 7 * n}};
-  double *kd = sums + 8 * n, *inner = sums + 9 * n;
+                   frame.take<float>(plan.slabs(q.vocabulary) * 9 * n),
+                   {sums, sums + n, sums + 2 * n, sums + 3 * n, sums + 4 * n, maxima, maxima + n, maxima + 2 * n}};
+  double *kd = sums + 5 * n, *inner = sums + 6 * n;
   c.pass1();
   if (q.kind == Distill::js) c.pass2(kd, inner);
   for (int64_t i = 0; i < n; i++) {
     const int64_t r = rows[i];
-    const double squared = q.temperature * q.temperature;
+    const double squared = q.temperature * q.temperature, max = double(c.sums.max_s[i]);
     if (q.is_labelled(r)) {
       // lse - (1 - ε)·s_y - ε·mean, each less the row's largest logit.
-      const double mean = c.sums.sum[i] / double(q.vocabulary) - c.sums.max_s[i];
-      const double ce = std::log(c.sums.z_one[i]) - (1 - q.smoothing) * (c.sums.label[i] - c.sums.max_s[i]) -
+      const double mean = c.sums.sum[i] / double(q.vocabulary) - max;
+      const double ce = std::log(c.sums.z_one[i]) - (1 - q.smoothing) * (double(c.sums.label[i]) - max) -
                         (q.smoothing > 0 ? q.smoothing * mean : 0);
       call.out[1].as<float>()[r] = float(ce);
       ce_total += ce;
@@ -295,6 +331,14 @@ void chunk(Context& ctx, const DistillLoss& q, const Plan& plan, const int64_t* 
                 size_t(q.width) * 4);
 }
 
+template <class E>
+void run_rows(Context& ctx, const DistillLoss& q, const int64_t* rows, int64_t active, const Call& call, double& ce,
+              double& kd) {
+  const Plan p = plan<E>(q, active, ctx.threads());
+  for (int64_t i = 0; i < active; i += p.rows)
+    run_chunk<E>(ctx, q, p, rows + i, least(p.rows, active - i), call, ce, kd);
+}
+
 }  // namespace
 
 void distill_loss(Context& ctx, const Call& call) {
@@ -313,14 +357,10 @@ void distill_loss(Context& ctx, const Call& call) {
     }
   }
   double ce = 0, kd = 0;
-  const Plan p = plan(q, active, ctx.threads());
-  for (int64_t i = 0; i < active; i += p.rows) {
-    const int64_t n = least(p.rows, active - i);
-    if (q.compute == DType::bf16)
-      chunk<bf16>(ctx, q, p, rows + i, n, call, ce, kd);
-    else
-      chunk<float>(ctx, q, p, rows + i, n, call, ce, kd);
-  }
+  if (q.compute == DType::bf16)
+    run_rows<bf16>(ctx, q, rows, active, call, ce, kd);
+  else
+    run_rows<float>(ctx, q, rows, active, call, ce, kd);
   ce = q.labelled > 0 ? ce / double(q.labelled) : 0;
   kd = q.positions > 0 ? kd / q.positions : 0;
   float* stats = call.out[0].as<float>();

@@ -75,8 +75,8 @@ static inline void each_piece(Context& ctx, int64_t rows, const Body& body) {
   ctx.pool.each(pieces, [&](int64_t t) { body(t, rows * t / pieces, rows * (t + 1) / pieces); });
 }
 
-// FFN of m rows: act = gelu(x·W1ᵀ + b1), y = act·W2ᵀ + b2 [+ residual]. `w` is the first of its four tensors; `pre`, when
-// given, receives the pre-activations.
+// FFN of m rows: act = gelu(x·W1ᵀ + b1), y = act·W2ᵀ + b2 [+ residual]. `w` is the first of its four tensors; `pre`,
+// when given, receives the pre-activations.
 static inline void ffn(Context& ctx, const Call& call, size_t w, int64_t m, Block x, Block y, DType compute,
                        const Block* pre, const Block* residual) {
   Workspace::Frame frame(ctx.workspace);

@@ -3,8 +3,8 @@
 //   dpre_s = (1 - g)·gelu'(pre_s) ⊙ (dy·W2_s)    dpre_l = gelu'(pre_l) ⊙ (u·W2_l)
 //   dx = keep_gate ⊙ (dhid·W_in) + dpre_l·W1_l + dpre_s·W1_s,   dhid = dG·w_out ⊙ 1[hidden > 0]
 //   dW2_l += uᵀ·gelu(pre_l)   dW1_l += dpre_lᵀ·x   dW_in += dhidᵀ·drop(x)   dw_out += dGᵀ·hidden   and the biases.
-// dx gathers in fp32: each product adds to what stands, the last one rounds to dx's type. Skipped: only the gate and the
-// shared FFN, and dy does not reach the gate.
+// dx gathers in fp32: each product adds to what stands, the last one rounds to dx's type. Skipped: only the gate and
+// the shared FFN, and dy does not reach the gate.
 #include "cpu/ffn.h"
 #include "cpu/isa.h"
 
@@ -29,7 +29,8 @@ void add_columns(Context& ctx, const T* in, int64_t rows, int64_t n, float* to) 
 
 void add_columns(Context& ctx, Block b, int64_t rows, const View& to) {
   if (!to) return;
-  with_type(b.type, [&](auto* type) { add_columns(ctx, static_cast<decltype(type)>(b.data), rows, b.ld, to.as<float>()); });
+  with_type(b.type,
+            [&](auto* type) { add_columns(ctx, static_cast<decltype(type)>(b.data), rows, b.ld, to.as<float>()); });
 }
 
 struct Backward {

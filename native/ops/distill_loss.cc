@@ -17,26 +17,41 @@ DistillLoss distill_loss_call(const Call& c) {
                                       " in row " + std::to_string(r));
     labelled++;
   }
-  return {c.in[0],     c.in[1],     c.in[2],
-          c.in[3],     c.in[4],     c.in[5],
-          rows,        width,       vocabulary,
+  return {c.in[0],
+          c.in[1],
+          c.in[2],
+          c.in[3],
+          c.in[4],
+          c.in[5],
+          rows,
+          width,
+          vocabulary,
           c.in[3] ? c.in[3].cols() : 0,
-          c.num[0],    c.num[1],    Distill(c.integer(2)),
-          c.num[3],    c.num[4],    all,
-          c.num[6] != 0,            DType(c.integer(7)),
-          c.integer(8), c.num[9],   labelled,
+          c.num[0],
+          c.num[1],
+          Distill(c.integer(2)),
+          c.num[3],
+          c.num[4],
+          all,
+          c.num[6] != 0,
+          DType(c.integer(7)),
+          c.integer(8),
+          c.num[9],
+          labelled,
           double(all ? rows : labelled)};
 }
 
 namespace ops {
 
 // Cross-entropy and distillation of a language model's last hidden rows, and their gradient.
-// Tensors: hidden [N, D], weight [V, D], labels i32 [N] (-100: ignored), teacher_hidden? [N, Dt], teacher_weight? [V, Dt],
+// Tensors: hidden [N, D], weight [V, D], labels i32 [N] (-100: ignored), teacher_hidden? [N, Dt], teacher_weight? [V,
+// Dt],
 //   dweight? [V, D] (added to).
 // Numbers: label smoothing, temperature, kind (0 none, 1 JS, 2 KL(T||S)), ce_weight, kd_weight, kd_all_positions, grad,
 //   compute, workspace bytes, epsilon inside JS's log(m + epsilon).
 // Outputs: stats [4] = (mean CE over labelled rows, mean divergence·temperature², total, labelled rows), ce_rows [N],
-//   kd_rows [N] (each ·temperature²; 0 for rows that do not count), dhidden [N, D] = d total / d hidden ([0, D] without grad).
+//   kd_rows [N] (each ·temperature²; 0 for rows that do not count), dhidden [N, D] = d total / d hidden ([0, D] without
+//   grad).
 void distill_loss(Prepare& p) {
   const View& hidden = p.tensor("hidden", kFloat, {kAny, kAny});
   const int64_t rows = hidden.shape[0], width = hidden.shape[1];

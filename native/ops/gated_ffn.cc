@@ -86,8 +86,8 @@ void residual(Prepare& p, const View& x) {
   (void)r;
 }
 
-// The shared FFN, then the gate and FFN of every language. The number of languages is call.num[0], read before the other
-// numbers because it says how many tensors there are.
+// The shared FFN, then the gate and FFN of every language. The number of languages is call.num[0], read before the
+// other numbers because it says how many tensors there are.
 void weights(Prepare& p, Shape& s, const View& x, int64_t languages) {
   s.rows = x.rows();
   s.width = x.cols();

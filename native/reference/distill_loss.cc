@@ -80,13 +80,13 @@ void distill_loss(Context&, const Call& call) {
       for (int64_t v = 0; v < q.vocabulary; v++) {
         const int64_t at = v * q.width + i;
         d += ds[size_t(v)] * load(q.weight, at);
-        if (q.dweight)
-          store(q.dweight, at, load(q.dweight, at) + ds[size_t(v)] * load(q.hidden, r * q.width + i));
+        if (q.dweight) store(q.dweight, at, load(q.dweight, at) + ds[size_t(v)] * load(q.hidden, r * q.width + i));
       }
       store(call.out[3], r * q.width + i, d);
     }
   }
-  const double ce = q.labelled > 0 ? ce_total / double(q.labelled) : 0, kd = q.positions > 0 ? kd_total / q.positions : 0;
+  const double ce = q.labelled > 0 ? ce_total / double(q.labelled) : 0,
+               kd = q.positions > 0 ? kd_total / q.positions : 0;
   store(call.out[0], 0, ce);
   store(call.out[0], 1, kd);
   store(call.out[0], 2, q.ce_weight * ce + q.kd_weight * kd);
