@@ -18,7 +18,6 @@ struct Logits {
   int64_t k, words, stride;  // stride: words from row to row of a converted slab
   uint32_t* panels = nullptr;
 
-  static int64_t least_rows(int64_t left) { return left < kMR ? left : kMR; }
   static int64_t words_of(int64_t k) { return Pairs ? (k + 1) / 2 : k; }
   static int64_t stride_of(int64_t k) {
     const int64_t s = (words_of(k) + 15) / 16 * 16;
@@ -46,24 +45,20 @@ struct Logits {
     return {converted, DType::f32, stride * 4};
   }
 
-  // `a` is what left() gave: ld in bytes. `lanes` rows of group `group`. The first group to read the weight where it
-  // lies asks for the rows of the next tile while it works on this one: rows are too short for the processor to run
-  // ahead.
+  // `a` is what left() gave: ld in bytes. `lanes` rows of group `group`.
   void multiply(Block a, int64_t tokens, int64_t group, int64_t lanes, float* acc) const {
     constexpr int64_t kBlockWords = 1024;
     const uint32_t* b = panels + group * kGroup * words;
     for (int64_t w0 = 0; w0 < words; w0 += kBlockWords) {
       const int64_t count = words - w0 < kBlockWords ? words - w0 : kBlockWords;
       for (int64_t i = 0; i < tokens; i += kMR) {
-        const int64_t rows = least_rows(tokens - i);
+        const int64_t rows = tokens - i < kMR ? tokens - i : kMR;
         const char* left_rows = static_cast<const char*>(a.data) + i * a.ld + w0 * 4;
-        if (group == 0 && i + kMR < tokens)
-          for (int64_t r = kMR; r < kMR + least_rows(tokens - i - kMR); r++)
-            for (int64_t at = 0; at < count * 4; at += 64) __builtin_prefetch(left_rows + r * a.ld + at, 0, 2);
+        const char* next = left_rows + (i + kMR < tokens ? kMR * a.ld : -i * a.ld);
         for (int64_t j = 0; j < lanes; j += kNR) {
           const int64_t rest = (lanes - j + kLanes - 1) / kLanes, vectors = rest < kVectors ? rest : kVectors;
           const char* panel = reinterpret_cast<const char*>(b + j * words + w0 * kNR);
-          pick_tile<Pairs>(rows, vectors)(left_rows, a.ld, panel, count, acc + i * kGroup + j, w0 > 0);
+          pick_tile<Pairs>(rows, vectors)(left_rows, a.ld, panel, count, acc + i * kGroup + j, w0 > 0, next);
         }
       }
     }
