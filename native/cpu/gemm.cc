@@ -14,8 +14,10 @@ namespace {
 
 constexpr int64_t kBlockWords = 768;  // of k in a panel: 64 × 768 words, a fifth of a second-level cache
 constexpr int64_t kChunkRows = 1536;  // of one item, so that its sums stay in the second-level cache too
-constexpr int64_t kSmallRows = 8;     // up to here the weight is read as it is
-constexpr double kAlone = 4e5;        // operations that are done before another thread would have woken
+// Up to so many rows the weight is read as it is: packing it (or, when it is frozen, keeping a packed copy) would cost
+// more.
+constexpr int64_t kSmallRows = kLanes == 16 ? 24 : 8, kSmallFrozenRows = 8;
+constexpr double kAlone = 4e5;  // operations that are done before another thread would have woken
 
 int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -175,7 +177,8 @@ void small(Context& ctx, const Gemm& g) {
 
 void gemm(Context& ctx, const Gemm& g) {
   if (g.m <= 0 || g.n <= 0) return;
-  if (g.b_transposed && g.m <= kSmallRows && g.k > 0)
+  const bool frozen = g.b_storage && g.b_storage->frozen;
+  if (g.b_transposed && g.m <= (frozen ? kSmallFrozenRows : kSmallRows) && g.k > 0)
     small(ctx, g);
   else if (kDot && g.compute == DType::bf16)
     large<kDot>(ctx, g);

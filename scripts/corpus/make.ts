@@ -58,16 +58,25 @@ const queue = [...wanted];
 async function work(): Promise<void> {
   for (let language = queue.shift(); language !== undefined; language = queue.shift()) {
     const speaker = new Speaker(program);
+    const encoders = new Set<Promise<boolean>>();
     for (const utterance of chosen) {
       if (utterance.language !== language) continue;
       const samples = await synthesise(utterance, SEED, speaker);
       seconds.set(utterance.id, samples.length / RATE);
       const file = join(out as string, fileOf(utterance));
       if (kind === 'pretrain') writeFileSync(file, toWav(samples));
-      else await encodeOpus(samples, file, hash(utterance.id));
+      else {
+        // Encoders run beside the next synthesis, a few at a time.
+        const encoder: Promise<boolean> = encodeOpus(samples, file, hash(utterance.id)).then(() =>
+          encoders.delete(encoder),
+        );
+        encoders.add(encoder);
+        if (encoders.size >= 4) await Promise.race(encoders);
+      }
       if (seconds.size % 1000 === 0)
         console.log(`${seconds.size} of ${chosen.length}, ${(Date.now() - started) / 1000} s`);
     }
+    await Promise.all(encoders);
     speaker.close();
   }
 }

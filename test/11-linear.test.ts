@@ -1,0 +1,270 @@
+import test from 'ava';
+import type { DType } from '../lib/tensor/index.js';
+import { centralDifference, compare, type Input, normals, number, oracle, random, run } from './support/kernels.js';
+
+// Sound bounds: a sum of n products in fp32, in any order, errs by at most n·2⁻²⁴·Σ|a·b|; a bf16 output
+// may fall on the other side of a tie and then adds one step, 2⁻⁷ of itself.
+const eps = 2 ** -24;
+const types: DType[] = ['f32', 'bf16'];
+const shapes = [
+  [1, 1, 1],
+  [0, 3, 5],
+  [1, 70, 97],
+  [2, 130, 33],
+  [5, 64, 129],
+  [8, 31, 64],
+  [9, 65, 47],
+  [53, 67, 200],
+  [97, 191, 1601],
+];
+
+const bf16 = (x: number): number => {
+  const f = new Float32Array([x]);
+  const u = new Uint32Array(f.buffer);
+  u[0] = ((u[0]! + 0x7fff + ((u[0]! >>> 16) & 1)) >>> 16) << 16;
+  return f[0]!;
+};
+const stored = (input: Input): Float64Array => {
+  const round = input.dtype === 'bf16' ? bf16 : (x: number) => x;
+  return Float64Array.from(input.data, round);
+};
+/** Σ_p |a[i, p]|·|b[p, j]| for a [m, k] and b by its own index. */
+function magnitude(
+  m: number,
+  n: number,
+  k: number,
+  a: (i: number, p: number) => number,
+  b: (p: number, j: number) => number,
+) {
+  const out = new Float64Array(m * n);
+  for (let i = 0; i < m; i++)
+    for (let j = 0; j < n; j++) {
+      let s = 0;
+      for (let p = 0; p < k; p++) s += Math.abs(a(i, p) * b(p, j));
+      out[i * n + j] = s;
+    }
+  return out;
+}
+const rounding = (out: DType, value: number): number =>
+  out === 'bf16' ? Math.abs(value) / 128 : 4 * eps * Math.abs(value);
+
+test('linear agrees with the oracle in every shape, storage type and computation, with every epilogue', async (t) => {
+  const next = random(1);
+  for (const [m, n, k] of shapes as [number, number, number][])
+    for (const compute of types)
+      for (const stores of types) {
+        const out: DType = next() < 0.5 ? 'f32' : 'bf16';
+        const x: Input = { data: normals(m * k, next), shape: [m, k], dtype: next() < 0.5 ? 'f32' : 'bf16' };
+        const w: Input = { data: normals(n * k, next), shape: [n, k], dtype: stores };
+        const bias: Input | null = next() < 0.7 ? { data: normals(n, next), shape: [n] } : null;
+        const residual: Input | null =
+          next() < 0.5 ? { data: normals(m * n, next), shape: [m, n], dtype: stores } : null;
+        const gelu = next() < 0.5 ? 1 : 0;
+        const [vx, vw] = [stored(x), stored(w)];
+        const sum = magnitude(
+          m,
+          n,
+          k,
+          (i, p) => vx[i * k + p]!,
+          (p, j) => vw[j * k + p]!,
+        );
+        await compare(
+          t,
+          `linear ${m}x${n}x${k} ${compute} of ${x.dtype} and ${stores}`,
+          'linear',
+          [x, w, bias, residual],
+          [gelu, 1, number(compute), number(out)],
+          (_, i, expected) =>
+            1.2 * (k + 4) * eps * (1.01 * sum[i]! + 4) + 4e-7 + 8 * eps * sum[i]! + rounding(out, expected),
+        );
+      }
+});
+
+test('the gradient of the input agrees with the oracle, with gelu and a residual', async (t) => {
+  const next = random(2);
+  for (const [m, n, k] of shapes as [number, number, number][])
+    for (const compute of types) {
+      const out: DType = next() < 0.5 ? 'f32' : 'bf16';
+      const dy: Input = { data: normals(m * k, next), shape: [m, k], dtype: next() < 0.5 ? 'f32' : 'bf16' };
+      const w: Input = { data: normals(k * n, next), shape: [k, n], dtype: next() < 0.5 ? 'f32' : 'bf16' };
+      const of: Input | null = next() < 0.5 ? { data: normals(m * n, next, 2), shape: [m, n], dtype: compute } : null;
+      const residual: Input | null = next() < 0.5 ? { data: normals(m * n, next), shape: [m, n] } : null;
+      const [vy, vw] = [stored(dy), stored(w)];
+      const sum = magnitude(
+        m,
+        n,
+        k,
+        (i, p) => vy[i * k + p]!,
+        (p, j) => vw[p * n + j]!,
+      );
+      await compare(
+        t,
+        `backward input ${m}x${n}x${k} ${compute}`,
+        'linear_backward_input',
+        [dy, w, of, residual],
+        [number(compute), number(out)],
+        (_, i, expected) => 1.2 * (k + 12) * eps * (1.01 * sum[i]! + 4) + rounding(out, expected),
+      );
+    }
+});
+
+test('the gradients of weight and bias are added to what is there', async (t) => {
+  const next = random(3);
+  for (const [n, k, rows] of shapes as [number, number, number][])
+    for (const compute of types)
+      for (const gelu of [0, 1]) {
+        if (n === 0) continue;
+        const dy: Input = { data: normals(rows * n, next), shape: [rows, n], dtype: next() < 0.5 ? 'f32' : 'bf16' };
+        const x: Input = { data: normals(rows * k, next), shape: [rows, k], dtype: next() < 0.5 ? 'f32' : 'bf16' };
+        const dw: Input = { data: normals(n * k, next), shape: [n, k], inout: true };
+        const db: Input | null = next() < 0.7 ? { data: normals(n, next), shape: [n], inout: true } : null;
+        const [vy, vx] = [stored(dy), stored(x)];
+        const sum = magnitude(
+          n,
+          k,
+          rows,
+          (i, p) => vy[p * n + i]!,
+          (p, j) => vx[p * k + j]!,
+        );
+        const column = magnitude(
+          n,
+          1,
+          rows,
+          (i, p) => vy[p * n + i]!,
+          () => 1,
+        );
+        // gelu(x) in fp32 may round to the other bf16 neighbour than gelu(x) in double does.
+        const step = gelu && compute === 'bf16' ? 2 ** -10 : 0;
+        await compare(
+          t,
+          `backward weight ${n}x${k}, ${rows} rows, ${compute}, gelu ${gelu}`,
+          'linear_backward_weight',
+          [dy, x, dw, db],
+          [gelu, number(compute)],
+          (o, i, expected) =>
+            ((rows + 8) * eps + step) * ((o === 0 ? sum : column)[i]! + 4) + 4 * eps * Math.abs(expected),
+        );
+      }
+});
+
+test('huge values, infinities and NaN come through a linear layer as they do in the oracle', async (t) => {
+  for (const m of [2, 12]) {
+    const x = new Float32Array(m * 40).fill(1);
+    x[3] = 1e30;
+    x[45] = Number.POSITIVE_INFINITY;
+    if (m > 2) {
+      x[85] = Number.NEGATIVE_INFINITY;
+      x[125] = Number.NaN;
+    }
+    const w = normals(70 * 40, random(4));
+    for (const compute of types)
+      await compare(
+        t,
+        `extremes ${m} ${compute}`,
+        'linear',
+        [{ data: x, shape: [m, 40] }, { data: w, shape: [70, 40] }, null, null],
+        [0, 0, number(compute), number('f32')],
+        (_, __, e) => 1e-4 * Math.abs(e) + 1e-3,
+      );
+  }
+});
+
+test('unfold and fold agree with the oracle for both strides and both layouts, and are adjoint', async (t) => {
+  const next = random(5);
+  for (const [b, length, c] of [
+    [1, 1, 1],
+    [2, 2, 3],
+    [1, 37, 80],
+    [3, 16, 5],
+    [2, 0, 4],
+    [1, 33, 64],
+  ] as [number, number, number][])
+    for (const stride of [1, 2])
+      for (const type of types) {
+        const rows = Math.ceil(length / stride);
+        for (const first of [0, 1]) {
+          const shape = first ? [b, c, length] : [b, length, c];
+          const x: Input = { data: normals(b * length * c, next), shape, dtype: type };
+          await compare(t, `unfold ${b},${length},${c}`, 'unfold', [x], [stride, first, number(type)], () => 0);
+        }
+        const dy: Input = { data: normals(b * rows * c * 3, next), shape: [b, rows, 3 * c], dtype: type };
+        await compare(t, `fold ${b},${length},${c}`, 'fold', [dy], [length, stride], () => 1e-6);
+        const x: Input = { data: normals(b * length * c, next), shape: [b, length, c] };
+        const [y] = await run(oracle, 'unfold', [x], [stride, 0, number('f32')]);
+        const [dx] = await run(oracle, 'fold', [dy], [length, stride]);
+        const values = stored(dy);
+        const left = y!.reduce((s, v, i) => s + v * values[i]!, 0);
+        const right = dx!.reduce((s, v, i) => s + v * x.data[i]!, 0);
+        t.true(Math.abs(left - right) < 1e-3 * (1 + Math.sqrt(y!.length)), `adjoint ${left} ${right}`);
+      }
+});
+
+test('the gradients are the derivatives of the forward pass (central differences in double)', async (t) => {
+  const next = random(6);
+  const [m, n, k] = [4, 6, 5];
+  const f64 = number('f64');
+  const x: Input = { data: normals(m * k, next), shape: [m, k] };
+  const w: Input = { data: normals(n * k, next), shape: [n, k] };
+  const bias: Input = { data: normals(n, next), shape: [n] };
+  const dy = normals(m * n, next);
+  const inputs = [x, w, bias, null];
+  const slope = (which: number, size: number) => {
+    const direction = Float64Array.from(normals(size, next));
+    return centralDifference('linear', inputs, [0, 0, f64, f64], which, direction, [Float64Array.from(dy)]).then(
+      (value) => ({ value, direction }),
+    );
+  };
+  const dot = (a: Float64Array, b: Float64Array) => a.reduce((s, v, i) => s + v * b[i]!, 0);
+  const g: Input = { data: dy, shape: [m, n] };
+  const [dx] = await run(oracle, 'linear_backward_input', [g, w, null, null], [number('f32'), number('f32')]);
+  const [dw, db] = await run(
+    oracle,
+    'linear_backward_weight',
+    [
+      g,
+      x,
+      { data: new Float32Array(n * k), shape: [n, k], inout: true },
+      { data: new Float32Array(n), shape: [n], inout: true },
+    ],
+    [0, number('f32')],
+  );
+  for (const [which, gradient] of [dx!, dw!, db!].entries()) {
+    const { value, direction } = await slope(which, gradient.length);
+    t.true(Math.abs(value - dot(gradient, direction)) < 1e-5 * (1 + Math.abs(value)), `input ${which}: ${value}`);
+  }
+  // Through gelu: x ↦ gelu(x), with the identity as the weight.
+  const eye: Input = {
+    data: Float32Array.from({ length: k * k }, (_, i) => (i % (k + 1) === 0 ? 1 : 0)),
+    shape: [k, k],
+  };
+  const up: Input = { data: normals(m * k, next), shape: [m, k] };
+  const direction = Float64Array.from(normals(m * k, next));
+  const value = await centralDifference('linear', [x, eye, null, null], [1, 0, f64, f64], 0, direction, [
+    Float64Array.from(up.data),
+  ]);
+  const [through] = await run(oracle, 'linear_backward_input', [up, eye, x, null], [number('f32'), number('f32')]);
+  t.true(Math.abs(value - dot(through!, direction)) < 1e-5 * (1 + Math.abs(value)));
+});
+
+test('a linear layer refuses what does not fit and names the argument', (t) => {
+  const x = oracle.tensor(new Float32Array(6), [2, 3], 'f32');
+  const w = oracle.tensor(new Float32Array(8), [2, 4], 'f32');
+  const good = oracle.tensor(new Float32Array(6), [2, 3], 'f32');
+  const numbers = [0, 0, number('f32'), number('f32')];
+  t.throws(() => oracle.call('linear', [x, w, null, null], numbers), { message: /'weight'/, code: 'ERR_SHAPE' });
+  t.throws(() => oracle.call('linear', [x, good, x, null], numbers), { message: /'bias'/, code: 'ERR_SHAPE' });
+  t.throws(() => oracle.call('linear', [x, good, null, w], numbers), { message: /'residual'/, code: 'ERR_SHAPE' });
+  t.throws(() => oracle.call('linear', [x, good, null, null], [2, 0, 0, 0]), {
+    message: /'gelu'/,
+    code: 'ERR_ARGUMENT',
+  });
+  const long = oracle.tensor(new Float32Array(9), [3, 3], 'f32');
+  t.throws(() => oracle.call('linear_backward_weight', [x, long, null, null], [0, 0]), {
+    message: /'x'/,
+    code: 'ERR_SHAPE',
+  });
+  t.throws(() => oracle.call('unfold', [oracle.tensor(new Float32Array(6), [1, 2, 3], 'f32')], [3, 0, 0]), {
+    message: /'stride'/,
+  });
+  oracle.endStep();
+});
