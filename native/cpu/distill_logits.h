@@ -18,6 +18,7 @@ struct Logits {
   int64_t k, words, stride;  // stride: words from row to row of a converted slab
   uint32_t* panels = nullptr;
 
+  static int64_t least_rows(int64_t left) { return left < kMR ? left : kMR; }
   static int64_t words_of(int64_t k) { return Pairs ? (k + 1) / 2 : k; }
   static int64_t stride_of(int64_t k) {
     const int64_t s = (words_of(k) + 15) / 16 * 16;
@@ -52,9 +53,9 @@ struct Logits {
     for (int64_t w0 = 0; w0 < words; w0 += kBlockWords) {
       const int64_t count = words - w0 < kBlockWords ? words - w0 : kBlockWords;
       for (int64_t i = 0; i < tokens; i += kMR) {
-        const int64_t rows = tokens - i < kMR ? tokens - i : kMR;
+        const int64_t rows = least_rows(tokens - i);
         const char* left_rows = static_cast<const char*>(a.data) + i * a.ld + w0 * 4;
-        const char* next = left_rows + (i + kMR < tokens ? kMR * a.ld : -i * a.ld);
+        const char* next = i + kMR < tokens ? left_rows + kMR * a.ld : left_rows;
         for (int64_t j = 0; j < lanes; j += kNR) {
           const int64_t rest = (lanes - j + kLanes - 1) / kLanes, vectors = rest < kVectors ? rest : kVectors;
           const char* panel = reinterpret_cast<const char*>(b + j * words + w0 * kNR);
