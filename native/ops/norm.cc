@@ -32,9 +32,7 @@ void layer_norm_backward(Prepare& p) {
   p.tensor("weight", kF32 | kF64, {x.cols()});
   p.tensor("mean", kF32 | kF64, {x.rows()});
   p.tensor("rstd", kF32 | kF64, {x.rows()});
-  const View residual = p.optional("residual", kFloat);
-  p.require(!residual || same_shape(residual, dy), "residual", "the shape of dy, " + dy.describe(),
-            residual.describe());
+  p.like("residual", kFloat, dy, true, false);
   p.inout("dweight", kF32 | kF64, {x.cols()}, true);
   p.inout("dbias", kF32 | kF64, {x.cols()}, true);
   const DType out = p.dtype("out");
