@@ -46,9 +46,7 @@ struct Logits {
     return {converted, DType::f32, stride * 4};
   }
 
-  // `a` is what left() gave: ld in bytes. `lanes` rows of group `group`. The first group to read the weight where it
-  // lies asks for the rows of the next tile while it works on this one: rows are too short for the processor to run
-  // ahead.
+  // `a` is what left() gave: ld in bytes. `lanes` rows of group `group`.
   void multiply(Block a, int64_t tokens, int64_t group, int64_t lanes, float* acc) const {
     constexpr int64_t kBlockWords = 1024;
     const uint32_t* b = panels + group * kGroup * words;
@@ -57,13 +55,11 @@ struct Logits {
       for (int64_t i = 0; i < tokens; i += kMR) {
         const int64_t rows = least_rows(tokens - i);
         const char* left_rows = static_cast<const char*>(a.data) + i * a.ld + w0 * 4;
-        if (group == 0 && i + kMR < tokens)
-          for (int64_t r = kMR; r < kMR + least_rows(tokens - i - kMR); r++)
-            for (int64_t at = 0; at < count * 4; at += 64) __builtin_prefetch(left_rows + r * a.ld + at, 0, 2);
+        const char* next = i + kMR < tokens ? left_rows + kMR * a.ld : left_rows;
         for (int64_t j = 0; j < lanes; j += kNR) {
           const int64_t rest = (lanes - j + kLanes - 1) / kLanes, vectors = rest < kVectors ? rest : kVectors;
           const char* panel = reinterpret_cast<const char*>(b + j * words + w0 * kNR);
-          pick_tile<Pairs>(rows, vectors)(left_rows, a.ld, panel, count, acc + i * kGroup + j, w0 > 0);
+          pick_tile<Pairs>(rows, vectors)(left_rows, a.ld, panel, count, acc + i * kGroup + j, w0 > 0, next);
         }
       }
     }

@@ -80,10 +80,9 @@ const View& rows_tensor(Prepare& p, const char* name) {
 }
 
 void residual(Prepare& p, const View& x) {
-  const View& r = x.rank == 2   ? p.optional("residual", kFloat, {x.shape[0], x.shape[1]})
-                  : x.rank == 3 ? p.optional("residual", kFloat, {x.shape[0], x.shape[1], x.shape[2]})
-                                : p.optional("residual", kFloat, {x.shape[0], x.shape[1], x.shape[2], x.shape[3]});
-  (void)r;
+  x.rank == 2   ? p.optional("residual", kFloat, {x.shape[0], x.shape[1]})
+  : x.rank == 3 ? p.optional("residual", kFloat, {x.shape[0], x.shape[1], x.shape[2]})
+                : p.optional("residual", kFloat, {x.shape[0], x.shape[1], x.shape[2], x.shape[3]});
 }
 
 // The shared FFN, then the gate and FFN of every language. The number of languages is call.num[0], read before the
@@ -136,6 +135,18 @@ bool settings(Prepare& p) {
 DType wide(DType out) { return out == DType::f64 ? DType::f64 : DType::f32; }
 }  // namespace
 
+// Training. Tensors: x [.., D], residual?, shared fc1.weight [F, D] fc1.bias fc2.weight [D, F] fc2.bias, then for each
+// language
+//   gate_in.weight [H, D] gate_in.bias gate_out.weight [1, H] and its four of an FFN; noise? [R], gate_mask? and
+//   expert_mask? [R, D] (1 keeps). Without them noise (op), gate mask (op + 1) and expert mask (op + 2) are drawn by
+//   Philox.
+// Numbers: languages, row_begin and row_end of each (ascending, disjoint; rows of no language take the shared FFN and g
+// = 0),
+//   skip, alpha, gate_dropout, expert_dropout, seed, step, op, compute, out.
+// Outputs: y, g [R], and for the backward pass gate_hidden [C, H] (after the relu), pre_shared [R, F], pre_expert [C,
+// F],
+//   delta [C, D] = drop(FFN_l(x)) - FFN_shared(x); C: rows that belong to a language, in order. Skipped: pre_expert and
+//   delta have no rows.
 void gated_ffn(Prepare& p) {
   Shape s;
   const int64_t languages = p.integer("languages", 0, 1000);
@@ -158,6 +169,10 @@ void gated_ffn(Prepare& p) {
   p.finish();
 }
 
+// Tensors: dy [.., D], dgate? [1], x, the weights as above, gate_mask?, expert_mask?, g, gate_hidden, pre_shared,
+// pre_expert,
+//   delta, then for each language a gradient for each of its seven tensors, added to; null: frozen. Numbers as above.
+// Output: dx like x.
 void gated_ffn_backward(Prepare& p) {
   Shape s;
   const int64_t languages = p.integer("languages", 0, 1000);
@@ -168,12 +183,11 @@ void gated_ffn_backward(Prepare& p) {
   weights(p, s, x, languages);
   p.optional("gate_mask", kF32, {s.rows, s.width});
   p.optional("expert_mask", kF32, {s.rows, s.width});
-  const View& g = p.tensor("g", kF32 | kF64, {s.rows});
+  p.tensor("g", kF32 | kF64, {s.rows});
   const View& hidden = p.tensor("gate_hidden", kF32 | kF64, {kAny, s.gate});
   p.tensor("pre_shared", kFloat, {s.rows, s.inner});
   const View& pre_expert = p.tensor("pre_expert", kFloat, {kAny, s.inner});
   const View& delta = p.tensor("delta", kFloat, {kAny, s.width});
-  (void)g;
   for (int64_t l = 0; l < languages; l++) {
     p.inout("gradient of gate_in.weight", kF32 | kF64, {s.gate, s.width}, true);
     p.inout("gradient of gate_in.bias", kF32 | kF64, {s.gate}, true);
@@ -196,6 +210,8 @@ void gated_ffn_backward(Prepare& p) {
   p.finish();
 }
 
+// Inference. Tensors: x, residual?, the weights as above. Numbers: languages, ranges, compute, out. Outputs: y, g [R]
+// (0 or 1).
 void gated_ffn_hard(Prepare& p) {
   Shape s;
   const int64_t languages = p.integer("languages", 0, 1000);
@@ -210,18 +226,17 @@ void gated_ffn_hard(Prepare& p) {
   p.finish();
 }
 
+// Tensors: g of every layer. Numbers: budget, weight, count (rows that belong to a language, over all layers; 0: all
+// given). Outputs: mean [1], loss [1] = |mean - budget|, dgate [1] = weight·sign(mean - budget) / count.
 void gate_budget(Prepare& p) {
   DType type = DType::f32;
-  int64_t count = 0;
   while (p.more_tensors()) {
     const View& g = p.tensor("g", kF32 | kF64, {kAny});
     if (g.dtype == DType::f64) type = DType::f64;
-    count += g.size();
   }
   p.number("budget", 0, 1);
   p.number("weight", -1e30, 1e30);
   p.integer("count", 0, int64_t(1) << 53);
-  (void)count;
   for (int i = 0; i < 3; i++) p.output(type, {1});
   p.finish();
 }

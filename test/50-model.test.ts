@@ -1,0 +1,297 @@
+/** The model against the recorded reference: hidden states, logits, losses and gradients (golden cases 1 and 2). */
+import test from 'ava';
+import { LanguageExpert, type ModelPass, type SoftGates, Whisper } from '../lib/model/index.js';
+import { Stream, Tape, type Tensor } from '../lib/tensor/index.js';
+import { splitClsrCheckpoint } from '../lib/weights/index.js';
+import { configOf, floats, golden, goldenJson, goldenPath, ints, type Tensors } from './support/golden.js';
+import { isas, relativeL2 } from './support/kernels.js';
+
+const FORWARD = 1e-5;
+const GRADIENT = 1e-4;
+const GATE = 1e-5;
+
+const when = (name: string) => (goldenPath(name) ? test.serial : test.serial.skip);
+const streams = isas.map((isa) => new Stream({ isa, threads: 2 }));
+
+interface Loss {
+  smoothing: number;
+  teacher?: { rows: Tensor; table: Tensor };
+  kind?: number;
+  temperature?: number;
+  weights?: [number, number];
+  gateWeight?: number;
+}
+
+/** Forward, loss and backward of one recorded batch. */
+function step(model: Whisper, inputs: Tensors, pass: ModelPass, loss: Loss) {
+  const { stream, config } = model;
+  const [B, T] = [2, 12];
+  const features = stream.tensor(floats(inputs, 'input_features'), [B, 80, 3000]);
+  const ids = stream.tensor(ints(inputs, 'decoder_input_ids'), [B, T], 'i32');
+  const labels = stream.tensor(ints(inputs, 'labels'), [B * T], 'i32');
+  const memory = model.encode(features, pass);
+  const hidden = model.decode(ids, memory, pass);
+  const table = model.embeddingTable;
+  const [ce, kd] = loss.weights ?? [1, 0];
+  const [stats, , , gradient] = stream.call(
+    'distill_loss',
+    [
+      hidden.reshape([B * T, config.d_model]),
+      table.value,
+      labels,
+      loss.teacher?.rows ?? null,
+      loss.teacher?.table ?? null,
+      table.accumulator(),
+    ],
+    [loss.smoothing, loss.temperature ?? 1, loss.kind ?? 0, ce, kd, 1, 1, 0, 64 << 20, loss.kind === 1 ? 1e-10 : 0],
+  );
+  const read = {
+    memory: memory.floats(),
+    hidden: hidden.floats(),
+    logits: model.logits(hidden).floats(),
+    stats: stats!.floats(),
+    gates: (pass.gateValues ?? []).map((g) => g.floats()),
+    budget: [] as Promise<Float32Array>[],
+  };
+  if (pass.tape) {
+    pass.tape.set(hidden, gradient!.reshape(hidden.shape));
+    if (pass.gateValues?.length) {
+      const count = pass.gateValues.reduce((n, g) => n + g.size, 0);
+      const [mean, distance, dgate] = stream.call('gate_budget', pass.gateValues, [0.5, loss.gateWeight ?? 1, count]);
+      read.budget.push(mean!.floats(), distance!.floats());
+      for (const g of pass.gateValues) pass.tape.set(g, dgate!);
+    }
+    pass.tape.backward();
+  }
+  return read;
+}
+
+when('case1_d64/weights.safetensors')(
+  'a plain Whisper gives the recorded hidden states, logits, loss and gradients of every parameter',
+  async (t) => {
+    const config = configOf(goldenJson('case1_d64/report').config);
+    const outputs = golden('case1_d64/outputs_f64');
+    const gradients = golden('case1_d64/grads_f64');
+    for (const stream of streams) {
+      const model = Whisper.fromTensors(stream, config, golden('case1_d64/weights'), { trainable: () => true });
+      const read = step(model, golden('case1_d64/inputs'), { tape: new Tape(stream) }, { smoothing: 0 });
+      for (const [name, values] of [
+        ['encoder_last_hidden_state', await read.memory],
+        ['decoder_last_hidden_state', await read.hidden],
+        ['logits', await read.logits],
+      ] as const) {
+        const error = relativeL2(values, floats(outputs, name));
+        t.true(error <= FORWARD, `${stream.isa} ${name}: ${error}`);
+      }
+      t.true(Math.abs((await read.stats)[0]! / floats(outputs, 'loss')[0]! - 1) <= FORWARD);
+      for (const [name, parameter] of model.parameters) {
+        const error = relativeL2(await parameter.gradient!.floats(), floats(gradients, name));
+        t.true(error <= GRADIENT, `${stream.isa} gradient of ${name}: ${error}`);
+      }
+      stream.endStep();
+      model.dispose();
+    }
+  },
+);
+
+when('case1_d64/ce_variants.safetensors')('label smoothing gives the recorded loss', async (t) => {
+  const config = configOf(goldenJson('case1_d64/report').config);
+  const [stream] = streams.slice(-1) as [Stream];
+  const model = Whisper.fromTensors(stream, config, golden('case1_d64/weights'));
+  const variants = golden('case1_d64/ce_variants');
+  for (const smoothing of [0, 0.1]) {
+    const read = step(model, golden('case1_d64/inputs'), {}, { smoothing });
+    const expected = floats(variants, `loss_ls${smoothing.toFixed(1)}`)[0]!;
+    t.true(Math.abs((await read.stats)[0]! / expected - 1) <= FORWARD);
+    stream.endStep();
+  }
+  model.dispose();
+});
+
+function clsrModel(stream: Stream, language: string | null): Whisper {
+  const tensors = golden('case2_clsr/weights');
+  const { backbone, experts } = splitClsrCheckpoint(tensors.keys());
+  const pick = (names: Map<string, string>): Tensors =>
+    new Map([...names].map(([to, from]) => [to, tensors.get(from)!]));
+  const model = Whisper.fromTensors(stream, configOf(goldenJson('case1_d64/report').config), pick(backbone));
+  for (const [name, names] of experts) {
+    model.attach(
+      LanguageExpert.load(stream, model.config, name, pick(names), {
+        compute: 'f32',
+        trainable: () => name === language,
+      }),
+    );
+  }
+  return model;
+}
+
+const LAYERS = ['encoder.0', 'encoder.1', 'decoder.0', 'decoder.1'];
+
+function recordedGates(
+  stream: Stream,
+  random: Tensors,
+  alpha: number,
+  dropout: boolean,
+  skips: readonly string[],
+): SoftGates {
+  const rows = (layer: number): number => (layer < 2 ? 3000 : 24);
+  const mask = (kind: string) => (layer: number) =>
+    dropout ? stream.tensor(floats(random, `keep.${LAYERS[layer]}.${kind}`), [rows(layer), 64]) : null;
+  return {
+    alpha,
+    gateDropout: dropout ? 0.1 : 0,
+    expertDropout: dropout ? 0.3 : 0,
+    seed: 0,
+    step: 0,
+    skip: (layer) => skips.includes(LAYERS[layer]!),
+    noise: (layer) => {
+      const name = `noise.${LAYERS[layer]}`;
+      return random.has(name) ? stream.tensor(floats(random, name), [rows(layer)]) : null;
+    },
+    gateMask: mask('gate_input_p0.1'),
+    expertMask: mask('expert_output_p0.3'),
+  };
+}
+
+const VARIANTS = [
+  { name: 'train_noise0_catalan', alpha: 0 },
+  { name: 'train_noise_p0.3_catalan', alpha: 1.5 },
+  { name: 'train_noise_dropout_p0.7_catalan', alpha: 3.5, dropout: true },
+];
+
+for (const { name, alpha, dropout = false } of VARIANTS) {
+  when(`case2_clsr/${name}/outputs.safetensors`)(
+    `soft gates (${name}) give the recorded gates, logits, losses and gradients`,
+    async (t) => {
+      const outputs = golden(`case2_clsr/${name}/outputs`);
+      const random = golden(`case2_clsr/${name}/random`);
+      const gradients = golden(`case2_clsr/${name}/grads_trainable_f64`);
+      for (const stream of streams) {
+        const model = clsrModel(stream, 'catalan');
+        const gateValues: Tensor[] = [];
+        const read = step(
+          model,
+          golden('case2_clsr/inputs'),
+          {
+            tape: new Tape(stream),
+            gateValues,
+            languages: ['catalan', 'catalan'],
+            gates: recordedGates(stream, random, alpha, dropout, []),
+          },
+          { smoothing: 0.1 },
+        );
+        const error = relativeL2(await read.logits, floats(outputs, 'logits'));
+        t.true(error <= FORWARD, `${stream.isa} logits: ${error}`);
+        for (const [i, gate] of (await Promise.all(read.gates)).entries()) {
+          const expected = floats(outputs, `gate.${LAYERS[i]}`);
+          t.true(
+            gate.every((g, j) => Math.abs(g - expected[j]!) <= GATE),
+            `${stream.isa} gate ${LAYERS[i]}`,
+          );
+        }
+        const [mean, distance] = await Promise.all(read.budget);
+        t.true(Math.abs(mean![0]! - floats(outputs, 'gate_mean')[0]!) <= GATE);
+        t.true(Math.abs(distance![0]! - floats(outputs, 'gate_loss')[0]!) <= GATE);
+        t.true(Math.abs((await read.stats)[0]! / floats(outputs, 'ce_loss_ls0.1')[0]! - 1) <= FORWARD);
+        t.is(model.trainable().length, gradients.size);
+        for (const p of model.trainable()) {
+          const e = relativeL2(await p.gradient!.floats(), floats(gradients, p.name));
+          t.true(e <= GRADIENT, `${stream.isa} gradient of ${p.name}: ${e}`);
+        }
+        stream.endStep();
+        model.dispose();
+      }
+    },
+  );
+}
+
+when('case2_clsr/eval_catalan/outputs.safetensors')('hard gates route every row as recorded', async (t) => {
+  const outputs = golden('case2_clsr/eval_catalan/outputs');
+  for (const stream of streams) {
+    const model = clsrModel(stream, null);
+    const gateValues: Tensor[] = [];
+    const read = step(
+      model,
+      golden('case2_clsr/inputs'),
+      { gateValues, languages: ['catalan', 'catalan'] },
+      { smoothing: 0.1 },
+    );
+    for (const [i, gate] of (await Promise.all(read.gates)).entries()) {
+      t.deepEqual(gate, floats(outputs, `gate.${LAYERS[i]}`), `${stream.isa} gate ${LAYERS[i]}`);
+    }
+    t.true(relativeL2(await read.memory, floats(outputs, 'encoder_last_hidden_state')) <= FORWARD);
+    t.true(relativeL2(await read.logits, floats(outputs, 'logits')) <= FORWARD);
+    stream.endStep();
+    model.dispose();
+  }
+});
+
+for (const [kind, name] of [
+  [1, 'distill_js_T1_catalan'],
+  [2, 'distill_kl_T1_catalan'],
+] as const) {
+  when(`case2_clsr/${name}/outputs.safetensors`)(
+    `the whole objective with a teacher (${name}) gives the recorded losses and gradients`,
+    async (t) => {
+      const outputs = golden(`case2_clsr/${name}/outputs`);
+      const gradients = golden(`case2_clsr/${name}/grads_trainable_f64`);
+      const teacherTensors = golden('case2_clsr/teacher_weights');
+      const base = goldenJson('case1_d64/report').config;
+      const teacherConfig = configOf({
+        ...base,
+        d_model: 96,
+        encoder_attention_heads: 6,
+        decoder_attention_heads: 6,
+        encoder_ffn_dim: 384,
+        decoder_ffn_dim: 384,
+      });
+      for (const stream of streams) {
+        const model = clsrModel(stream, 'catalan');
+        const teacher = Whisper.fromTensors(stream, teacherConfig, teacherTensors);
+        const inputs = golden('case2_clsr/inputs');
+        const features = stream.tensor(floats(inputs, 'input_features'), [2, 80, 3000]);
+        const ids = stream.tensor(ints(inputs, 'decoder_input_ids'), [2, 12], 'i32');
+        const rows = teacher.decode(ids, teacher.encode(features));
+        const teacherLogits = teacher.logits(rows).floats();
+        const gateValues: Tensor[] = [];
+        const random = golden(`case2_clsr/${name}/random`);
+        const [s0, s1] = [1.41, 1];
+        const read = step(
+          model,
+          inputs,
+          {
+            tape: new Tape(stream),
+            gateValues,
+            languages: ['catalan', 'catalan'],
+            gates: recordedGates(stream, random, 1.5, false, []),
+          },
+          {
+            smoothing: 0.1,
+            kind,
+            teacher: { rows: rows.reshape([24, 96]), table: teacher.embeddingTable.value },
+            weights: [0.5 / s0 ** 2, 0.5 / s1 ** 2],
+            gateWeight: 0.5 / s0 ** 2,
+          },
+        );
+        t.true(relativeL2(await teacherLogits, floats(outputs, 'teacher_logits')) <= FORWARD);
+        t.true(relativeL2(await read.logits, floats(outputs, 'student_logits')) <= FORWARD);
+        const stats = await read.stats;
+        const budget = (await read.budget[1]!)[0]!;
+        for (const [value, key] of [
+          [stats[0]!, 'loss.ce_loss'],
+          [stats[1]!, 'loss.kd_loss'],
+          [stats[2]! + (0.5 / s0 ** 2) * budget, 'loss.loss'],
+        ] as const) {
+          t.true(Math.abs(value / floats(outputs, key)[0]! - 1) <= FORWARD, `${stream.isa} ${key}: ${value}`);
+        }
+        for (const p of model.trainable()) {
+          const e = relativeL2(await p.gradient!.floats(), floats(gradients, p.name));
+          t.true(e <= GRADIENT, `${stream.isa} gradient of ${p.name}: ${e}`);
+        }
+        stream.endStep();
+        model.dispose();
+        teacher.dispose();
+      }
+    },
+  );
+}
