@@ -175,7 +175,7 @@ function runProcess(path: string, killAfter: number | null): Promise<number | nu
   });
 }
 
-const readRun = (path: string): Record<string, unknown> => JSON.parse(readFileSync(join(path, 'run.json'), 'utf8'));
+const _readRun = (path: string): Record<string, unknown> => JSON.parse(readFileSync(join(path, 'run.json'), 'utf8'));
 
 function finalState(path: string): Map<string, Float32Array> {
   const [last] = readdirSync(join(path, 'checkpoints')).sort().reverse();
