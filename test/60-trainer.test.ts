@@ -1,6 +1,6 @@
 /** The public Trainer against the reference's own, and against itself when it is interrupted. */
-import { spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -19,6 +19,8 @@ import {
 import { parseSafetensors, splitClsrCheckpoint, toFloat32 } from '../lib/weights/index.js';
 import { configOf, floats, golden, goldenJson, goldenPath, ints, type Tensors } from './support/golden.js';
 import { isas, relativeL2 } from './support/kernels.js';
+import { normals, random } from './support/random.js';
+import { tinyConfig } from './support/tiny.js';
 
 const folder = (t: ExecutionContext): string => {
   const path = mkdtempSync(join(tmpdir(), 'trainer-'));
@@ -175,8 +177,6 @@ function runProcess(path: string, killAfter: number | null): Promise<number | nu
   });
 }
 
-const _readRun = (path: string): Record<string, unknown> => JSON.parse(readFileSync(join(path, 'run.json'), 'utf8'));
-
 function finalState(path: string): Map<string, Float32Array> {
   const [last] = readdirSync(join(path, 'checkpoints')).sort().reverse();
   const { tensors } = parseSafetensors(readFileSync(join(path, 'checkpoints', last!, 'state.safetensors')));
@@ -191,6 +191,7 @@ test.serial(
     t.is(await runProcess(whole, null), 0);
     let kills = 0;
     for (let delay = 900; kills < 5; delay += 170) if ((await runProcess(broken, delay)) === null) kills++;
+    t.true(readdirSync(join(broken, 'checkpoints')).length > 0, 'the last kill came after a checkpoint');
     t.is(await runProcess(broken, null), 0);
     const expected = finalState(whole);
     const got = finalState(broken);
@@ -213,3 +214,70 @@ test('a folder with another run, or with other files, is refused and left alone'
   t.true(isDistilWhisperError(error) && error.code === 'ERR_RUN');
   t.regex(error!.message, /b = \[2\], got \[3\]/);
 });
+
+/** A file system of its own of `size`, or null where mounting is not permitted. */
+function smallDisk(t: ExecutionContext, size: string): string | null {
+  const path = folder(t);
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', path], { stdio: 'ignore' });
+  } catch {
+    return null;
+  }
+  t.teardown(() => execFileSync('umount', ['-l', path]));
+  return path;
+}
+
+test.serial(
+  'a disk that fills up while a checkpoint is written: a typed error, and the run goes on from the one before',
+  async (t) => {
+    const disk = smallDisk(t, '1m');
+    if (disk === null) {
+      t.log('skipped: mounting a small file system is not permitted here');
+      t.pass();
+      return;
+    }
+    const stream = new Stream({ threads: 1 });
+    const config = tinyConfig();
+    const features = normals(2 * config.num_mel_bins * 40, random(1));
+    const run = async (onUpdate: (step: number) => void): Promise<{ updates: number; start: number }> => {
+      const model = await Whisper.create(stream, config, { seed: 2, trainable: () => true });
+      let start = 0;
+      const trainer = new Trainer({
+        model,
+        batches: {
+          async *stream(from) {
+            start = from;
+            for (;;)
+              yield {
+                features,
+                labels: [
+                  [1, 2, 3],
+                  [4, 5],
+                ],
+                languages: [null, null],
+              };
+          },
+        },
+        options: { steps: 6 },
+        folder: join(disk, 'run'),
+        checkpointEvery: 2,
+        onUpdate: ({ step }) => onUpdate(step),
+      });
+      const { updates } = await trainer.run();
+      return { updates, start };
+    };
+    const filler = join(disk, 'filler');
+    await t.throwsAsync(
+      run((step) => {
+        // All but a few kilobytes: the next checkpoint begins, and does not fit.
+        if (step === 3) t.throws(() => writeFileSync(filler, Buffer.alloc(2 << 20)), { code: 'ENOSPC' });
+        if (step === 3) truncateSync(filler, statSync(filler).size - 32768);
+      }),
+      { code: 'ERR_DISK_FULL' },
+    );
+    t.deepEqual(readdirSync(join(disk, 'run', 'checkpoints')), ['step-00000002']);
+    rmSync(filler);
+    t.deepEqual(await run(() => {}), { updates: 4, start: 2 });
+    stream.close();
+  },
+);
