@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { DecodePool, FeatureExtractor } from '../audio/index.js';
-import { EpochSampler, type ManifestEntry, PrefetchLoader, type SamplerOptions } from '../data/index.js';
+import { type Batch, EpochSampler, type ManifestEntry, PrefetchLoader, type SamplerOptions } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { resolveLanguage, type WhisperTokenizer } from '../text/index.js';
 import type { WhisperConfig } from '../weights/index.js';
@@ -34,6 +34,9 @@ export function labelsOf(
   return labels;
 }
 
+/** Utterances in one batch of `check`. */
+const CHECKED_AT_ONCE = 16;
+
 /** Micro-batches of a manifest's utterances: decoded, turned into features and labels ahead of the training step. */
 export class AudioBatches implements BatchSource {
   readonly sampler: EpochSampler;
@@ -52,26 +55,59 @@ export class AudioBatches implements BatchSource {
     this.sampler = new EpochSampler(entries, options);
   }
 
+  /**
+   * Decodes every utterance once, so that a bad file ends a run before anything is written, and keeps the features that fit
+   * the cache. Errors: those of `decodeAudio` and `FeatureExtractor`, with the utterance's id and line; ERR_INTERRUPTED.
+   */
+  async check(options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {}): Promise<void> {
+    const { entries } = this;
+    let done = 0;
+    const batches = Array.from({ length: Math.ceil(entries.length / CHECKED_AT_ONCE) }, (_, position) => ({
+      epoch: 0,
+      position,
+      indices: Int32Array.from(
+        { length: Math.min(CHECKED_AT_ONCE, entries.length - position * CHECKED_AT_ONCE) },
+        (_, i) => position * CHECKED_AT_ONCE + i,
+      ),
+    }));
+    for await (const count of this.load(batches, (items) => items.length)) {
+      if (options.signal?.aborted) {
+        throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
+      }
+      done += count;
+      options.onProgress?.(done, entries.length);
+    }
+  }
+
   async *stream(from: number): AsyncGenerator<TrainBatch, void, undefined> {
     const { config, entries } = this;
     const perEpoch = this.sampler.batchesPerEpoch;
-    const frames = 2 * config.max_source_positions;
-    const size = config.num_mel_bins * frames;
+    const size = config.num_mel_bins * 2 * config.max_source_positions;
+    const batches = this.sampler.iterate({ epoch: Math.floor(from / perEpoch), position: from % perEpoch });
+    yield* this.load(batches, (items, { indices }) => {
+      const features = new Float32Array(items.length * size);
+      for (const [b, item] of items.entries()) features.set(item, b * size);
+      return {
+        features,
+        labels: Array.from(indices, (i) => this.labels[i]!),
+        languages: Array.from(indices, (i) => resolveLanguage(entries[i]!.language).name),
+      };
+    });
+  }
+
+  /** Features of the batches' utterances, loaded ahead by a pool of threads that lives as long as the iteration. */
+  private async *load<T>(
+    batches: Iterable<Batch>,
+    collate: (items: Float32Array[], batch: Batch) => T,
+  ): AsyncGenerator<T, void, undefined> {
+    const { config, entries } = this;
     const pool = new DecodePool({ size: Math.max(1, Math.min(4, availableParallelism() - 1)) });
-    const extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames });
-    const loader = new PrefetchLoader<number, Float32Array, TrainBatch>({
+    const extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames: 2 * config.max_source_positions });
+    const loader = new PrefetchLoader<number, Float32Array, T>({
       examples: entries.map((_, i) => i),
-      batches: this.sampler.iterate({ epoch: Math.floor(from / perEpoch), position: from % perEpoch }),
+      batches,
       load: (i) => this.features(i, pool, extractor),
-      collate: (items, { indices }) => {
-        const features = new Float32Array(items.length * size);
-        for (const [b, item] of items.entries()) features.set(item, b * size);
-        return {
-          features,
-          labels: Array.from(indices, (i) => this.labels[i]!),
-          languages: Array.from(indices, (i) => resolveLanguage(entries[i]!.language).name),
-        };
-      },
+      collate,
       describe: (i) => `${entries[i]!.id} (${entries[i]!.manifest} line ${entries[i]!.line})`,
       onClose: () => pool.close(),
     });

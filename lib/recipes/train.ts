@@ -1,0 +1,236 @@
+/** Whole training runs: from a model folder and a manifest to an expert file or a model folder. */
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { readManifest } from '../data/index.js';
+import { Transcriber } from '../decode/index.js';
+import { DistilWhisperError } from '../errors/index.js';
+import { evaluate } from '../evaluate/index.js';
+import { Whisper } from '../model/index.js';
+import { type FloatType, Stream, type Tensor } from '../tensor/index.js';
+import { resolveLanguage, WhisperTokenizer } from '../text/index.js';
+import {
+  AudioBatches,
+  type RunReport,
+  Trainer,
+  type TrainingOptions,
+  trainingOptions,
+  type UpdateReport,
+  type ValidationReport,
+} from '../train/index.js';
+import {
+  expertFileName,
+  type FloatDtype,
+  fromFloat32,
+  type HostTensor,
+  type ModelFolder,
+  openModelFolder,
+  weightEntries,
+  writeExpert,
+  writeFileAtomic,
+  writeModelFolder,
+} from '../weights/index.js';
+
+export interface TrainRecipe {
+  /** Model folder of the student. */
+  model: string;
+  manifest: string;
+  /** Run folder: log, checkpoints, and the result. */
+  output: string;
+  /** 'experts': the language's gates and experts, the backbone frozen. 'full': every parameter. Default experts. */
+  method?: 'experts' | 'full';
+  /** Language of the expert, by code or name; rows of other languages are left out. Needed for experts. */
+  language?: string;
+  /** 'full' only: start from random weights; of the model folder the config and the tokenizer are used. */
+  fromScratch?: boolean;
+  /** Model folder of the teacher. Without one: cross-entropy alone. */
+  teacher?: string;
+  /** Rows to train on, by their `split`. Default: all that the manifest has. */
+  split?: string;
+  /** Rows for validation; the best parameters by their word error rate are kept. */
+  validation?: { manifest?: string; split?: string; every?: number };
+  /** Rows without a text are skipped instead of refused. */
+  skipEmptyText?: boolean;
+  batchSize?: number;
+  /** Length of the run: passes over the rows, or updates. Default 10 epochs. */
+  epochs?: number;
+  steps?: number;
+  checkpointEvery?: number;
+  options?: Partial<Omit<TrainingOptions, 'steps'>>;
+  compute?: FloatType;
+  /** Type of the weights that are written. Default f32. */
+  saveAs?: FloatDtype;
+  stream?: Stream;
+  signal?: AbortSignal;
+  onCheck?: (done: number, total: number) => void;
+  onStart?: (plan: TrainPlan) => void;
+  onUpdate?: (report: UpdateReport) => void;
+  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
+}
+
+/** What a run is going to do. */
+export interface TrainPlan {
+  utterances: number;
+  steps: number;
+  trainable: number;
+  parameters: number;
+}
+
+export interface TrainResult extends RunReport, TrainPlan {
+  /** The expert file or the model folder. */
+  result: string;
+  /** Teacher's, student's and trained parameters. */
+  language: string | null;
+}
+
+const size = (parameters: Iterable<{ size: number }>): number => [...parameters].reduce((sum, p) => sum + p.size, 0);
+
+/**
+ * Runs a recipe to its end, or on from its last checkpoint. Everything is checked before the run folder is touched.
+ * Errors: those of model folders, manifests, audio and options, each naming the file or row; ERR_INTERRUPTED leaves a run
+ * that the same recipe resumes.
+ */
+export async function train(recipe: TrainRecipe): Promise<TrainResult> {
+  const { method = 'experts', batchSize = 16, compute = 'f32' } = recipe;
+  if (method === 'experts' && recipe.fromScratch) {
+    throw new DistilWhisperError('ERR_ARGUMENT', "fromScratch: expected with method 'full', got it with 'experts'");
+  }
+  if (method === 'experts' && recipe.language === undefined) {
+    throw new DistilWhisperError('ERR_ARGUMENT', 'language: expected the language of the expert, got nothing');
+  }
+  if (recipe.epochs !== undefined && recipe.steps !== undefined) {
+    throw new DistilWhisperError('ERR_ARGUMENT', 'steps: expected either epochs or steps, got both');
+  }
+  const language = recipe.language === undefined ? null : resolveLanguage(recipe.language);
+  const rows = (manifest: string, split: string | undefined) =>
+    readManifest(manifest, {
+      ...(split !== undefined && { split }),
+      ...(language && { language: language.code }),
+      emptyText: recipe.skipEmptyText ? 'skip' : 'error',
+    });
+  const entries = rows(recipe.manifest, recipe.split);
+  const { validation } = recipe;
+  const validationRows = validation ? rows(validation.manifest ?? recipe.manifest, validation.split) : [];
+
+  const folder = await openModelFolder(recipe.model);
+  const stream = recipe.stream ?? new Stream();
+  let model: Whisper | null = null;
+  let teacher: Whisper | null = null;
+  let trainer: Trainer | null = null;
+  let transcriber: Transcriber | null = null;
+  try {
+    const tokenizer = await WhisperTokenizer.fromFolder(recipe.model);
+    const seed = recipe.options?.seed ?? 77;
+    const compat = recipe.options?.compat ?? 'paper';
+    const settings = { compute, ...(method === 'full' && { trainable: () => true }) };
+    model = recipe.fromScratch
+      ? await Whisper.create(stream, folder.config, { ...settings, seed })
+      : await Whisper.fromFolder(stream, folder, settings);
+    if (recipe.teacher !== undefined) teacher = await Whisper.load(stream, recipe.teacher, { compute });
+    const batches = new AudioBatches(entries, folder.config, tokenizer, { batchSize, seed, compat });
+    const accumulation = recipe.options?.accumulation ?? 1;
+    const perEpoch = Math.max(1, Math.floor(batches.sampler.batchesPerEpoch / accumulation));
+    const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? 10) * perEpoch);
+    const options = trainingOptions({ ...recipe.options, steps });
+    if (method === 'experts') await model.addExpert(language!.name, { seed, compat });
+    const generation = folder.generationConfig ? { generation: folder.generationConfig } : {};
+    if (validationRows.length > 0) transcriber = new Transcriber(model, tokenizer, generation);
+
+    trainer = new Trainer({
+      model,
+      teacher,
+      batches,
+      options,
+      folder: recipe.output,
+      identity: {
+        method,
+        language: language?.code ?? null,
+        batchSize,
+        utterances: entries.length,
+        model: recipe.fromScratch ? 'from scratch' : recipe.model,
+        manifest: recipe.manifest,
+      },
+      ...(recipe.checkpointEvery !== undefined && { checkpointEvery: recipe.checkpointEvery }),
+      ...(transcriber && {
+        validateEvery: validation?.every ?? perEpoch,
+        validate: async () => {
+          const { total } = await evaluate(transcriber!, validationRows);
+          return { score: total.wer, wer: total.wer, cer: total.cer, gateShare: total.gateShare };
+        },
+      }),
+      ...(recipe.signal && { signal: recipe.signal }),
+      ...(recipe.onUpdate && { onUpdate: recipe.onUpdate }),
+      ...(recipe.onValidation && { onValidation: recipe.onValidation }),
+    });
+    const plan: TrainPlan = {
+      utterances: entries.length,
+      steps,
+      trainable: size(model.trainable()),
+      parameters: size(model.parameters.values()) + (method === 'experts' ? size(model.trainable()) : 0),
+    };
+    const resumes = await stat(join(recipe.output, 'run.json')).catch(() => null);
+    if (!resumes) {
+      await batches.check({
+        ...(recipe.signal && { signal: recipe.signal }),
+        ...(recipe.onCheck && { onProgress: recipe.onCheck }),
+      });
+    }
+    recipe.onStart?.(plan);
+    const report = await trainer.run();
+    const result = await save(recipe, folder, model, language?.name ?? null, report);
+    const outcome: TrainResult = { ...report, ...plan, result, language: language?.code ?? null };
+    await writeFileAtomic(join(recipe.output, 'report.json'), (sink) =>
+      sink.append(Buffer.from(`${JSON.stringify(outcome, null, 2)}\n`)),
+    );
+    return outcome;
+  } finally {
+    transcriber?.close();
+    trainer?.dispose();
+    teacher?.dispose();
+    model?.dispose();
+    if (recipe.stream) recipe.stream.endStep();
+    else stream.close();
+    await folder.close();
+  }
+}
+
+async function host(value: Tensor, shape: readonly number[], dtype: FloatDtype): Promise<HostTensor> {
+  return fromFloat32(await value.floats(), shape, dtype);
+}
+
+/** Writes what was trained: the expert file, or the model folder with the files of the one it started from. */
+async function save(
+  recipe: TrainRecipe,
+  folder: ModelFolder,
+  model: Whisper,
+  language: string | null,
+  report: RunReport,
+): Promise<string> {
+  const dtype = recipe.saveAs ?? 'f32';
+  const tensors = new Map<string, HostTensor>();
+  if ((recipe.method ?? 'experts') === 'experts') {
+    const expert = model.experts.get(language!)!;
+    for (const [name, p] of expert.parameters) tensors.set(name, await host(p.value, p.shape, dtype));
+    const path = join(recipe.output, expertFileName(language!));
+    await writeExpert(path, model.config, language!, tensors, { steps: String(report.steps) });
+    return path;
+  }
+  for (const [name, p] of model.parameters) tensors.set(name, await host(p.value, p.shape, dtype));
+  const files: Record<string, Uint8Array> = {};
+  for (const path of [folder.tokenizerPath, folder.tokenizerConfigPath]) {
+    if (path) files[path.slice(path.lastIndexOf('/') + 1)] = await readFile(path);
+  }
+  const path = join(recipe.output, 'model');
+  await writeModelFolder(
+    path,
+    {
+      config: folder.config,
+      configExtra: folder.configJson,
+      ...(folder.generationConfig && { generationConfig: folder.generationConfig }),
+      ...(folder.preprocessorConfig && { preprocessorConfig: folder.preprocessorConfig }),
+      files,
+      tensors: weightEntries(tensors),
+    },
+    { replace: true },
+  );
+  return path;
+}
