@@ -1,9 +1,17 @@
 /** The model against the recorded reference: hidden states, logits, losses and gradients (golden cases 1 and 2). */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import test from 'ava';
 import { LanguageExpert, type ModelPass, type SoftGates, Whisper } from '../lib/model/index.js';
 import { Stream, Tape, type Tensor } from '../lib/tensor/index.js';
-import { splitClsrCheckpoint } from '../lib/weights/index.js';
-import { configOf, floats, golden, goldenJson, goldenPath, ints, type Tensors } from './support/golden.js';
+import {
+  type HostTensor,
+  parseSafetensors,
+  splitClsrCheckpoint,
+  whisperPreset,
+  whisperTensorShapes,
+} from '../lib/weights/index.js';
+import { configOf, floats, golden, goldenJson, goldenPath, ints, shared, type Tensors } from './support/golden.js';
 import { isas, relativeL2 } from './support/kernels.js';
 
 const FORWARD = 1e-5;
@@ -66,7 +74,7 @@ function step(model: Whisper, inputs: Tensors, pass: ModelPass, loss: Loss) {
   return read;
 }
 
-when('case1_d64/weights.safetensors')(
+when('case1_d64/grads_f64.safetensors')(
   'a plain Whisper gives the recorded hidden states, logits, loss and gradients of every parameter',
   async (t) => {
     const config = configOf(goldenJson('case1_d64/report').config);
@@ -107,6 +115,36 @@ when('case1_d64/ce_variants.safetensors')('label smoothing gives the recorded lo
   }
   model.dispose();
 });
+
+test.serial(
+  'the first recorded utterance alone gives the recorded hidden rows and logits (kept in this repository)',
+  async (t) => {
+    const inputs = golden('case1_d64/first_inputs');
+    const outputs = golden('case1_d64/first_outputs');
+    for (const stream of streams) {
+      const model = Whisper.fromTensors(
+        stream,
+        configOf(goldenJson('case1_d64/report').config),
+        golden('case1_d64/weights'),
+      );
+      const memory = model.encode(stream.tensor(floats(inputs, 'input_features'), [1, 80, 3000]));
+      const hidden = model.decode(stream.tensor(ints(inputs, 'decoder_input_ids'), [1, 12], 'i32'), memory);
+      for (const [name, tensor] of [
+        ['encoder_last_hidden_state', memory],
+        ['decoder_last_hidden_state', hidden],
+        ['logits', model.logits(hidden)],
+      ] as const) {
+        const error = relativeL2(
+          (await tensor.floats()).subarray(0, floats(outputs, name).length),
+          floats(outputs, name),
+        );
+        t.true(error <= FORWARD, `${stream.isa} ${name}: ${error}`);
+      }
+      stream.endStep();
+      model.dispose();
+    }
+  },
+);
 
 function clsrModel(stream: Stream, language: string | null): Whisper {
   const tensors = golden('case2_clsr/weights');
@@ -295,3 +333,34 @@ for (const [kind, name] of [
     },
   );
 }
+
+const real = join(shared, 'models', 'whisper-base-encoder');
+(existsSync(real) ? test.serial : test.serial.skip)(
+  "the real whisper-base encoder on real speech: fp32 within 1e-5, bf16 no worse than PyTorch's 0.0187",
+  async (t) => {
+    const file = parseSafetensors(readFileSync(join(real, 'model-encoder-only.safetensors'))).tensors;
+    const config = { ...whisperPreset('base'), decoder_layers: 0 };
+    const tensors = new Map<string, HostTensor>();
+    for (const [name, shape] of whisperTensorShapes(config)) {
+      const tensor = file.get(name) ?? file.get(name.replace(/^model\./, ''));
+      // The file has no decoder: zeros stand in for what the encoder never reads.
+      const size = shape.reduce((a, b) => a * b, 1);
+      tensors.set(name, tensor ?? { dtype: 'f16', shape, data: new Uint8Array(2 * size) });
+      t.true(tensor !== undefined || name.startsWith('model.decoder.'));
+    }
+    const read = (name: string): Float32Array =>
+      new Float32Array(new Uint8Array(readFileSync(join(real, name))).buffer);
+    const expected = read('jfk-encoder-1500x512.f32');
+    for (const isa of isas) {
+      for (const compute of ['f32', 'bf16'] as const) {
+        const stream = new Stream({ isa, threads: 2 });
+        const model = Whisper.fromTensors(stream, config, tensors, { compute });
+        const features = stream.tensor(read('jfk-logmel-80x3000.f32'), [1, 80, 3000]);
+        const error = relativeL2(await model.encode(features).floats(), expected);
+        t.log(`${isa} ${compute}: relative L2 ${error.toExponential(2)}`);
+        t.true(error <= (compute === 'f32' ? 1e-5 : 0.0187));
+        stream.close();
+      }
+    }
+  },
+);

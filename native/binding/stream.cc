@@ -274,14 +274,19 @@ Napi::Value NativeStream::wait(Napi::Env env, const TensorEntry* entry) {
 void NativeStream::settle(napi_env raw, napi_value, void*, void* data) {
   std::unique_ptr<std::shared_ptr<Reply>> sent(static_cast<std::shared_ptr<Reply>*>(data));
   if (!raw) return;  // the stream was closed or the environment is going: nobody waits any more
-  const Reply& reply = **sent;
-  Napi::Env env(raw);
+  try {
+    (*sent)->stream->settle(Napi::Env(raw), **sent);
+  } catch (const Napi::Error&) {
+    // The thread is being terminated: JavaScript can no longer run, and the promise goes with it.
+  }
+}
+
+void NativeStream::settle(Napi::Env env, const Reply& reply) {
   Napi::HandleScope scope(env);
-  NativeStream* stream = reply.stream;
-  auto it = stream->waiting_.find(reply.id);
+  auto it = waiting_.find(reply.id);
   const Waiting waiting = std::move(it->second);
-  stream->waiting_.erase(it);
-  if (stream->waiting_.empty() && stream->replies_) napi_unref_threadsafe_function(env, stream->replies_);
+  waiting_.erase(it);
+  if (waiting_.empty() && replies_) napi_unref_threadsafe_function(env, replies_);
   if (reply.fault.any()) {
     waiting.deferred.Reject(make_error(env, reply.fault.code, reply.fault.message).Value());
   } else if (reply.has_data) {

@@ -42,6 +42,7 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   void account(int64_t bytes);
   Napi::Value wait(Napi::Env env, const TensorEntry* entry);
   static void settle(napi_env env, napi_value, void* context, void* data);
+  void settle(Napi::Env env, const Reply& reply);
   void require_open() const;
   void stop();
 

@@ -6,6 +6,8 @@ import type { ExecutionContext } from 'ava';
 import { chooseIsa, isaNames } from '../../lib/native/index.js';
 import { bf16ToFloat32, type DType, dtypeNumber, type Isa, Stream, type Tensor } from '../../lib/tensor/index.js';
 
+export { normals, random } from './random.js';
+
 export const oracle = new Stream({ backend: 'reference', threads: 1 });
 export const isas: Isa[] = isaNames.slice(0, isaNames.indexOf(chooseIsa('auto')) + 1);
 export const fast: { isa: Isa; stream: Stream }[] = isas.map((isa) => ({
@@ -13,25 +15,6 @@ export const fast: { isa: Isa; stream: Stream }[] = isas.map((isa) => ({
   stream: new Stream({ isa, threads: 2 }),
 }));
 export const number = dtypeNumber;
-
-/** A small seeded generator (mulberry32), uniform in [0, 1). */
-export function random(seed: number): () => number {
-  let a = seed >>> 0;
-  return () => {
-    a = (a + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
-/** `n` normal values. */
-export function normals(n: number, next: () => number, scale = 1): Float32Array {
-  return Float32Array.from(
-    { length: n },
-    () => scale * Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next()),
-  );
-}
 
 export function toBf16(values: ArrayLike<number>): Uint16Array {
   const f = Float32Array.from(values);

@@ -1,0 +1,283 @@
+/** The public Trainer against the reference's own, and against itself when it is interrupted. */
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import test, { type ExecutionContext } from 'ava';
+import { isDistilWhisperError } from '../lib/errors/index.js';
+import { LanguageExpert, Whisper } from '../lib/model/index.js';
+import { Stream } from '../lib/tensor/index.js';
+import {
+  learningRate,
+  RunFolder,
+  type TrainBatch,
+  Trainer,
+  trainingOptions,
+  type UpdateReport,
+} from '../lib/train/index.js';
+import { parseSafetensors, splitClsrCheckpoint, toFloat32 } from '../lib/weights/index.js';
+import { configOf, floats, golden, goldenJson, goldenPath, ints, type Tensors } from './support/golden.js';
+import { isas, relativeL2 } from './support/kernels.js';
+import { normals, random } from './support/random.js';
+import { tinyConfig } from './support/tiny.js';
+
+const folder = (t: ExecutionContext): string => {
+  const path = mkdtempSync(join(tmpdir(), 'trainer-'));
+  t.teardown(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+};
+
+(goldenPath('case7_trainer/log.json') ? test.serial : test.serial.skip)(
+  "the Trainer repeats four updates of the reference's Trainer: losses, gradient norms, parameters",
+  async (t) => {
+    const log = goldenJson('case7_trainer/log');
+    const base = goldenJson('case1_d64/report').config;
+    const data = golden('case7_trainer/data');
+    const noise = golden('case7_trainer/noise');
+    const features = floats(data, 'input_features');
+    const labels = ints(data, 'labels_padded');
+    const tensors = golden('case2_clsr/weights');
+    const { backbone, experts } = splitClsrCheckpoint(tensors.keys());
+    const pick = (names: Map<string, string>): Tensors =>
+      new Map([...names].map(([to, from]) => [to, tensors.get(from)!]));
+    const teacherSizes = {
+      d_model: 96,
+      encoder_attention_heads: 6,
+      decoder_attention_heads: 6,
+      encoder_ffn_dim: 384,
+      decoder_ffn_dim: 384,
+    };
+    const batches: TrainBatch[] = log.micro.map((m: { sample_indices: number[]; lang: string[] }) => ({
+      features: Float32Array.from(
+        m.sample_indices.flatMap((i) => [...features.subarray(i * 240000, (i + 1) * 240000)]),
+      ),
+      labels: m.sample_indices.map((i) => [...labels.subarray(i * 13, (i + 1) * 13)].filter((id) => id !== -100)),
+      languages: m.lang,
+    }));
+    const LAYERS = ['encoder.0', 'encoder.1', 'decoder.0', 'decoder.1'];
+
+    for (const isa of isas) {
+      const stream = new Stream({ isa, threads: 2 });
+      const model = Whisper.fromTensors(stream, configOf(base), pick(backbone));
+      for (const [name, names] of experts) {
+        model.attach(
+          LanguageExpert.load(stream, model.config, name, pick(names), { compute: 'f32', trainable: () => true }),
+        );
+      }
+      const start = new Map(
+        await Promise.all(model.trainable().map(async (p) => [p.name, await p.value.floats()] as const)),
+      );
+      const teacher = Whisper.fromTensors(
+        stream,
+        configOf({ ...base, ...teacherSizes }),
+        golden('case2_clsr/teacher_weights'),
+      );
+      const reports: UpdateReport[] = [];
+      const trainer = new Trainer({
+        model,
+        teacher,
+        batches: {
+          async *stream(from) {
+            yield* batches.slice(from);
+          },
+        },
+        options: {
+          steps: 4,
+          accumulation: 2,
+          learningRate: log.setup.lr_peak,
+          warmup: log.setup.warmup_ratio,
+          maxGradientNorm: log.setup.max_grad_norm,
+          compat: 'reference',
+        },
+        randomness: (micro) => ({
+          gateDropout: 0,
+          expertDropout: 0,
+          skip: (layer) => log.micro[micro].skipped_calls.includes(layer),
+          noise: (layer) => {
+            const values = floats(noise, `micro${micro}.noise.${LAYERS[layer]}`);
+            return stream.tensor(values, [values.length]);
+          },
+        }),
+        // What an update did is checked when its report comes: the next one has been queued, so the parameters are read at the end.
+        onUpdate: (report) => {
+          reports.push(report);
+        },
+      });
+      await trainer.run();
+      for (const [i, report] of reports.entries()) {
+        const [a, b] = [log.micro[2 * i], log.micro[2 * i + 1]];
+        const mean = (key: string): number => (a[key] + b[key]) / 2;
+        t.is(report.learningRate, log.update[i].lr_used);
+        for (const [got, expected, what] of [
+          [report.loss, mean('loss'), 'loss'],
+          [report.crossEntropy, mean('ce_loss'), 'cross-entropy'],
+          [report.distillation, mean('kd_loss'), 'divergence'],
+          [report.gradientNorm, log.update[i].grad_norm_before_clip, 'gradient norm'],
+        ] as const) {
+          t.true(Math.abs(got / expected - 1) <= 1e-4, `${isa} update ${i} ${what}: expected ${expected}, got ${got}`);
+        }
+        t.true(Math.abs(report.gate - mean('gate_states')) <= 1e-5);
+      }
+      const after = golden('case7_trainer/params_after_update4');
+      let compared = 0;
+      for (const p of model.trainable()) {
+        const value = await p.value.floats();
+        const expected = floats(after, p.name);
+        const origin = start.get(p.name)!;
+        const error = relativeL2(
+          value.map((x, j) => x - origin[j]!),
+          expected.map((x, j) => x - origin[j]!),
+        );
+        t.true(error <= 1e-3, `${isa} change of ${p.name}: ${error}`);
+        compared++;
+      }
+      t.is(compared, after.size);
+      stream.close();
+    }
+  },
+);
+
+test('the learning rate warms up and decays as transformers schedules it', (t) => {
+  const options = trainingOptions({ steps: 100, learningRate: 1, warmup: 0.1 });
+  t.is(learningRate(options, 0), 0);
+  t.is(learningRate(options, 5), 0.5);
+  t.is(learningRate(options, 10), 1);
+  t.is(learningRate(options, 55), 0.5);
+  t.true(learningRate(options, 99) > 0);
+});
+
+test('options out of range are refused by name', (t) => {
+  for (const [name, value] of [
+    ['steps', 0],
+    ['accumulation', 1.5],
+    ['learningRate', Number.NaN],
+    ['temperature', 0],
+    ['labelSmoothing', 1],
+    ['sigma', [0, 1]],
+    ['betas', [0.9, 1]],
+    ['workspace', 1024],
+  ] as const) {
+    const error = t.throws(() => trainingOptions({ steps: 10, [name]: value }))!;
+    t.true(isDistilWhisperError(error) && error.code === 'ERR_ARGUMENT');
+    t.regex(error.message, new RegExp(`^${name}: expected`));
+  }
+});
+
+const worker = fileURLToPath(new URL('./support/train-run.ts', import.meta.url));
+
+function runProcess(path: string, killAfter: number | null): Promise<number | null> {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, ['--import=tsx', worker, path], { stdio: 'ignore' });
+    const timer = killAfter === null ? null : setTimeout(() => child.kill('SIGKILL'), killAfter);
+    child.on('exit', (code) => {
+      if (timer) clearTimeout(timer);
+      resolve(code);
+    });
+  });
+}
+
+function finalState(path: string): Map<string, Float32Array> {
+  const [last] = readdirSync(join(path, 'checkpoints')).sort().reverse();
+  const { tensors } = parseSafetensors(readFileSync(join(path, 'checkpoints', last!, 'state.safetensors')));
+  return new Map([...tensors].map(([name, t]) => [name, toFloat32(t)]));
+}
+
+test.serial(
+  'a run killed at five moments and resumed ends with bit-identical parameters, moments and log',
+  async (t) => {
+    const whole = join(folder(t), 'whole');
+    const broken = join(folder(t), 'broken');
+    t.is(await runProcess(whole, null), 0);
+    let kills = 0;
+    for (let delay = 900; kills < 5; delay += 170) if ((await runProcess(broken, delay)) === null) kills++;
+    t.true(readdirSync(join(broken, 'checkpoints')).length > 0, 'the last kill came after a checkpoint');
+    t.is(await runProcess(broken, null), 0);
+    const expected = finalState(whole);
+    const got = finalState(broken);
+    t.deepEqual([...got.keys()], [...expected.keys()]);
+    for (const [name, values] of expected) t.deepEqual(got.get(name), values, name);
+    const lines = (path: string): string => readFileSync(join(path, 'log.jsonl'), 'utf8');
+    t.is(lines(broken), lines(whole));
+  },
+);
+
+test('a folder with another run, or with other files, is refused and left alone', async (t) => {
+  const path = folder(t);
+  writeFileSync(join(path, 'notes.txt'), 'mine');
+  await t.throwsAsync(RunFolder.open(path, { a: 1 }), { message: /expected an empty folder or a run/ });
+  t.deepEqual(readdirSync(path), ['notes.txt']);
+  const run = join(path, 'run');
+  await RunFolder.open(run, { a: 1, b: [2] });
+  await RunFolder.open(run, { a: 1, b: [2] });
+  const error = await t.throwsAsync(RunFolder.open(run, { a: 1, b: [3] }));
+  t.true(isDistilWhisperError(error) && error.code === 'ERR_RUN');
+  t.regex(error!.message, /b = \[2\], got \[3\]/);
+});
+
+/** A file system of its own of `size`, or null where mounting is not permitted. */
+function smallDisk(t: ExecutionContext, size: string): string | null {
+  const path = folder(t);
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', path], { stdio: 'ignore' });
+  } catch {
+    return null;
+  }
+  t.teardown(() => execFileSync('umount', ['-l', path]));
+  return path;
+}
+
+test.serial(
+  'a disk that fills up while a checkpoint is written: a typed error, and the run goes on from the one before',
+  async (t) => {
+    const disk = smallDisk(t, '1m');
+    if (disk === null) {
+      t.log('skipped: mounting a small file system is not permitted here');
+      t.pass();
+      return;
+    }
+    const stream = new Stream({ threads: 1 });
+    const config = tinyConfig();
+    const features = normals(2 * config.num_mel_bins * 40, random(1));
+    const run = async (onUpdate: (step: number) => void): Promise<{ updates: number; start: number }> => {
+      const model = await Whisper.create(stream, config, { seed: 2, trainable: () => true });
+      let start = 0;
+      const trainer = new Trainer({
+        model,
+        batches: {
+          async *stream(from) {
+            start = from;
+            for (;;)
+              yield {
+                features,
+                labels: [
+                  [1, 2, 3],
+                  [4, 5],
+                ],
+                languages: [null, null],
+              };
+          },
+        },
+        options: { steps: 6 },
+        folder: join(disk, 'run'),
+        checkpointEvery: 2,
+        onUpdate: ({ step }) => onUpdate(step),
+      });
+      const { updates } = await trainer.run();
+      return { updates, start };
+    };
+    const filler = join(disk, 'filler');
+    await t.throwsAsync(
+      run((step) => {
+        // All but a few kilobytes: the next checkpoint begins, and does not fit.
+        if (step === 3) t.throws(() => writeFileSync(filler, Buffer.alloc(2 << 20)), { code: 'ENOSPC' });
+        if (step === 3) truncateSync(filler, statSync(filler).size - 32768);
+      }),
+      { code: 'ERR_DISK_FULL' },
+    );
+    t.deepEqual(readdirSync(join(disk, 'run', 'checkpoints')), ['step-00000002']);
+    rmSync(filler);
+    t.deepEqual(await run(() => {}), { updates: 4, start: 2 });
+    stream.close();
+  },
+);

@@ -1,0 +1,181 @@
+/** Memory, the event loop, worker threads: what a long-lived process needs. */
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { Worker } from 'node:worker_threads';
+import test from 'ava';
+import { isDistilWhisperError } from '../lib/errors/index.js';
+import { Whisper } from '../lib/model/index.js';
+import { Stream } from '../lib/tensor/index.js';
+import { Trainer } from '../lib/train/index.js';
+import { normals, random } from './support/random.js';
+import { tinyConfig } from './support/tiny.js';
+
+const support = (name: string): string => fileURLToPath(new URL(`./support/${name}`, import.meta.url));
+
+async function inProcess(script: string, ...args: string[]): Promise<Record<string, number>> {
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    '--expose-gc',
+    '--import=tsx',
+    support(script),
+    ...args,
+  ]);
+  return JSON.parse(stdout.trim().split('\n').at(-1)!);
+}
+
+test.serial('resident memory at step 2,000 is within 2% of that at step 20', async (t) => {
+  const { early, late } = await inProcess('memory-run.ts', '20', '2000');
+  t.log(`${(early! / 2 ** 20).toFixed(1)} MiB at step 20, ${(late! / 2 ** 20).toFixed(1)} MiB at step 2,000`);
+  t.true(late! <= early! * 1.02);
+});
+
+for (const type of ['f32', 'bf16']) {
+  const run = process.platform === 'linux' ? test.serial : test.serial.skip;
+  run(
+    `the distillation loss of 4,096 rows over Whisper's vocabulary stays within 64 MiB of workspace (${type})`,
+    async (t) => {
+      const { workspace } = await inProcess('loss-memory.ts', type);
+      t.log(`${workspace!.toFixed(1)} MiB beyond inputs and outputs`);
+      t.true(workspace! <= 64);
+    },
+  );
+}
+
+test.serial('a 10 ms timer is never late by more than 50 ms (p99) while training steps run', async (t) => {
+  const stream = new Stream({ threads: 2 });
+  const config = tinyConfig({
+    d_model: 384,
+    encoder_attention_heads: 6,
+    encoder_ffn_dim: 1536,
+    decoder_attention_heads: 6,
+    decoder_ffn_dim: 1536,
+    max_source_positions: 1500,
+    encoder_layers: 2,
+  });
+  const model = await Whisper.create(stream, config, { seed: 2, trainable: () => true });
+  const features = normals(2 * 80 * 3000, random(1));
+  const late: number[] = [];
+  let last = performance.now();
+  const timer = setInterval(() => {
+    const now = performance.now();
+    late.push(now - last - 10);
+    last = now;
+  }, 10);
+  const report = await new Trainer({
+    model,
+    batches: {
+      async *stream() {
+        for (;;)
+          yield {
+            features,
+            labels: [
+              [1, 2, 3],
+              [4, 5],
+            ],
+            languages: [null, null],
+          };
+      },
+    },
+    options: { steps: 6 },
+  }).run();
+  clearInterval(timer);
+  stream.close();
+  late.sort((a, b) => a - b);
+  const p99 = late[Math.floor(0.99 * late.length)]!;
+  t.log(
+    `p99 ${p99.toFixed(1)} ms late over ${late.length} ticks, steps of ${((1000 * report.seconds) / 6).toFixed(0)} ms`,
+  );
+  t.true(report.seconds > 0.5, 'the steps are long enough to block a loop that they ran on');
+  t.true(p99 <= 50);
+});
+
+test('a tensor used after it was disposed of, or after its step, is ERR_DISPOSED', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  const disposed = (body: () => unknown): void => {
+    const error = t.throws(body as () => void);
+    t.true(isDistilWhisperError(error) && error.code === 'ERR_DISPOSED');
+  };
+  const a = stream.tensor(new Float32Array(4), [2, 2]);
+  const parameter = stream.persistent(new Float32Array(4), [2, 2]);
+  const view = a.slice(0, 1);
+  a.dispose();
+  a.dispose();
+  t.deepEqual(await view.read(), new Float32Array(2), 'a view keeps the memory of its tensor');
+  disposed(() => a.slice(0, 1));
+  disposed(() => stream.call('add', [a, a], [1, 1, 0]));
+  await t.throwsAsync(a.read(), { code: 'ERR_DISPOSED' });
+  stream.endStep();
+  disposed(() => view.reshape([1]));
+  parameter.dispose();
+  await t.throwsAsync(parameter.read(), { code: 'ERR_DISPOSED' });
+  stream.close();
+});
+
+test('a closed stream refuses calls and rejects what was waiting', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  const a = stream.persistent(new Float32Array(1 << 20), [1 << 10, 1 << 10]);
+  stream.call('linear', [a, a, null, null], [0, 0, 0, 0]);
+  const waiting = t.throwsAsync(a.read(), { code: 'ERR_STREAM' });
+  stream.close();
+  await waiting;
+  t.throws(() => stream.tensor(new Float32Array(1), [1]), { code: 'ERR_STREAM' });
+  await t.throwsAsync(stream.sync(), { code: 'ERR_STREAM' });
+});
+
+test('a fault on the worker rejects the next wait and poisons nothing else', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  const ids = stream.tensor(Int32Array.of(7), [1, 1], 'i32');
+  const table = stream.tensor(new Float32Array(8), [4, 2]);
+  stream.call('embedding', [ids, table, table], [0, 0]);
+  await t.throwsAsync(stream.sync(), { code: 'ERR_ARGUMENT' });
+  await stream.sync();
+  t.deepEqual(await table.read(), new Float32Array(8));
+  stream.close();
+});
+
+test('a step tensor of one stream is refused by another; a frozen parameter is shared', async (t) => {
+  const [a, b] = [new Stream({ threads: 1 }), new Stream({ threads: 1 })];
+  const x = a.tensor(Float32Array.of(1, 2), [1, 2]);
+  t.throws(() => b.call('add', [x, x], [1, 1, 0]), { code: 'ERR_STREAM' });
+  const frozen = a.persistent(Float32Array.of(1, 2), [1, 2]).freeze();
+  t.deepEqual(await b.call('add', [frozen, frozen], [1, 1, 0])[0]!.read(), Float32Array.of(2, 4));
+  t.throws(() => a.call('fill', [frozen], [0]), { code: 'ERR_ARGUMENT' });
+  t.throws(() => frozen.write(new Float32Array(2)), { code: 'ERR_ARGUMENT' });
+  a.close();
+  b.close();
+});
+
+const train = (endless: boolean): Worker =>
+  new Worker(support('worker-boot.mjs'), {
+    workerData: { module: new URL('./support/worker-run.ts', import.meta.url).href, endless },
+  });
+
+const message = (worker: Worker): Promise<unknown> =>
+  new Promise((resolve, reject) => {
+    worker.once('message', resolve);
+    worker.once('error', reject);
+  });
+
+test.serial('two worker threads train at once, with the same result', async (t) => {
+  const losses = await Promise.all(
+    [train(false), train(false)].map(async (worker) => {
+      t.is(await message(worker), 'training');
+      const loss = await message(worker);
+      await worker.terminate();
+      return loss;
+    }),
+  );
+  t.is(typeof losses[0], 'number');
+  t.is(losses[0], losses[1]);
+});
+
+test.serial('a worker terminated in mid-training leaves the process alive and able to compute', async (t) => {
+  for (let i = 0; i < 3; i++) {
+    const worker = train(true);
+    t.is(await message(worker), 'training');
+    await worker.terminate();
+  }
+  const stream = new Stream({ threads: 2 });
+  t.deepEqual(await stream.tensor(Float32Array.of(3), [1]).read(), Float32Array.of(3));
+  stream.close();
+});
