@@ -1,0 +1,415 @@
+import { availableParallelism } from 'node:os';
+import { type DecodedAudio, DecodePool, FeatureExtractor } from '../audio/index.js';
+import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
+import { Whisper } from '../model/index.js';
+import { type FloatType, Stream } from '../tensor/index.js';
+import { resolveLanguage, type Task, WhisperTokenizer } from '../text/index.js';
+import { type JsonObject, openModelFolder, type WhisperConfig } from '../weights/index.js';
+import { greedy, throwIfAborted } from './greedy.js';
+import { type DetectedLanguage, detectLanguage } from './language.js';
+import { cutWindows, type Window } from './windows.js';
+
+/** Mono samples, nominally -1..1, at a whole number of Hz. */
+export interface AudioSamples {
+  samples: Float32Array;
+  sampleRate: number;
+}
+
+/** An audio file or samples. */
+export type AudioSource = string | AudioSamples;
+
+export interface TranscriberOptions {
+  /** Where the model runs. Default: a stream of its own, that `close()` ends. */
+  stream?: Stream;
+  /** Default f32. */
+  compute?: FloatType;
+  /** Expert files to attach. */
+  experts?: readonly string[];
+  /** Windows that are decoded together. Default 16. */
+  batchSize?: number;
+}
+
+export interface TranscribeProgress {
+  /** Sources whose transcript is whole. */
+  done: number;
+  total: number;
+  /** Seconds of audio transcribed. */
+  seconds: number;
+}
+
+export interface TranscribeOptions {
+  /** Code or name, or 'auto': detected in the first window of each source. May be left out when the model has only one. */
+  language?: string;
+  /** Default 'transcribe'. */
+  task?: Task;
+  /** Run the language's expert where the model has one. Default true. */
+  useExperts?: boolean;
+  /** Default: the transcriber's. */
+  batchSize?: number;
+  /** Tokens of a window, prompt included. Default: the generation configuration's max_length, the decoder's positions at most. */
+  maxTokens?: number;
+  /** When aborted, the call rejects with ERR_INTERRUPTED. */
+  signal?: AbortSignal;
+  /** After every batch. */
+  onProgress?: (progress: TranscribeProgress) => void;
+}
+
+export interface TranscriptSegment {
+  /** Seconds from the start of the audio. */
+  start: number;
+  end: number;
+  text: string;
+  averageLogProbability: number;
+}
+
+export interface Transcript {
+  text: string;
+  /** Whisper's code of the language. */
+  language: string;
+  /** Seconds of audio. */
+  duration: number;
+  /** One for each window. */
+  segments: TranscriptSegment[];
+  /** Tokens of the text. */
+  tokens: number;
+  /** Share of the gates that chose the expert, a mean over the windows; null when none ran. */
+  gateShare: number | null;
+}
+
+/** One window, ready to be decoded. */
+interface Piece extends Window {
+  source: number;
+  sampleRate: number;
+  /** Whether it is the source's last. */
+  last: boolean;
+  /** Seconds of the whole source. */
+  duration: number;
+  features: Float32Array;
+}
+
+interface Decoding {
+  suppress: readonly number[];
+  suppressAtBegin: readonly number[];
+  maxTokens: number;
+}
+
+/** What a language means to a call: its code, its expert's name, its start sequence. */
+interface Start {
+  code: string;
+  expert: string | null;
+  prompt: number[];
+}
+
+/** Transcribes audio: a model, its tokenizer and its decoding settings, with audio decoded and features made ahead of the model. */
+export class Transcriber {
+  readonly batchSize: number;
+  private readonly decoding: Decoding;
+  private readonly pool = new DecodePool({ size: Math.max(1, Math.min(4, availableParallelism() - 1)) });
+  private readonly extractor: FeatureExtractor;
+  private release: () => void = () => {};
+
+  /**
+   * From parts in memory, which stay the caller's. `generation`: generation_config.json (suppress_tokens, begin_suppress_tokens,
+   * max_length); what it lacks is taken from the config. Errors: ERR_VOCABULARY, ERR_CONFIG (suppression lists), ERR_ARGUMENT.
+   */
+  constructor(
+    readonly model: Whisper,
+    readonly tokenizer: WhisperTokenizer,
+    options: { generation?: JsonObject; batchSize?: number } = {},
+  ) {
+    const { config } = model;
+    if (tokenizer.vocabSize > config.vocab_size) {
+      throw new DistilWhisperError(
+        'ERR_VOCABULARY',
+        `the tokenizer has ${tokenizer.vocabSize} tokens, the model only ${config.vocab_size}: they do not belong together`,
+      );
+    }
+    this.batchSize = wholeFromOne('batchSize', options.batchSize ?? 16);
+    this.decoding = decodingOf(config, options.generation ?? {});
+    this.extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames: 2 * config.max_source_positions });
+  }
+
+  /**
+   * Opens a model folder with its tokenizer and settings, and attaches experts.
+   * Errors: those of `openModelFolder`, `WhisperTokenizer.fromFolder`, `readExpert` and of the constructor.
+   */
+  static async load(modelFolder: string, options: TranscriberOptions = {}): Promise<Transcriber> {
+    const { compute = 'f32' } = options;
+    if (compute !== 'f32' && compute !== 'bf16') {
+      throw new DistilWhisperError('ERR_ARGUMENT', `compute: expected 'f32' or 'bf16', got '${String(compute)}'`);
+    }
+    const batchSize = wholeFromOne('batchSize', options.batchSize ?? 16);
+    const folder = await openModelFolder(modelFolder);
+    let stream: Stream | null = null;
+    let model: Whisper | null = null;
+    const release = (): void => {
+      model?.dispose();
+      if (!options.stream) stream?.close();
+    };
+    try {
+      const tokenizer = await WhisperTokenizer.fromFolder(modelFolder);
+      stream = options.stream ?? new Stream();
+      model = await Whisper.fromFolder(stream, folder, { compute });
+      for (const path of options.experts ?? []) await model.loadExpert(path);
+      const generation = folder.generationConfig ? { generation: folder.generationConfig } : {};
+      const transcriber = new Transcriber(model, tokenizer, { ...generation, batchSize });
+      transcriber.release = release;
+      return transcriber;
+    } catch (error) {
+      release();
+      throw error;
+    } finally {
+      await folder.close();
+    }
+  }
+
+  /** Codes of the languages that the vocabulary has. */
+  get languages(): readonly string[] {
+    return this.tokenizer.languages;
+  }
+
+  /**
+   * Transcripts of the sources, in their order. Audio longer than the model's window is cut at pauses and its windows' texts are
+   * joined by a space. The first source that fails ends the call. Errors: those of `decodeAudio` and `FeatureExtractor`, with the
+   * source's name, ERR_LANGUAGE, ERR_ARGUMENT, ERR_INTERRUPTED.
+   */
+  async transcribe(sources: readonly AudioSource[], options: TranscribeOptions = {}): Promise<Transcript[]> {
+    const { signal, onProgress } = options;
+    const task = options.task ?? 'transcribe';
+    const maxTokens = Math.min(
+      wholeFromOne('maxTokens', options.maxTokens ?? this.decoding.maxTokens),
+      this.model.config.max_target_positions,
+    );
+    const useExperts = options.useExperts ?? true;
+    const known = new Map<string, Start>();
+    const start = (language: string): Start => {
+      let found = known.get(language);
+      if (!found) {
+        const prompt = this.tokenizer.prompt({ language, task });
+        const { code, name } = resolveLanguage(language);
+        found = { code, expert: useExperts && this.model.experts.has(name) ? name : null, prompt };
+        known.set(language, found);
+      }
+      return found;
+    };
+    const language = this.language(options.language);
+    const starts: Start[] = [];
+    if (language !== 'auto') starts.push(...sources.map(() => start(language)));
+    const transcripts: Transcript[] = [];
+    const shares: number[][] = sources.map(() => []);
+    let done = 0;
+    let seconds = 0;
+    await this.inBatches(
+      sources,
+      wholeFromOne('batchSize', options.batchSize ?? this.batchSize),
+      signal,
+      async (batch) => {
+        const fresh = batch.filter((piece) => !starts[piece.source] && piece.begin === 0);
+        if (fresh.length > 0) {
+          for (const [i, { language }] of (await this.detect(fresh)).entries())
+            starts[fresh[i]!.source] = start(language);
+        }
+        const sequences = await greedy(this.model, this.upload(batch), {
+          prompts: batch.map((piece) => starts[piece.source]!.prompt),
+          languages: batch.map((piece) => starts[piece.source]!.expert),
+          suppress: this.decoding.suppress,
+          suppressAtBegin: this.decoding.suppressAtBegin,
+          endOfText: this.tokenizer.endOfText,
+          maxTokens,
+          gateValues: true,
+          ...(signal && { signal }),
+        });
+        for (const [i, piece] of batch.entries()) {
+          const { tokens, averageLogProbability, gateShare } = sequences[i]!;
+          transcripts[piece.source] ??= {
+            text: '',
+            language: starts[piece.source]!.code,
+            duration: piece.duration,
+            segments: [],
+            tokens: 0,
+            gateShare: null,
+          };
+          const transcript = transcripts[piece.source]!;
+          transcript.tokens += tokens.length;
+          transcript.segments.push({
+            start: piece.begin / piece.sampleRate,
+            end: piece.end / piece.sampleRate,
+            text: this.tokenizer.decode(tokens).trim(),
+            averageLogProbability,
+          });
+          if (gateShare !== null) shares[piece.source]!.push(gateShare);
+          seconds += (piece.end - piece.begin) / piece.sampleRate;
+          if (piece.last) done++;
+        }
+        onProgress?.({ done, total: sources.length, seconds });
+      },
+    );
+    for (const [i, transcript] of transcripts.entries()) {
+      const texts = transcript.segments.map((segment) => segment.text);
+      transcript.text = texts.filter((text) => text !== '').join(' ');
+      const share = shares[i]!;
+      if (share.length > 0) transcript.gateShare = share.reduce((a, b) => a + b, 0) / share.length;
+    }
+    return transcripts;
+  }
+
+  /** The language of each source, by its first window. Errors: as `transcribe`. */
+  async detectLanguage(
+    sources: readonly AudioSource[],
+    options: { signal?: AbortSignal } = {},
+  ): Promise<DetectedLanguage[]> {
+    const detected: DetectedLanguage[] = [];
+    await this.inBatches(sources, this.batchSize, options.signal, async (batch) => {
+      const first = batch.filter((piece) => piece.begin === 0);
+      for (const [i, found] of (await this.detect(first)).entries()) detected[first[i]!.source] = found;
+    });
+    return detected;
+  }
+
+  /** Ends the decoding threads and, when the transcriber was loaded, disposes of its model and of its own stream. */
+  async close(): Promise<void> {
+    this.extractor.close();
+    await this.pool.close();
+    this.release();
+    this.release = () => {};
+  }
+
+  private language(language: string | undefined): string {
+    if (language !== undefined) {
+      if (language === 'auto') return language;
+      // Checked here, before any audio is read.
+      this.tokenizer.languageId(language);
+      return language;
+    }
+    const [only, ...others] = this.languages;
+    if (only !== undefined && others.length === 0) return only;
+    throw new DistilWhisperError(
+      'ERR_LANGUAGE',
+      `language: expected one of the model's languages or 'auto', got none; it has: ${this.languages.join(' ') || 'no languages'}`,
+    );
+  }
+
+  private detect(pieces: readonly Piece[]): Promise<DetectedLanguage[]> {
+    return pieces.length > 0 ? detectLanguage(this.model, this.upload(pieces), this.tokenizer) : Promise.resolve([]);
+  }
+
+  private upload(pieces: readonly Piece[]) {
+    const { num_mel_bins: mels, max_source_positions: positions } = this.model.config;
+    const size = mels * 2 * positions;
+    const features = new Float32Array(pieces.length * size);
+    for (const [i, piece] of pieces.entries()) features.set(piece.features, i * size);
+    return this.model.stream.tensor(features, [pieces.length, mels, 2 * positions]);
+  }
+
+  /** Runs `body` on batches of windows in order; the next batch is made ready meanwhile. */
+  private async inBatches(
+    sources: readonly AudioSource[],
+    size: number,
+    signal: AbortSignal | undefined,
+    body: (batch: Piece[]) => Promise<void>,
+  ): Promise<void> {
+    const pieces = this.pieces(sources, signal);
+    const take = async (): Promise<Piece[]> => {
+      const batch: Piece[] = [];
+      while (batch.length < size) {
+        const { done, value } = await pieces.next();
+        if (done) break;
+        batch.push(value);
+      }
+      return batch;
+    };
+    let next = take();
+    try {
+      for (let batch = await next; batch.length > 0; batch = await next) {
+        throwIfAborted(signal);
+        next = take();
+        next.catch(() => {}); // Thrown when it is awaited, at its turn.
+        await body(batch);
+      }
+    } finally {
+      await next.catch(() => {});
+      await pieces.return();
+    }
+  }
+
+  /** The sources' windows in order, with files decoded a few ahead. */
+  private async *pieces(
+    sources: readonly AudioSource[],
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Piece, void, undefined> {
+    const ahead: Promise<AudioSamples>[] = [];
+    let started = 0;
+    const fill = (): void => {
+      while (started < sources.length && ahead.length <= this.pool.size) {
+        const audio = this.read(sources[started]!, started++);
+        audio.catch(() => {}); // Thrown when it is awaited, at its turn.
+        ahead.push(audio);
+      }
+    };
+    for (const [source, given] of sources.entries()) {
+      throwIfAborted(signal);
+      fill();
+      const { samples, sampleRate } = await ahead.shift()!;
+      const windows = cutWindows(samples, sampleRate, this.extractor.seconds);
+      for (const [i, { begin, end }] of windows.entries()) {
+        throwIfAborted(signal);
+        const part = windows.length === 1 ? samples : samples.slice(begin, end);
+        const features = await this.features({ samples: part, sampleRate }, nameOf(given, source));
+        const last = i === windows.length - 1;
+        yield { source, begin, end, last, sampleRate, duration: samples.length / sampleRate, features };
+      }
+    }
+  }
+
+  private async features(audio: AudioSamples, name: string): Promise<Float32Array> {
+    try {
+      return await this.extractor.extract(audio);
+    } catch (error) {
+      if (!isDistilWhisperError(error)) throw error;
+      throw new DistilWhisperError(error.code, `${name}: ${error.message}`, { cause: error });
+    }
+  }
+
+  private async read(source: AudioSource, index: number): Promise<AudioSamples | DecodedAudio> {
+    if (typeof source === 'string') return this.pool.decode(source);
+    const { samples, sampleRate } = source ?? {};
+    if (!(samples instanceof Float32Array) || !Number.isInteger(sampleRate) || sampleRate < 1) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `${nameOf(source, index)}: expected a path, or samples in a Float32Array with a sampleRate in whole Hz, got ${
+          samples instanceof Float32Array ? `sampleRate ${sampleRate}` : typeof (samples ?? source)
+        }`,
+      );
+    }
+    return source;
+  }
+}
+
+const nameOf = (source: AudioSource, index: number): string =>
+  typeof source === 'string' ? source : `source ${index}`;
+
+function wholeFromOne(name: string, value: number): number {
+  if (Number.isInteger(value) && value >= 1) return value;
+  throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected a whole number from 1, got ${value}`);
+}
+
+/** Suppression and length of a model: its generation configuration's, else its config's. */
+function decodingOf(config: WhisperConfig, generation: JsonObject): Decoding {
+  const list = (name: 'suppress_tokens' | 'begin_suppress_tokens'): readonly number[] => {
+    const given = generation[name] ?? config[name] ?? [];
+    const valid = (id: unknown): id is number =>
+      typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < config.vocab_size;
+    if (Array.isArray(given) && given.every(valid)) return given;
+    throw new DistilWhisperError(
+      'ERR_CONFIG',
+      `generation_config.json: expected ${name} to list token ids below ${config.vocab_size}, got ${JSON.stringify(given).slice(0, 80)}`,
+    );
+  };
+  const length = generation.max_length;
+  const whole = typeof length === 'number' && Number.isInteger(length) && length > 0;
+  return {
+    suppress: list('suppress_tokens'),
+    suppressAtBegin: list('begin_suppress_tokens'),
+    maxTokens: Math.min(whole ? length : Number.MAX_SAFE_INTEGER, config.max_target_positions),
+  };
+}

@@ -1,0 +1,163 @@
+import type { ManifestEntry } from '../data/index.js';
+import type { TranscribeProgress, Transcriber, Transcript } from '../decode/index.js';
+import { DistilWhisperError } from '../errors/index.js';
+import { cer, extendedNormalizer, type Normalizer, wer } from '../text/index.js';
+
+export interface EvaluateOptions {
+  /** Utterances that are decoded together. Default: the transcriber's. */
+  batchSize?: number;
+  /** Applied to references and hypotheses before errors are counted. Default: the reference's, letters of unspaced scripts apart. */
+  normalizer?: Normalizer;
+  /** After every batch; `done` and `total` count utterances. */
+  onProgress?: (progress: TranscribeProgress) => void;
+  /** When aborted, the call rejects with ERR_INTERRUPTED. */
+  signal?: AbortSignal;
+  /** Run each language's expert where the model has one. Default true. */
+  useExperts?: boolean;
+}
+
+/** Errors over some utterances. Rates are fractions of sums (micro averages); they may exceed 1. */
+export interface ErrorCounts {
+  utterances: number;
+  /** Of audio. */
+  seconds: number;
+  wer: number;
+  cer: number;
+  /** Words and characters of the normalised references, and the edits that the hypotheses need. */
+  words: number;
+  wordErrors: number;
+  characters: number;
+  characterErrors: number;
+  /** Share of the gates that chose the expert, a mean over the utterances that one ran for; null when none did. */
+  gateShare: number | null;
+}
+
+export interface EvaluationGroup extends ErrorCounts {
+  /** Whisper's code. */
+  language: string;
+  /** The manifest's; empty where it gives none. */
+  domain: string;
+}
+
+export interface Hypothesis {
+  id: string;
+  /** Both as they are, before the normaliser. */
+  reference: string;
+  hypothesis: string;
+}
+
+export interface EvaluationReport {
+  /** By language, then domain, in the order of their codes. */
+  groups: EvaluationGroup[];
+  total: ErrorCounts;
+  /** In the order of the entries. */
+  hypotheses: Hypothesis[];
+  /** Entries left out because the normaliser leaves nothing of their reference. */
+  skipped: number;
+  secondsTaken: number;
+}
+
+interface Scored {
+  entry: ManifestEntry;
+  transcript: Transcript;
+}
+
+/**
+ * Transcribes the entries, each in its own language, and counts word and character errors by language and domain. Utterances
+ * of the same language and similar length are decoded together; what is reported does not depend on that order.
+ * Errors: ERR_ARGUMENT when no entry has a reference left after the normaliser, and those of `Transcriber.transcribe`.
+ */
+export async function evaluate(
+  transcriber: Transcriber,
+  entries: readonly ManifestEntry[],
+  options: EvaluateOptions = {},
+): Promise<EvaluationReport> {
+  const { normalizer = extendedNormalizer({ splitLetters: true }), onProgress } = options;
+  const start = performance.now();
+  const kept = entries.filter((entry) => normalizer(entry.text).trim() !== '');
+  if (kept.length === 0) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `entries: expected one with a text that the normaliser leaves something of, got none in ${entries.length}`,
+    );
+  }
+  const runs = new Map<string, ManifestEntry[]>();
+  for (const entry of kept) {
+    // An unknown language is found before any audio is transcribed.
+    transcriber.tokenizer.languageId(entry.language);
+    const key = `${entry.language} ${entry.task ?? 'transcribe'}`;
+    const run = runs.get(key);
+    if (run) run.push(entry);
+    else runs.set(key, [entry]);
+  }
+  const transcripts = new Map<ManifestEntry, Transcript>();
+  let seconds = 0;
+  for (const run of runs.values()) {
+    // The text's length, not the audio's, says how many steps a batch takes: audio is padded to the window anyway.
+    const sorted = [...run].sort((a, b) => b.text.length - a.text.length);
+    const { language, task = 'transcribe' } = sorted[0]!;
+    const done = transcripts.size;
+    const found = await transcriber.transcribe(
+      sorted.map((entry) => entry.audio),
+      {
+        language,
+        task,
+        ...(options.useExperts !== undefined && { useExperts: options.useExperts }),
+        ...(options.batchSize !== undefined && { batchSize: options.batchSize }),
+        ...(options.signal && { signal: options.signal }),
+        onProgress: (progress) =>
+          onProgress?.({ done: done + progress.done, total: kept.length, seconds: seconds + progress.seconds }),
+      },
+    );
+    for (const [i, transcript] of found.entries()) {
+      transcripts.set(sorted[i]!, transcript);
+      seconds += transcript.duration;
+    }
+  }
+  const scored = kept.map((entry): Scored => ({ entry, transcript: transcripts.get(entry)! }));
+  return {
+    groups: groupsOf(scored, normalizer),
+    total: count(scored, normalizer),
+    hypotheses: scored.map(({ entry, transcript }) => ({
+      id: entry.id,
+      reference: entry.text,
+      hypothesis: transcript.text,
+    })),
+    skipped: entries.length - kept.length,
+    secondsTaken: (performance.now() - start) / 1000,
+  };
+}
+
+function groupsOf(scored: readonly Scored[], normalizer: Normalizer): EvaluationGroup[] {
+  const groups = new Map<string, { language: string; domain: string; members: Scored[] }>();
+  for (const one of scored) {
+    const { language, domain = '' } = one.entry;
+    const key = JSON.stringify([language, domain]);
+    const group = groups.get(key);
+    if (group) group.members.push(one);
+    else groups.set(key, { language, domain, members: [one] });
+  }
+  const order = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
+  return [...groups.values()]
+    .sort((a, b) => order(a.language, b.language) || order(a.domain, b.domain))
+    .map(({ language, domain, members }) => ({ language, domain, ...count(members, normalizer) }));
+}
+
+function count(scored: readonly Scored[], normalizer: Normalizer): ErrorCounts {
+  const references = scored.map(({ entry }) => normalizer(entry.text));
+  const hypotheses = scored.map(({ transcript }) => normalizer(transcript.text));
+  const words = wer(references, hypotheses);
+  const characters = cer(references, hypotheses);
+  const shares = scored.flatMap(({ transcript }) => transcript.gateShare ?? []);
+  return {
+    utterances: scored.length,
+    seconds: scored.reduce((sum, { transcript }) => sum + transcript.duration, 0),
+    wer: words.rate,
+    cer: characters.rate,
+    words: words.length,
+    wordErrors: words.errors,
+    characters: characters.length,
+    characterErrors: characters.errors,
+    gateShare: shares.length > 0 ? shares.reduce((a, b) => a + b, 0) / shares.length : null,
+  };
+}

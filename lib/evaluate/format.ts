@@ -1,0 +1,54 @@
+import type { ErrorCounts, EvaluationReport } from './evaluate.js';
+
+/**
+ * The report as a table of text: a row for each language and domain and one for all, rates in per cent, columns aligned.
+ * Lines end with '\n', the last one too.
+ */
+export function formatTable(report: EvaluationReport): string {
+  const gates = report.groups.some((group) => group.gateShare !== null);
+  const percent = (rate: number): string => (100 * rate).toFixed(1);
+  const cells = (language: string, domain: string, counts: ErrorCounts): string[] => [
+    language,
+    domain || '-',
+    String(counts.utterances),
+    counts.seconds.toFixed(1),
+    percent(counts.wer),
+    percent(counts.cer),
+    ...(gates ? [counts.gateShare === null ? '-' : percent(counts.gateShare)] : []),
+  ];
+  const head = ['language', 'domain', 'utterances', 'seconds', 'WER %', 'CER %', ...(gates ? ['gate %'] : [])];
+  const body = report.groups.map((group) => cells(group.language, group.domain, group));
+  const total = cells('all', 'all', report.total);
+  const widths = head.map((title, c) => Math.max(...[title, total[c]!, ...body.map((row) => row[c]!)].map(width)));
+  const line = (row: readonly string[]): string =>
+    row
+      .map((cell, c) => {
+        const space = ' '.repeat(widths[c]! - width(cell));
+        return c < 2 ? cell + space : space + cell;
+      })
+      .join('  ')
+      .trimEnd();
+  const rule = widths.map((n) => '-'.repeat(n)).join('  ');
+  return `${[line(head), rule, ...body.map(line), rule, line(total)].join('\n')}\n`;
+}
+
+/** Code points: domains may be named in any script. */
+const width = (text: string): number => [...text].length;
+
+/** The report as plain data for `JSON.stringify`, rates to six decimals and seconds to three. */
+export function toJSON(report: EvaluationReport): EvaluationReport {
+  const round = (x: number, digits: number): number => Number(x.toFixed(digits));
+  const counts = <T extends ErrorCounts>(c: T): T => ({
+    ...c,
+    seconds: round(c.seconds, 3),
+    wer: round(c.wer, 6),
+    cer: round(c.cer, 6),
+    gateShare: c.gateShare === null ? null : round(c.gateShare, 6),
+  });
+  return {
+    ...report,
+    groups: report.groups.map(counts),
+    total: counts(report.total),
+    secondsTaken: round(report.secondsTaken, 3),
+  };
+}
