@@ -59,7 +59,9 @@ export class AudioBatches implements BatchSource {
    * Decodes every utterance once, so that a bad file ends a run before anything is written, and keeps the features that fit
    * the cache. Errors: those of `decodeAudio` and `FeatureExtractor`, with the utterance's id and line; ERR_INTERRUPTED.
    */
-  async check(options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {}): Promise<void> {
+  async check(
+    options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
+  ): Promise<void> {
     const { entries } = this;
     let done = 0;
     const batches = Array.from({ length: Math.ceil(entries.length / CHECKED_AT_ONCE) }, (_, position) => ({
