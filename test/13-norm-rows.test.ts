@@ -17,8 +17,7 @@ const HALF = 2 ** -8; // of bf16, and room for a tie that falls the other way
 const kinds = ['f32', 'bf16'] as const;
 const outputs = [...kinds];
 
-const max = (x: ArrayLike<number>) =>
-  Array.prototype.reduce.call(x, (a: number, b) => Math.max(a, Math.abs(b)), 0) as number;
+const max = (x: ArrayLike<number>) => Array.from(x).reduce((a, b) => Math.max(a, Math.abs(b)), 0);
 const roundBf16 = (x: number): number => {
   const f = Float32Array.of(x);
   const u = new Uint32Array(f.buffer);
