@@ -39,8 +39,8 @@ inline void store_units(float* p, Vec v, Pairs) {
 }
 #endif
 
-// One row of S, n of its columns visible, becomes P in place (as units). Scores are in bits: 2^(s · scale) is the
-// weight. Returns the factor for what was summed before; sum holds kLanes parts.
+// One row of S, n of its columns visible, becomes P in place (as units). Returns the factor for what was
+// summed before; sum holds kLanes parts.
 template <class Kind>
 float softmax_row(float* s, int64_t n, int64_t columns, float scale, float* top, float* sum) {
   mask_from(s, n, columns);
@@ -48,10 +48,10 @@ float softmax_row(float* s, int64_t n, int64_t columns, float scale, float* top,
   for (int64_t j = kLanes; j < columns; j += kLanes) high = max_vec(high, load_vec(s + j));
   float now = largest(high) * scale;
   now = *top > now ? *top : now;
-  const float alpha = exp2_vec(splat(*top - now))[0];
+  const float alpha = exp_vec(splat(*top - now))[0];
   Vec part = load_vec(sum) * splat(alpha);
   for (int64_t j = 0; j < columns; j += kLanes) {
-    const Vec p = exp2_vec(load_vec(s + j) * splat(scale) - splat(now));
+    const Vec p = exp_vec(load_vec(s + j) * splat(scale) - splat(now));
     part += p;
     store_units(s + j / Kind::kPer, p, Kind());
   }
@@ -70,7 +70,6 @@ void query_block(const Shape& z, const Head<T>& q, int64_t from, int64_t count, 
   float* sum_o = s + kQueryBlock * kKeyBlock;
   float *sum = sum_o + kQueryBlock * padded, *top = sum + kQueryBlock * kLanes, *alpha = top + kQueryBlock;
   Unit* a = reinterpret_cast<Unit*>(alpha + kQueryBlock);
-  const float bits = z.scale * kLog2E;
   pack_rows<Kind>(q, from, rows, depth, a);
   for (int64_t i = 0; i < rows; i++) {
     top[i] = -INFINITY;
@@ -84,7 +83,7 @@ void query_block(const Shape& z, const Head<T>& q, int64_t from, int64_t count, 
     times_panels<Kind>(rows, columns / kCols, depth, a, depth, keys + j * depth, s, kKeyBlock);
     for (int64_t i = 0; i < count; i++) {
       const int64_t seen = z.keys(from + i) - j;
-      alpha[i] = softmax_row<Kind>(s + i * kKeyBlock, seen < n ? seen : n, columns, bits, top + i, sum + i * kLanes);
+      alpha[i] = softmax_row<Kind>(s + i * kKeyBlock, seen < n ? seen : n, columns, z.scale, top + i, sum + i * kLanes);
     }
     times_stack<Kind, kScaleAdd, false>(rows, padded, (n + Kind::kPer - 1) / Kind::kPer,
                                         reinterpret_cast<const Unit*>(s), kKeyBlock, values + j / Kind::kPer * padded,
@@ -93,7 +92,7 @@ void query_block(const Shape& z, const Head<T>& q, int64_t from, int64_t count, 
   for (int64_t i = 0; i < count; i++) {
     const float all = total(load_vec(sum + i * kLanes)), inverse = 1.0f / all;
     for (int64_t c = 0; c < z.width; c++) put(o + (from + i) * z.D, c, sum_o[i * padded + c] * inverse);
-    lse[from + i] = top[i] * kLn2 + std::log(all);
+    lse[from + i] = top[i] + std::log(all);
   }
 }
 
@@ -195,9 +194,9 @@ void decode_block(const Shape& z, const float* query, const T* k, const T* v, in
     for (j = kLanes; j < kDecodeBlock; j += kLanes) high = max_vec(high, load_vec(w + j));
     float now = largest(high);
     now = top[h] > now ? top[h] : now;
-    const float alpha = exp2_vec(splat(top[h] - now))[0];
+    const float alpha = exp_vec(splat(top[h] - now))[0];
     for (j = 0; j < kDecodeBlock; j += kLanes) {
-      const Vec p = exp2_vec(load_vec(w + j) - splat(now));
+      const Vec p = exp_vec(load_vec(w + j) - splat(now));
       part += p;
       store_vec(w + j, p);
     }
@@ -223,12 +222,11 @@ void few_queries(Context& ctx, const Shape& z, const T* q, const T* k, const T* 
   const int64_t words = 2 * z.heads + z.D;  // maximum, sum, output
   Workspace::Frame frame(ctx.workspace);
   float* partial = frame.take<float>(z.B * ranges * z.Tq * words);
-  const float bits = z.scale * kLog2E;
   with_scratch(ctx, z.B * ranges, z.Tq * z.D + z.heads * kDecodeBlock, [&](int64_t task, float* scratch) {
     const int64_t b = task / ranges, range = task % ranges;
     const int64_t begin = z.kv_len * range / ranges, end = z.kv_len * (range + 1) / ranges;
     float* query = scratch + z.heads * kDecodeBlock;
-    for (int64_t i = 0; i < z.Tq * z.D; i++) query[i] = get(q, b * z.Tq * z.D + i) * bits;
+    for (int64_t i = 0; i < z.Tq * z.D; i++) query[i] = get(q, b * z.Tq * z.D + i) * z.scale;
     for (int64_t i = 0; i < z.Tq; i++) {
       float* mine = partial + (task * z.Tq + i) * words;
       for (int64_t h = 0; h < z.heads; h++) mine[h] = -INFINITY;
@@ -252,13 +250,13 @@ void few_queries(Context& ctx, const Shape& z, const T* q, const T* k, const T* 
         for (int64_t r = 1; r < ranges; r++) high = first[r * next + h] > high ? first[r * next + h] : high;
         float* y = first + 2 * z.heads + h * z.width;
         for (int64_t r = 0; r < ranges; r++) {
-          const float share = exp2_vec(splat(first[r * next + h] - high))[0];
+          const float share = exp_vec(splat(first[r * next + h] - high))[0];
           const float* part = y + r * next;
           sum += first[r * next + z.heads + h] * share;
           for (int64_t c = 0; c < z.width; c++) y[c] = r == 0 ? part[c] * share : y[c] + part[c] * share;
         }
         for (int64_t c = 0; c < z.width; c++) put(o, (b * z.Tq + i) * z.D + h * z.width + c, y[c] / sum);
-        lse[(b * z.heads + h) * z.Tq + i] = high * kLn2 + std::log(sum);
+        lse[(b * z.heads + h) * z.Tq + i] = high + std::log(sum);
       }
 }
 

@@ -68,12 +68,12 @@ struct Packed {
   }
 };
 
-// P = 2^(S · scale − lse) and dS of one pair of rows out of S and dP (scale and lse in bits), as the products that
+// P = exp(S · scale − lse) and dS of one pair of rows out of S and dP, as the products that
 // follow read them: pT and dsT contracted over the queries, ds over the keys. Plain keeps them where S and dP were.
 inline void weights(float* s, float* dp, int64_t columns, float scale, const float* lse, const float* delta, Plain) {
   for (int64_t r = 0; r < 2; r++, s += kKeyBlock, dp += kKeyBlock)
     for (int64_t j = 0; j < columns; j += kLanes) {
-      const Vec p = exp2_vec(load_vec(s + j) * splat(scale) - splat(lse[r]));
+      const Vec p = exp_vec(load_vec(s + j) * splat(scale) - splat(lse[r]));
       store_vec(s + j, p);
       store_vec(dp + j, p * (load_vec(dp + j) - splat(delta[r])));
     }
@@ -90,8 +90,8 @@ inline void weights(float* s, float* dp, int64_t columns, float scale, const flo
                     Word* pT, Word* dsT, Word* ds) {
   const float *s1 = s + kKeyBlock, *dp1 = dp + kKeyBlock;
   for (int64_t j = 0; j < columns; j += kLanes) {
-    const Vec p0 = exp2_vec(load_vec(s + j) * splat(scale) - splat(lse[0]));
-    const Vec p1 = exp2_vec(load_vec(s1 + j) * splat(scale) - splat(lse[1]));
+    const Vec p0 = exp_vec(load_vec(s + j) * splat(scale) - splat(lse[0]));
+    const Vec p1 = exp_vec(load_vec(s1 + j) * splat(scale) - splat(lse[1]));
     const Vec d0 = p0 * (load_vec(dp + j) - splat(delta[0])), d1 = p1 * (load_vec(dp1 + j) - splat(delta[1]));
     _mm512_storeu_si512(pT + j, interleave(p0, p1));
     _mm512_storeu_si512(dsT + j, interleave(d0, d1));
@@ -133,8 +133,7 @@ void key_block(const Shape& z, const Packed<Kind>& x, float* dq, int64_t from, i
     int64_t ds_stride;
     if constexpr (kPer == 1) {
       for (int64_t r = 0; r < rows; r += 2)
-        weights(s + r * kKeyBlock, dp + r * kKeyBlock, columns, z.scale * kLog2E, x.lse + i + r, x.delta + i + r,
-                Plain());
+        weights(s + r * kKeyBlock, dp + r * kKeyBlock, columns, z.scale, x.lse + i + r, x.delta + i + r, Plain());
       pT = s;
       dsT = ds = dp;
       ds_stride = kKeyBlock;
@@ -142,8 +141,8 @@ void key_block(const Shape& z, const Packed<Kind>& x, float* dq, int64_t from, i
       Unit* p_out = reinterpret_cast<Unit*>(dp + kQueryBlock * kKeyBlock);
       Unit *dsT_out = p_out + kQueryBlock / 2 * kKeyBlock, *ds_out = dsT_out + kQueryBlock / 2 * kKeyBlock;
       for (int64_t r = 0; r < rows; r += 2)
-        weights(s + r * kKeyBlock, dp + r * kKeyBlock, columns, z.scale * kLog2E, x.lse + i + r, x.delta + i + r,
-                Kind(), p_out + r / 2 * kKeyBlock, dsT_out + r / 2 * kKeyBlock, ds_out + r * (kKeyBlock / 2));
+        weights(s + r * kKeyBlock, dp + r * kKeyBlock, columns, z.scale, x.lse + i + r, x.delta + i + r, Kind(),
+                p_out + r / 2 * kKeyBlock, dsT_out + r / 2 * kKeyBlock, ds_out + r * (kKeyBlock / 2));
       pT = p_out;
       dsT = dsT_out;
       ds = ds_out;
@@ -200,7 +199,7 @@ void pack(const Shape& z, const Packed<Kind>& x, const Call& call, int64_t pair)
   const float* lse = call.in[4].as<float>() + pair * z.Tq;
   for (int64_t i = 0; i < rows; i++) {
     x.delta[i] = 0;
-    x.lse[i] = i < z.Tq ? lse[i] * kLog2E : 0.0f;
+    x.lse[i] = i < z.Tq ? lse[i] : 0.0f;
   }
   with_type(grad.view.dtype, [&](auto* t) {
     using G = std::remove_pointer_t<decltype(t)>;

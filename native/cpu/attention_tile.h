@@ -79,9 +79,11 @@ inline void totals(const Vec* v, float* s) {
 #endif
 }
 
-// 2^x: relative error under 2e-7, exact at 0; 0 below the normal range of fp32, +inf above. 2^x = 2^n · 2^f, |f| ≤ 1/2,
-// with a polynomial of degree 6 fitted to 2^f (relative error 1.9e-9).
-inline Vec exp2_vec(Vec x) {
+// exp(x): relative error under (2 + |x|) · 1e-7, exact at 0; 0 below the normal range of fp32, +inf above. With
+// y = x · log2(e): 2^y = 2^n · 2^f, |f| ≤ 1/2, by a polynomial of degree 6 fitted to 2^f (relative error 1.9e-9). The
+// rounding of y grows with |x|, as that of a difference of scores does; such weights are small.
+inline Vec exp_vec(Vec x) {
+  x *= splat(1.44269504f);
 #if defined(__AVX512F__)
   const Vec c = max_vec(x, splat(-252.0f));
   const Vec n = Vec(_mm512_roundscale_ps(__m512(c), 8));
@@ -109,7 +111,6 @@ inline Vec exp2_vec(Vec x) {
   return x > splat(-126.0f) ? (x < splat(128.0f) ? y : splat(INFINITY)) : (x == x ? Vec{} : x);
 #endif
 }
-constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 
 // kLanes floats out of fp32 or bf16 memory.
 inline Vec widen(const float* p) { return load_vec(p); }
