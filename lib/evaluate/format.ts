@@ -1,4 +1,5 @@
-import type { ErrorCounts, EvaluationReport } from './evaluate.js';
+import { type Normalizer, wer } from '../text/index.js';
+import { defaultNormalizer, type ErrorCounts, type EvaluationReport } from './evaluate.js';
 
 /**
  * The report as a table of text: a row for each language and domain and one for all, rates in per cent, columns aligned.
@@ -51,4 +52,14 @@ export function toJSON(report: EvaluationReport): EvaluationReport {
     total: counts(report.total),
     secondsTaken: round(report.secondsTaken, 3),
   };
+}
+
+/** The hypotheses as JSON lines with each utterance's own word error rate; `normalizer` as in the evaluation. */
+export function formatHypotheses(report: EvaluationReport, normalizer: Normalizer = defaultNormalizer): string {
+  return report.hypotheses
+    .map(({ id, reference, hypothesis }) => {
+      const { rate } = wer([normalizer(reference)], [normalizer(hypothesis)]);
+      return `${JSON.stringify({ id, reference, hypothesis, wer: Number(rate.toFixed(6)) })}\n`;
+    })
+    .join('');
 }
