@@ -88,7 +88,10 @@ export interface TrainPlan {
   utterances: number;
   steps: number;
   trainable: number;
+  /** Of the model, its new expert included. */
   parameters: number;
+  /** Those that a row runs through at inference: its gates and one of the two FFNs, not both. */
+  active: number;
 }
 
 export interface TrainResult extends RunReport, TrainPlan {
@@ -182,11 +185,14 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       ...(recipe.onUpdate && { onUpdate: recipe.onUpdate }),
       ...(recipe.onValidation && { onValidation: recipe.onValidation }),
     });
+    const backbone = size(model.parameters.values());
+    const added = method === 'experts' ? model.trainable() : [];
     const plan: TrainPlan = {
       utterances: entries.length,
       steps,
       trainable: size(model.trainable()),
-      parameters: size(model.parameters.values()) + (method === 'experts' ? size(model.trainable()) : 0),
+      parameters: backbone + size(added),
+      active: backbone + size(added.filter(({ name }) => name.includes('.gate_'))),
     };
     const resumes = await stat(join(recipe.output, 'run.json')).catch(() => null);
     if (!resumes) {
