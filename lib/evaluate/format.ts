@@ -1,5 +1,6 @@
 import { type Normalizer, wer } from '../text/index.js';
 import { defaultNormalizer, type ErrorCounts, type EvaluationReport } from './evaluate.js';
+import { formatColumns } from './table.js';
 
 /**
  * The report as a table of text: a row for each language and domain and one for all, rates in per cent, columns aligned.
@@ -19,22 +20,8 @@ export function formatTable(report: EvaluationReport): string {
   ];
   const head = ['language', 'domain', 'utterances', 'seconds', 'WER %', 'CER %', ...(gates ? ['gate %'] : [])];
   const body = report.groups.map((group) => cells(group.language, group.domain, group));
-  const total = cells('all', 'all', report.total);
-  const widths = head.map((title, c) => Math.max(...[title, total[c]!, ...body.map((row) => row[c]!)].map(width)));
-  const line = (row: readonly string[]): string =>
-    row
-      .map((cell, c) => {
-        const space = ' '.repeat(widths[c]! - width(cell));
-        return c < 2 ? cell + space : space + cell;
-      })
-      .join('  ')
-      .trimEnd();
-  const rule = widths.map((n) => '-'.repeat(n)).join('  ');
-  return `${[line(head), rule, ...body.map(line), rule, line(total)].join('\n')}\n`;
+  return formatColumns(head, [...body, null, cells('all', 'all', report.total)], 2);
 }
-
-/** Code points: domains may be named in any script. */
-const width = (text: string): number => [...text].length;
 
 /** The report as plain data for `JSON.stringify`, rates to six decimals and seconds to three. */
 export function toJSON(report: EvaluationReport): EvaluationReport {

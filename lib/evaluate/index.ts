@@ -8,3 +8,4 @@ export {
   type Hypothesis,
 } from './evaluate.js';
 export { formatHypotheses, formatTable, toJSON } from './format.js';
+export { formatColumns } from './table.js';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { type ManifestEntry, readManifest } from '../data/index.js';
 import { Transcriber } from '../decode/index.js';
 import { DistilWhisperError } from '../errors/index.js';
-import { type EvaluationGroup, type EvaluationReport, evaluate } from '../evaluate/index.js';
+import { type EvaluationGroup, type EvaluationReport, evaluate, formatColumns } from '../evaluate/index.js';
 import { packageRoot } from '../native/index.js';
 import type { Stream } from '../tensor/index.js';
 import { resolveLanguage } from '../text/index.js';
@@ -168,4 +168,20 @@ function example(
     }))
     .filter((one): one is DemoResult['example'] => one.audio !== undefined);
   return heard.find((one) => one.after === one.reference && one.before !== one.reference) ?? heard[0]!;
+}
+
+/** The table: word error rates before and after by language and domain, the gates' share, and what else changed. */
+export function formatDemo({ rows, language }: DemoResult): string {
+  const percent = (rate: number): string => (100 * rate).toFixed(1);
+  const body = rows.map((row) => [
+    row.language === language ? `${row.language} *` : row.language,
+    row.domain || '-',
+    row.unchanged ? 'unchanged' : 'changed',
+    String(row.utterances),
+    percent(row.before),
+    percent(row.after),
+    row.gateShare === null ? '-' : percent(row.gateShare),
+  ]);
+  const head = ['language', 'domain', 'transcripts', 'utterances', 'WER % before', 'after', 'gate %'];
+  return `${formatColumns(head, body, 3)}* taught here; gate %: how often the expert was chosen\n`;
 }

@@ -8,6 +8,7 @@ export {
   type DemoStage,
   demo,
   embedded,
+  formatDemo,
 } from './demo.js';
 export {
   recipeDefaults,

@@ -120,6 +120,13 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   if (recipe.epochs !== undefined && recipe.steps !== undefined) {
     throw new DistilWhisperError('ERR_ARGUMENT', 'steps: expected either epochs or steps, got both');
   }
+  const { validation } = recipe;
+  if (validation && validation.manifest === undefined && validation.split === undefined) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      'validation: expected a split or a manifest of its own, got neither: it would validate on what it trains on',
+    );
+  }
   const language = recipe.language === undefined ? null : resolveLanguage(recipe.language);
   const rows = (manifest: string, split: string | undefined) =>
     readManifest(manifest, {
@@ -128,7 +135,6 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       emptyText: recipe.skipEmptyText ? 'skip' : 'error',
     });
   const entries = rows(recipe.manifest, recipe.split);
-  const { validation } = recipe;
   const validationRows = validation ? rows(validation.manifest ?? recipe.manifest, validation.split) : [];
 
   const folder = await openModelFolder(recipe.model);
