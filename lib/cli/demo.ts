@@ -38,14 +38,17 @@ export function define(command: Command): void {
     .option('--student <folder>', 'model folder')
     .option('--teacher <folder>', 'model folder')
     .option('--manifest <file>', 'with splits named train, validation and test')
-    .addOption(new Option('--language <language>', 'what is taught').default(undefined, DEMO_LANGUAGE))
-    .optionsGroup('Other:')
+    .option('--language <language>', `code or name of the language that is taught (default: ${DEMO_LANGUAGE})`)
     .action((options: Options) => run(options, (context) => runDemo(options, context)));
   endHelp(command, {
     notes:
       'Given again with the same folder it goes on where it was interrupted, and after a finished run it trains nothing and prints\n' +
       'the table again. With other options, or to train anew, name another --output.',
-    examples: ['demo', 'demo --epochs 3 --output quick', 'demo --json > demo.json'],
+    examples: [
+      'distilwhisper demo',
+      'distilwhisper demo --epochs 3 --output quick',
+      'distilwhisper demo --json > demo.json',
+    ],
     exit: { 130: 'interrupted by Ctrl-C; the same command resumes (a second Ctrl-C quits at once)' },
   });
 }

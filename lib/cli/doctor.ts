@@ -22,7 +22,7 @@ export function define(command: Command): void {
       }),
     );
   endHelp(command, {
-    examples: ['doctor', 'doctor --json', '(with DISTILWHISPER_CPU=avx2 set:) doctor'],
+    examples: ['distilwhisper doctor', 'distilwhisper doctor --json', 'DISTILWHISPER_CPU=avx2 distilwhisper doctor'],
     exit: {
       0: 'everything that is needed works; what is optional may be missing',
       1: 'something that is needed does not work, such as the native addon; it is marked with !',

@@ -49,7 +49,7 @@ export function define(command: Command): void {
     )
     .addOption(modelOption())
     .addOption(expertOption())
-    .addOption(new Option('--manifest <file>', 'utterances').default(undefined, 'the embedded corpus'))
+    .option('--manifest <file>', 'utterances (default: the embedded corpus)')
     .option('--split <name>', 'only rows of this split; give it again for more', again)
     .option('--language <language>', 'only rows of this language; give it again for more', again)
     .option('--domain <name>', 'only rows of this domain; give it again for more', again)
@@ -70,9 +70,9 @@ export function define(command: Command): void {
     .action((options: Options) => run(options, (context) => evaluateManifest(options, context)));
   endHelp(command, {
     examples: [
-      'evaluate --split test --language ca',
-      'evaluate --model whisper-small --expert runs/ca/expert.catalan.safetensors --manifest fleurs-ca.jsonl',
-      'evaluate --manifest words.tsv --skip-empty-text --hypotheses heard.jsonl --json',
+      'distilwhisper evaluate --split test --language ca',
+      'distilwhisper evaluate --model whisper-small --expert runs/ca/expert.catalan.safetensors --manifest fleurs-ca.jsonl',
+      'distilwhisper evaluate --manifest words.tsv --skip-empty-text --hypotheses heard.jsonl --json',
     ],
   });
 }

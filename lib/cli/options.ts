@@ -30,10 +30,7 @@ export function pair(text: string): [number, number] {
 export const again = (value: string, earlier: string[] = []): string[] => [...earlier, value];
 
 export const modelOption = (): Option =>
-  new Option('--model <folder>', 'model folder (Hugging Face layout)').default(
-    undefined,
-    'the embedded pocket-student',
-  );
+  new Option('--model <folder>', 'model folder in Hugging Face layout (default: the embedded pocket-student)');
 
 export const expertOption = (): Option =>
   new Option('--expert <file>', "a language's expert file; give it again for more").argParser(again);
@@ -48,7 +45,6 @@ export const jsonOption = (what: string): Option =>
   new Option('--json', `print ${what} as JSON on standard output; an error becomes {"error":{"code","message"}}`);
 
 export interface HelpEnd {
-  /** Without the program's name. */
   examples: readonly string[];
   /** Replace the usual sentences. */
   exit?: Partial<Record<0 | 1 | 2 | 130, string>>;
@@ -67,7 +63,7 @@ export function endHelp(command: Command, { examples, exit, notes }: HelpEnd): v
   const codes = Object.entries({ ...EXIT, ...exit }).map(([code, meaning]) => `  ${code.padEnd(4)} ${meaning}`);
   const parts = [
     ...(notes ? [notes] : []),
-    `Examples:\n${examples.map((example) => `  distilwhisper ${example}`).join('\n')}`,
+    `Examples:\n${examples.map((example) => `  ${example}`).join('\n')}`,
     `Exit codes:\n${codes.join('\n')}`,
   ];
   command.addHelpText('after', `\n${parts.join('\n\n')}`);

@@ -100,11 +100,7 @@ export function define(command: Command): void {
     .addOption(
       new Option('--batch-size <n>', 'utterances in a batch').argParser(whole(1)).default(recipeDefaults.batchSize),
     )
-    .addOption(
-      new Option('--epochs <n>', 'passes over the data')
-        .argParser(real)
-        .default(undefined, String(recipeDefaults.epochs)),
-    )
+    .option('--epochs <n>', `passes over the data (default: ${recipeDefaults.epochs})`, real)
     .option('--steps <n>', 'updates, instead of --epochs', whole(1))
     .option('--checkpoint-every <n>', 'updates between checkpoints (default: a tenth of the run)', whole(0))
     .addOption(choice('--compute <type>', 'type of the products', ['f32', 'bf16'], recipeDefaults.compute))
@@ -121,7 +117,6 @@ export function define(command: Command): void {
       choice('--save-as <type>', 'type of the weights that are written', ['f32', 'bf16', 'f16'], recipeDefaults.saveAs),
     )
     .addOption(jsonOption('the report'))
-    .optionsGroup('Other:')
     .action((options: Options) => run(options, (context) => runRecipe(options, context)));
   endHelp(command, {
     notes:
@@ -129,9 +124,9 @@ export function define(command: Command): void {
       '--method full a model folder. A run that was interrupted or killed goes on from its last checkpoint when the same command is\n' +
       'given again, with the numbers it would have had.',
     examples: [
-      'train --model whisper-small --teacher whisper-large-v2 --manifest common-voice-ca.tsv --language ca --output runs/ca',
-      'train --model whisper-tiny --manifest words.jsonl --language pl --split train --validation-split dev --steps 500 --output runs/pl',
-      'train --model config-and-tokenizer --method full --from-scratch --manifest speech.jsonl --epochs 20 --output runs/scratch',
+      'distilwhisper train --model whisper-small --teacher whisper-large-v2 --manifest common-voice-ca.tsv --language ca --output runs/ca',
+      'distilwhisper train --model whisper-tiny --manifest words.jsonl --language pl --split train --validation-split dev --steps 500 --output runs/pl',
+      'distilwhisper train --model config-and-tokenizer --method full --from-scratch --manifest speech.jsonl --epochs 20 --output runs/scratch',
     ],
     exit: {
       130: 'interrupted by Ctrl-C: a checkpoint is written, and the same command resumes (a second Ctrl-C quits at once)',

@@ -39,7 +39,11 @@ export function define(command: Command): void {
     .addOption(modelOption())
     .addOption(expertOption())
     .option('--language <language>', 'code or name of the language (default: detected for each file)')
-    .addOption(new Option('--task <task>').choices(['transcribe', 'translate']).default('transcribe'))
+    .addOption(
+      new Option('--task <task>', 'translate: into English, where the model can')
+        .choices(['transcribe', 'translate'])
+        .default('transcribe'),
+    )
     .addOption(computeOption())
     .addOption(new Option('--batch-size <n>', 'windows decoded together').argParser(whole(1)).default(16))
     .addOption(threadsOption())
@@ -51,9 +55,9 @@ export function define(command: Command): void {
       'One file gives its text; several give a line each: the file, a tab, its text. A file that is refused is reported on\n' +
       'standard error (with --json in its place too, as {file, error}), the others go on, and the exit code is 1.',
     examples: [
-      'transcribe talk.mp3 --language ca',
-      'transcribe talk.mp3 --model whisper-small --expert runs/ca/expert.catalan.safetensors --language ca',
-      'transcribe recordings/*.flac --json --output transcripts.json',
+      'distilwhisper transcribe talk.mp3 --language ca',
+      'distilwhisper transcribe talk.mp3 --model whisper-small --expert runs/ca/expert.catalan.safetensors --language ca',
+      'distilwhisper transcribe recordings/*.flac --json --output transcripts.json',
     ],
   });
 }
