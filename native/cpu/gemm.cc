@@ -90,7 +90,9 @@ const uint32_t* frozen_panels(Context& ctx, const Gemm& g, int64_t words, int64_
 template <bool Pairs, class Packer>
 void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t* frozen, int64_t words, int64_t blocks,
               int64_t i0, int64_t i1, int64_t j0, uint32_t* panel, float* sums) {
+  constexpr int64_t kRows = kStep<Pairs>;
   const int64_t cols = least(kGroup, g.n - j0);
+  [[maybe_unused]] Tiles tiles;
   for (int64_t block = 0; block < blocks; block++) {
     const int64_t w0 = words * block / blocks, w1 = words * (block + 1) / blocks;
     const uint32_t* b = panel;
@@ -98,19 +100,23 @@ void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t
       b = frozen + (j0 / kGroup * words + w0) * kGroup;
     else
       packer.panels(panel, j0, g.n, w0, w1, g.k);
-    for (int64_t i = i0; i < i1; i += kMR) {
-      const int64_t rows = least(kMR, i1 - i);
+    for (int64_t i = i0; i < i1; i += kRows) {
+      const int64_t rows = least(kRows, i1 - i);
       float* acc = blocks > 1 ? sums + (i - i0) * kGroup : sums;
       const char* q = a.data + i * a.bytes + w0 * 4;
-      const char* next = a.data + (i + kMR < i1 ? i + kMR : i0) * a.bytes + w0 * 4;
-      for (int64_t j = 0; j < cols; j += kNR) {
-        const int64_t vectors = least(kVectors, (cols - j + kLanes - 1) / kLanes);
-        const char* p = reinterpret_cast<const char*>(b + j * (w1 - w0));
-        if (rows == kMR && vectors == kVectors)
-          tile<Pairs, kMR, kVectors>(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
-        else
-          pick_tile<Pairs>(rows, vectors)(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
-      }
+      const char* next = a.data + (i + kRows < i1 ? i + kRows : i0) * a.bytes + w0 * 4;
+      if (Pairs && kAmx)
+        tiles.product(rows, up(cols, 16), w1 - w0, q, a.bytes, reinterpret_cast<const char*>(b), kNR * 4, acc,
+                      kGroup * 4, block > 0);
+      else
+        for (int64_t j = 0; j < cols; j += kNR) {
+          const int64_t vectors = least(kVectors, (cols - j + kLanes - 1) / kLanes);
+          const char* p = reinterpret_cast<const char*>(b + j * (w1 - w0));
+          if (rows == kMR && vectors == kVectors)
+            tile<Pairs, kMR, kVectors>(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
+          else
+            pick_tile<Pairs>(rows, vectors)(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
+        }
       if (block + 1 == blocks) finish(g, acc, i, j0, rows, cols);
     }
   }
@@ -124,20 +130,20 @@ void large(Context& ctx, const Gemm& g) {
   const uint32_t* frozen = frozen_panels(ctx, g, words, blocks);
 
   // Items are column groups × chunks of rows; a group is packed once per chunk, which costs as much as `pack` rows.
-  const int64_t groups = (g.n + kGroup - 1) / kGroup, pack = frozen ? 2 : Pairs ? 48 : 24;
+  const int64_t groups = (g.n + kGroup - 1) / kGroup, pack = frozen ? 2 : Pairs ? (kAmx ? 400 : 48) : 24;
   int64_t chunk = 0, best = INT64_MAX;
   for (int64_t parts = (g.m + kChunkRows - 1) / kChunkRows, tries = 0; tries < 4 * threads; parts++, tries++) {
-    const int64_t rows = up((g.m + parts - 1) / parts, kMR);
+    const int64_t rows = up((g.m + parts - 1) / parts, kStep<Pairs>);
     const int64_t items = groups * ((g.m + rows - 1) / rows);
     const int64_t cost = (items + threads - 1) / threads * (rows + pack);
     if (cost < best) best = cost, chunk = rows;
-    if (rows == kMR) break;
+    if (rows == kStep<Pairs>) break;
   }
   const int64_t chunks = (g.m + chunk - 1) / chunk, items = groups * chunks, slots = least(threads, items);
 
   Workspace::Frame frame(ctx.workspace);
   const int64_t panel_size = frozen ? 0 : up(words, blocks) / blocks * kGroup;
-  const int64_t sums_size = (blocks > 1 ? chunk : kMR) * kGroup;
+  const int64_t sums_size = (blocks > 1 ? chunk : kStep<Pairs>)*kGroup;
   uint32_t* panels = frame.take<uint32_t>(slots * panel_size);
   float* sums = frame.take<float>(slots * sums_size);
   const Rows a = left_rows(ctx, frame, g, threads, false);
