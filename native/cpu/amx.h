@@ -1,14 +1,18 @@
 // Products of bf16 on AMX tiles: C[rows, columns] (+)= A · B, where words are pairs of bf16 that are neighbours along
 // k, as in gemm_kernels.h. A tile holds 16 rows of 64 bytes; C's take 32 × 32 at a time.
 #pragma once
-#include <immintrin.h>
-
 #include <cstdint>
+#if defined(__AMX_BF16__)
+#include <immintrin.h>
+#endif
 
 namespace dw {
 namespace cpu {
 namespace DW_ISA {
 namespace {
+
+#if defined(__AMX_BF16__)
+constexpr bool kAmx = true;
 
 // The tiles of one thread, from here to the end of the scope.
 class Tiles {
@@ -107,6 +111,14 @@ class Tiles {
     if (kTall && kWide) _tile_stored(3, lower + 16, ldc);
   }
 };
+
+#else
+constexpr bool kAmx = false;
+
+struct Tiles {
+  void product(int64_t, int64_t, int64_t, const char*, int64_t, const char*, int64_t, float*, int64_t, bool) {}
+};
+#endif
 
 }  // namespace
 }  // namespace DW_ISA

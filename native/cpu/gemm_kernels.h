@@ -8,11 +8,9 @@
 #include <cstring>
 
 #include "core/tensor.h"
+#include "cpu/amx.h"
 #if defined(__AVX2__)
 #include <immintrin.h>
-#endif
-#if defined(__AMX_BF16__)
-#include "cpu/amx.h"
 #endif
 
 namespace dw {
@@ -34,11 +32,6 @@ constexpr bool kDot = true;
 constexpr bool kDot = false;
 #endif
 // On AMX tiles products of pairs take more rows at a time.
-#if defined(__AMX_BF16__)
-constexpr bool kAmx = true;
-#else
-constexpr bool kAmx = false;
-#endif
 template <bool Pairs>
 constexpr int kStep = Pairs && kAmx ? 32 : kMR;
 
@@ -169,12 +162,6 @@ void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, boo
     for (int j = 0; j < kNR; j++) acc[r * kGroup + j] = c[r][j];
 }
 
-#endif
-
-#if !defined(__AMX_BF16__)
-struct Tiles {
-  void product(int64_t, int64_t, int64_t, const char*, int64_t, const char*, int64_t, float*, int64_t, bool) {}
-};
 #endif
 
 using Tile = void (*)(const char*, int64_t, const char*, int64_t, float*, bool, const char*);
