@@ -12,8 +12,9 @@ namespace cpu {
 namespace DW_ISA {
 namespace {
 
-constexpr int64_t kBlockWords = 768;  // of k in a panel: 64 × 768 words, a fifth of a second-level cache
-constexpr int64_t kChunkRows = 1536;  // of one item, so that its sums stay in the second-level cache too
+constexpr int64_t kBlockWords = 768;    // of k in a panel: 64 × 768 words, a fifth of a second-level cache
+constexpr int64_t kChunkRows = 1536;    // of one item, so that its sums stay in the second-level cache too
+constexpr int64_t kAmxBytes = 1 << 20;  // of the left operand: tiles are so fast that it must stay in that cache
 // Up to so many rows the weight is read as it is: packing it (or, when it is frozen, keeping a packed copy) would cost
 // more.
 constexpr int64_t kSmallRows = kLanes == 16 ? 24 : 8, kSmallFrozenRows = 8;
@@ -130,9 +131,12 @@ void large(Context& ctx, const Gemm& g) {
   const uint32_t* frozen = frozen_panels(ctx, g, words, blocks);
 
   // Items are column groups × chunks of rows; a group is packed once per chunk, which costs as much as `pack` rows.
+  const bool chunk_by_chunk = kAmx && Pairs && frozen;
+  int64_t most = kChunkRows;
+  if (chunk_by_chunk && words > 0) most = least(most, kAmxBytes / (4 * words) > 32 ? kAmxBytes / (4 * words) : 32);
   const int64_t groups = (g.n + kGroup - 1) / kGroup, pack = frozen ? 2 : Pairs ? (kAmx ? 400 : 48) : 24;
   int64_t chunk = 0, best = INT64_MAX;
-  for (int64_t parts = (g.m + kChunkRows - 1) / kChunkRows, tries = 0; tries < 4 * threads; parts++, tries++) {
+  for (int64_t parts = (g.m + most - 1) / most, tries = 0; tries < 4 * threads; parts++, tries++) {
     const int64_t rows = up((g.m + parts - 1) / parts, kStep<Pairs>);
     const int64_t items = groups * ((g.m + rows - 1) / rows);
     const int64_t cost = (items + threads - 1) / threads * (rows + pack);
@@ -149,8 +153,9 @@ void large(Context& ctx, const Gemm& g) {
   const Rows a = left_rows(ctx, frame, g, threads, false);
   with_packer(g.b, g.b_type, g.ldb, g.b_transposed, g.compute, [&](const auto& packer) {
     share(ctx, slots, items, [&](int64_t slot, int64_t item) {
-      const int64_t i0 = item % chunks * chunk;
-      multiply<Pairs>(g, a, packer, frozen, words, blocks, i0, least(g.m, i0 + chunk), item / chunks * kGroup,
+      const int64_t group = chunk_by_chunk ? item % groups : item / chunks;
+      const int64_t i0 = (chunk_by_chunk ? item / groups : item % chunks) * chunk;
+      multiply<Pairs>(g, a, packer, frozen, words, blocks, i0, least(g.m, i0 + chunk), group * kGroup,
                       panels + slot * panel_size, sums + slot * sums_size);
     });
   });
