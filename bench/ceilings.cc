@@ -1,5 +1,5 @@
 // What this machine can do at most, measured. Reads lines "<what> <threads>" and answers each with one number:
-//   f32    GFLOP/s of fused multiply-adds on registers        bf16   of vdpbf16ps
+//   f32    GFLOP/s of fused multiply-adds on registers        dot    of vdpbf16ps
 //   amx    GFLOP/s of tdpbf16ps on tiles                      read   GB/s of reading a buffer far larger than a cache
 // "null": this machine, or the compiler, lacks the instruction. The first line printed says which vectors are in use.
 #include <atomic>
@@ -182,7 +182,7 @@ double read_rate(int threads) {
 double measure(const char* what, int threads) {
   if (!std::strcmp(what, "f32")) return rate(threads, [](int) { return fma_work; });
 #if defined(__AVX512BF16__)
-  if (!std::strcmp(what, "bf16")) return rate(threads, [](int) { return dot_work; });
+  if (!std::strcmp(what, "dot")) return rate(threads, [](int) { return dot_work; });
 #endif
 #if defined(DW_AMX)
   if (!std::strcmp(what, "amx") && amx_allowed())

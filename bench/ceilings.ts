@@ -7,8 +7,10 @@ import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { type Context, type Question, type Row, spread } from './harness.js';
 
-/** What a case can be held against; `amx` is shown only, no kernel here uses it. */
-export type CeilingName = 'f32' | 'bf16' | 'amx' | 'read';
+/** What a case can be held against. `bf16`: the products of pairs that the kernels in use have. */
+export type CeilingName = 'f32' | 'bf16' | 'read';
+/** What ceilings.cc measures. */
+type Loop = 'f32' | 'dot' | 'amx' | 'read';
 
 /** The compiled ceilings.cc, kept running so that ceilings and kernels are measured in turns. */
 export class Ceilings {
@@ -19,10 +21,11 @@ export class Ceilings {
     /** Width of the vectors, in words. */
     readonly vectors: string,
     readonly threads: number,
+    private readonly tiles: boolean,
   ) {}
 
-  /** Compiles and starts; or the reason why there are no ceilings. */
-  static async start(threads: number): Promise<Ceilings | string> {
+  /** Compiles and starts; or the reason why there are no ceilings. `isa`: the kernels in use. */
+  static async start(threads: number, isa: string): Promise<Ceilings | string> {
     const compiler = process.env.CXX ?? 'g++';
     const folder = mkdtempSync(join(tmpdir(), 'distilwhisper-bench-'));
     try {
@@ -37,15 +40,19 @@ export class Ceilings {
       const lines = reader[Symbol.asyncIterator]();
       const first = await lines.next();
       if (first.done) return 'the compiled bench/ceilings.cc does not run';
-      return new Ceilings(child, lines, reader, first.value, threads);
+      return new Ceilings(child, lines, reader, first.value, threads, isa === 'amx');
     } finally {
       // A running program outlives its file.
       rmSync(folder, { recursive: true, force: true });
     }
   }
 
-  /** GFLOP/s, or GB/s for `read`; null where the machine lacks the instruction. */
-  async measure(name: CeilingName, threads = this.threads): Promise<number | null> {
+  /** GFLOP/s, or GB/s for `read`, on all threads; null where the machine lacks the instruction. */
+  measure(name: CeilingName): Promise<number | null> {
+    return this.loop(name === 'bf16' ? (this.tiles ? 'amx' : 'dot') : name, this.threads);
+  }
+
+  async loop(name: Loop, threads: number): Promise<number | null> {
     this.child.stdin!.write(`${name} ${threads}\n`);
     const answer = await this.lines.next();
     if (answer.done) throw new Error('bench/ceilings.cc ended while it measured');
@@ -58,9 +65,9 @@ export class Ceilings {
   }
 }
 
-const NAMES: [name: CeilingName, title: (vectors: string) => string, unit: 'GFLOP/s' | 'GB/s'][] = [
+const LOOPS: [name: Loop, title: (vectors: string) => string, unit: 'GFLOP/s' | 'GB/s'][] = [
   ['f32', (vectors) => `fp32 fused multiply-add, ${vectors}`, 'GFLOP/s'],
-  ['bf16', () => 'bf16 products, vdpbf16ps', 'GFLOP/s'],
+  ['dot', () => 'bf16 products, vdpbf16ps', 'GFLOP/s'],
   ['amx', () => 'bf16 products, AMX tiles', 'GFLOP/s'],
   ['read', () => 'reading 1 GiB', 'GB/s'],
 ];
@@ -72,11 +79,11 @@ export const ceilings: Question = {
     const { ceilings: machine, threads, repeats } = context;
     if (!machine) return;
     const rows: Row[] = [];
-    for (const [name, title, unit] of NAMES) {
+    for (const [name, title, unit] of LOOPS) {
       for (const count of new Set([1, threads])) {
         const values: number[] = [];
         for (let i = 0; i < repeats; i++) {
-          const value = await machine.measure(name, count);
+          const value = await machine.loop(name, count);
           if (value !== null) values.push(value);
         }
         const row = `${title(machine.vectors)}, ${count} thread${count > 1 ? 's' : ''}`;

@@ -126,7 +126,7 @@ async function measure(given: Options): Promise<{ machine: Machine; peer: string
   );
   const peer = given.peers ? Peer.find({ python: given.python, script: given.peer, threads }) : null;
   if (typeof peer === 'string') say(`Peers are left out: ${peer}.\n`);
-  const limits = await Ceilings.start(threads);
+  const limits = await Ceilings.start(threads, isa);
   if (typeof limits === 'string') say(`Ceilings are left out: ${limits}.\n`);
   const answers: Answer[] = [];
   try {
