@@ -38,7 +38,7 @@ export function lossCall(stream: Stream, type: FloatType, counts: readonly numbe
 /** Peak memory in MiB beyond the inputs, of a process of its own; null where the system does not tell. */
 function growth(rows: number, type: FloatType, threads: number): number | null {
   const script = fileURLToPath(new URL('loss-memory.ts', import.meta.url));
-  const args = ['--import=tsx', script, `${rows}`, type, `${threads}`];
+  const args = ['--expose-gc', '--import=tsx', script, `${rows}`, type, `${threads}`];
   const { status, stdout } = spawnSync(process.execPath, args, { encoding: 'utf8' });
   return status === 0 ? Number(stdout) : null;
 }
