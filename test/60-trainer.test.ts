@@ -13,6 +13,7 @@ import {
   RunFolder,
   type TrainBatch,
   Trainer,
+  TrainingEngine,
   trainingOptions,
   type UpdateReport,
 } from '../lib/train/index.js';
@@ -162,6 +163,50 @@ test('options out of range are refused by name', (t) => {
     t.true(isDistilWhisperError(error) && error.code === 'ERR_ARGUMENT');
     t.regex(error.message, new RegExp(`^${name}: expected`));
   }
+});
+
+test('an update whose gradient is not finite is refused: parameters, moments and counts stay as they were', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  const config = tinyConfig();
+  const size = config.num_mel_bins * 2 * config.max_source_positions;
+  const batch = (seed: number): TrainBatch => ({
+    features: [normals(size, random(seed)), normals(size, random(seed + 1))],
+    labels: [
+      [1, 2, 3],
+      [4, 5],
+    ],
+    languages: [null, null],
+  });
+  const make = async (): Promise<TrainingEngine> =>
+    new TrainingEngine(
+      await Whisper.create(stream, config, { seed: 2, trainable: () => true }),
+      null,
+      trainingOptions({ steps: 10, learningRate: 1e-3, warmup: 0 }),
+    );
+  const state = async (engine: TrainingEngine) => {
+    const { tensors, steps } = engine.optimizer.state();
+    const values: Record<string, Float32Array> = {};
+    for (const p of engine.optimizer.parameters) values[p.name] = await p.value.floats();
+    for (const [name, tensor] of tensors) values[name] = await tensor.floats();
+    return { values, steps };
+  };
+  const engine = await make();
+  const undisturbed = await make();
+  for (const e of [engine, undisturbed]) for (const k of [0, 1]) await e.update(k, [batch(10 * k)]);
+  const before = await state(engine);
+  t.true(Object.values(before.steps).every((n) => n === 2));
+
+  const bad = batch(50);
+  (bad.features[1] as Float32Array).fill(Number.NaN, 7, 9);
+  const error = await t.throwsAsync(engine.update(2, [bad]));
+  t.true(isDistilWhisperError(error) && error.code === 'ERR_RUN');
+  t.regex(error!.message, /update 3: the loss is NaN and the gradient norm NaN/);
+  t.deepEqual(await state(engine), before);
+
+  for (const e of [engine, undisturbed]) await e.update(2, [batch(20)]);
+  t.deepEqual(await state(engine), await state(undisturbed));
+  t.notDeepEqual((await state(engine)).values, before.values);
+  stream.close();
 });
 
 const worker = fileURLToPath(new URL('./support/train-run.ts', import.meta.url));
