@@ -18,7 +18,7 @@
       "GCC_OPTIMIZATION_LEVEL": "3"
     },
     "conditions": [
-      ["sanitize!=''", { "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g"], "ldflags": ["-fsanitize=<(sanitize)"] }]
+      ["sanitize!=''", { "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g1", "-O1"], "ldflags": ["-fsanitize=<(sanitize)"] }]
     ]
   },
   "targets": [
