@@ -6,7 +6,7 @@ import { Stream, type Tensor } from '../lib/tensor/index.js';
 import { WhisperTokenizer } from '../lib/text/index.js';
 import { splitClsrCheckpoint, type WhisperConfig } from '../lib/weights/index.js';
 import { attachRandomExpert } from './support/experts.js';
-import { configOf, floats, golden, goldenJson, goldenPath, hasShared, ints, type Tensors } from './support/golden.js';
+import { configOf, floats, golden, goldenJson, goldenPath, ints, type Tensors } from './support/golden.js';
 import { isas, relativeL2 } from './support/kernels.js';
 import { normals, random } from './support/random.js';
 import { tinyConfig } from './support/tiny.js';
@@ -289,7 +289,6 @@ test.serial('the language is the likeliest of the language tokens at the start t
   model.dispose();
 });
 
-if (!hasShared) console.log('../shared is absent: golden case 9 is skipped');
 const whenRecorded = goldenPath('case9_generate/report.json') ? test.serial : test.serial.skip;
 
 for (const [name, language] of [
