@@ -64,7 +64,8 @@ export class TrainingEngine {
     const { stream } = this.model;
     const micro = batches.map((batch, i) => this.microBatch(k, k * batches.length + i, batch, batches.length));
     const rate = learningRate(this.options, k);
-    const norm = this.optimizer.update(rate, this.options.maxGradientNorm).floats();
+    const { norm, refuse } = this.optimizer.update(rate, this.options.maxGradientNorm);
+    const gradientNorm = norm.item();
     stream.endStep();
     return (async () => {
       const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
@@ -80,9 +81,10 @@ export class TrainingEngine {
         distillation: mean(stats.map((s) => s[1]!)),
         gate,
         gateLoss,
-        gradientNorm: (await norm)[0]!,
+        gradientNorm: await gradientNorm,
         learningRate: rate,
       };
+      if (!Number.isFinite(report.gradientNorm)) refuse();
       if (!Number.isFinite(report.loss) || !Number.isFinite(report.gradientNorm)) {
         throw new DistilWhisperError(
           'ERR_RUN',
