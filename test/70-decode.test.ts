@@ -260,7 +260,7 @@ test.serial('calls on one stream may overlap: each says what it says alone', asy
 });
 
 test.serial('the language is the likeliest of the language tokens at the start token, without experts', async (t) => {
-  const tokenizer = await WhisperTokenizer.fromFolder('models/pocket-tokenizer');
+  const tokenizer = await WhisperTokenizer.fromFolder('models/pocket-student');
   const model = await lively(best, { vocab_size: tokenizer.vocabSize + 3 });
   const heard = sounds(model, 5);
   const found = await detectLanguage(model, upload(model, heard), tokenizer);

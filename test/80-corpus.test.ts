@@ -80,7 +80,7 @@ test('one utterance of every group decodes to its length and is not silent', asy
 
 test('every text is lower case without punctuation, and the pocket tokenizer gives a token a letter and loses nothing', (t) => {
   const read = (name: string): Record<string, unknown> =>
-    JSON.parse(readFileSync(join('models/pocket-tokenizer', name), 'utf8'));
+    JSON.parse(readFileSync(join('models/pocket-student', name), 'utf8'));
   const tokenizer = new Tokenizer(read('tokenizer.json'), read('tokenizer_config.json'));
   for (const row of rows) {
     t.is(row.text, row.text.toLowerCase().trim().normalize('NFC'));

@@ -1,7 +1,7 @@
 /**
  * Writes the pocket models' tokenizer: byte-level BPE, as Whisper's, whose merges do no more than join the bytes of one
  * letter, so that a token is a letter of the corpus, or a byte of anything else. Nothing is lost in encoding.
- *   npx tsx scripts/corpus/tokenizer.ts --out models/pocket-tokenizer
+ *   npx tsx scripts/corpus/tokenizer.ts --out FOLDER
  * Checks that every text of the corpus comes back unchanged and is one token a letter.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';

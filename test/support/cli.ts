@@ -89,7 +89,7 @@ export async function writeTinyModel(
   seed: number,
   changes: Partial<WhisperConfig> = {},
 ): Promise<WhisperConfig> {
-  const files = join(root, 'models', 'pocket-tokenizer');
+  const files = join(root, 'models', 'pocket-student');
   const tokenizer = await WhisperTokenizer.fromFolder(files);
   const config = tinyConfig({
     vocab_size: tokenizer.vocabSize,

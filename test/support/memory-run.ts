@@ -12,7 +12,7 @@ import { tinyConfig } from './tiny.js';
 
 const at = process.argv.slice(2).map(Number);
 const path = (name: string): string => fileURLToPath(new URL(`../../${name}`, import.meta.url));
-const tokenizer = await WhisperTokenizer.fromFolder(path('models/pocket-tokenizer'));
+const tokenizer = await WhisperTokenizer.fromFolder(path('models/pocket-student'));
 const stream = new Stream({ threads: 2 });
 // A window of 10 s: 320 kB of features an utterance.
 const config = tinyConfig({ vocab_size: tokenizer.vocabSize, max_source_positions: 500, max_target_positions: 96 });

@@ -9,7 +9,7 @@ import { fromFloat32, type JsonObject, type WhisperConfig, writeModelFolder } fr
 import { normals, random } from './random.js';
 import { tinyConfig } from './tiny.js';
 
-const files = fileURLToPath(new URL('../../models/pocket-tokenizer', import.meta.url));
+const files = fileURLToPath(new URL('../../models/pocket-student', import.meta.url));
 export const tokenizer = await WhisperTokenizer.fromFolder(files);
 
 /** All but a to z, the space and the end; not the space first. */
