@@ -42,7 +42,7 @@ interface Addon {
 }
 
 /** The instruction sets of the CPU kernels, weakest first. */
-export const isaNames = ['portable', 'avx2', 'avx512', 'avx512bf16'] as const;
+export const isaNames = ['portable', 'avx2', 'avx512', 'avx512bf16', 'amx'] as const;
 export type Isa = (typeof isaNames)[number];
 
 /** The folder of the package: where package.json, prebuilds/ and build/ are. */

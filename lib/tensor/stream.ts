@@ -49,9 +49,13 @@ export class Stream {
     return this.make(data, shape, dtype, false);
   }
 
-  /** The same, living until it is disposed: parameters, optimiser state, caches. */
+  /** The same, living until it is disposed: parameters, optimiser state, caches. Without data: zeros, written on the worker. */
   persistent(data: ArrayBufferView | null, shape: readonly number[], dtype: DType = 'f32'): Tensor {
-    return this.make(data ?? new Uint8Array(shape.reduce((a, b) => a * b, bytesPerElement(dtype))), shape, dtype, true);
+    if (data) return this.make(data, shape, dtype, true);
+    const id = this.guard(() => this.native.create(dtypeNumber(dtype), shape, true));
+    const zeros = new Tensor(this, id, dtype, [...shape], true);
+    this.call('fill', [zeros], [0]);
+    return zeros;
   }
 
   private make(data: ArrayBufferView, shape: readonly number[], dtype: DType, persistent: boolean): Tensor {
