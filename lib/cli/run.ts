@@ -15,7 +15,7 @@ export interface CommandContext {
 
 /**
  * Runs the body of a command and turns what comes of it into output and an exit code. The body answers 'failed' when it has
- * said itself what went wrong. The first Ctrl-C aborts the signal, the second ends the process.
+ * said itself what went wrong. The first Ctrl-C or SIGTERM aborts the signal, the second ends the process.
  */
 export async function run(
   options: { json?: boolean },
@@ -25,15 +25,15 @@ export async function run(
   const display = new Display();
   let stopped: 'SIGINT' | 'SIGTERM' | null = null;
   const stop = (name: 'SIGINT' | 'SIGTERM'): void => {
-    if (stopped) process.exit(EXIT[name]);
     stopped = name;
     display.note('stopping at the next safe point; Ctrl-C again quits at once');
     abort.abort();
+    // From here on the system's own action ends the process: process.exit() would wait for threads that may be stuck in a read.
+    process.off('SIGINT', stop);
+    process.off('SIGTERM', stop);
   };
-  const onInterrupt = (): void => stop('SIGINT');
-  const onTerminate = (): void => stop('SIGTERM');
-  process.on('SIGINT', onInterrupt);
-  process.on('SIGTERM', onTerminate);
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
   try {
     if ((await body({ signal: abort.signal, display })) === 'failed') process.exitCode = EXIT.failed;
   } catch (error) {
@@ -46,8 +46,8 @@ export async function run(
     process.exitCode = interrupted ? EXIT[stopped ?? 'SIGINT'] : EXIT.failed;
   } finally {
     display.end();
-    process.off('SIGINT', onInterrupt);
-    process.off('SIGTERM', onTerminate);
+    process.off('SIGINT', stop);
+    process.off('SIGTERM', stop);
   }
 }
 
