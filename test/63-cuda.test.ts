@@ -3,7 +3,7 @@
  * version, and the files that are no plugin, are compiled here.
  */
 import { execFileSync } from 'node:child_process';
-import { cpSync, existsSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { type ErrorCode, isDistilWhisperError } from '../lib/errors/index.js';
@@ -100,6 +100,74 @@ test.serial('a plugin of another interface, and one of another list of operation
   if (newer) refused(t, newer, 'ERR_CUDA_PLUGIN', /another version: expected interface \d+, got \d+; install/);
   const other = await compile(t, table('DW_PLUGIN_ABI, 2'));
   if (other) refused(t, other, 'ERR_CUDA_PLUGIN', /another version: its list of operations is not this package's/);
+});
+
+test.serial('streams on a plugin: calls, copies, faults, shared tensors, memory, a lost device', async (t) => {
+  const so = await compile(t, readFileSync(join(root, 'test', 'support', 'host-plugin.c'), 'utf8'));
+  if (!so) return;
+  const before = process.env.DISTILWHISPER_CUDA_PLUGIN;
+  process.env.DISTILWHISPER_CUDA_PLUGIN = so;
+  t.teardown(() => {
+    if (before === undefined) delete process.env.DISTILWHISPER_CUDA_PLUGIN;
+    else process.env.DISTILWHISPER_CUDA_PLUGIN = before;
+  });
+  const code = (expected: string) => ({ code: expected as ErrorCode });
+
+  const stream = new Stream({ device: 'cuda' });
+  t.is(stream.device, 'cuda:0');
+  const x = stream.tensor(Float32Array.of(1, 2, 3), [3]);
+  t.deepEqual(await x.read(), Float32Array.of(1, 2, 3));
+  stream.call('fill', [x.slice(1, 3)], [5]);
+  t.deepEqual(await x.read(), Float32Array.of(1, 5, 5));
+  x.write(Float32Array.of(9, 8, 7));
+  t.deepEqual(await x.read(), Float32Array.of(9, 8, 7));
+  const zeros = stream.persistent(null, [2, 2]);
+  t.deepEqual(await zeros.read(), new Float32Array(4));
+
+  t.throws(() => stream.call('cast', [x], [0]), {
+    ...code('ERR_CUDA'),
+    message: /^cast: this plugin has no such kernel/,
+  });
+  t.throws(() => stream.call('fill', [x], []), code('ERR_ARGUMENT'));
+  const wide = stream.tensor(Float64Array.of(1), [1], 'f64');
+  t.throws(() => stream.call('fill', [wide], [1]), code('ERR_DTYPE'));
+
+  stream.call('fill', [x], [7]);
+  await t.throwsAsync(x.read(), { ...code('ERR_ARGUMENT'), message: /got 7/ });
+  t.deepEqual(await x.read(), Float32Array.of(7, 7, 7), 'a fault is told once and poisons nothing');
+  stream.call('fill', [x], [7]);
+  await t.throwsAsync(stream.sync(), code('ERR_ARGUMENT'));
+  await stream.sync();
+
+  // Frozen tensors are shared by the streams of a device, and by no others.
+  const frozen = stream.persistent(Float32Array.of(4), [1]).freeze();
+  const [second, cpu] = [new Stream({ device: 'cuda:0' }), new Stream({ threads: 1 })];
+  t.throws(() => second.call('fill', [frozen], [1]), { ...code('ERR_ARGUMENT'), message: /frozen/ });
+  t.throws(() => cpu.call('cast', [frozen], [0]), { ...code('ERR_STREAM'), message: /another device than cpu/ });
+
+  t.throws(() => stream.persistent(null, [1 << 29]), code('ERR_OUT_OF_MEMORY'));
+  const { deviceHeld, deviceTotal, devicePeak } = stream.memory();
+  t.is(deviceTotal, 2 ** 30);
+  t.true(deviceHeld! > 0 && devicePeak! >= deviceHeld!);
+  stream.close();
+  t.true(second.memory().deviceHeld! < deviceHeld!, "a closed stream's steps give their memory back");
+
+  const y = second.tensor(Float32Array.of(1), [1]);
+  second.call('fill', [y], [13]);
+  await t.throwsAsync(y.read(), { ...code('ERR_CUDA'), message: 'an illegal address' });
+  const lost = { ...code('ERR_CUDA'), message: /^cuda:0 was lost by an earlier error.*fill with 13/ };
+  t.throws(() => second.call('fill', [y], [1]), lost);
+  t.throws(() => second.tensor(Float32Array.of(1), [1]), lost);
+  await t.throwsAsync(y.read(), lost);
+  await t.throwsAsync(second.sync(), lost);
+  second.close();
+
+  t.throws(() => new Stream({ device: 'cuda:2' }), { ...code('ERR_CUDA'), message: 'no such device' });
+  const report = cudaReport();
+  t.like(report, { plugin: so, driver: '13.1', runtime: '13.0', problem: 'no products here' });
+  t.is(report.devices[0]!.computeCapability, '9.0');
+  t.is(report.devices[1]!.problem, 'the second one is broken');
+  cpu.close();
 });
 
 test('device: what is no device is refused', (t) => {
