@@ -18,7 +18,7 @@
       "GCC_OPTIMIZATION_LEVEL": "3"
     },
     "conditions": [
-      ["sanitize!=''", { "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g"], "ldflags": ["-fsanitize=<(sanitize)"] }]
+      ["sanitize!=''", { "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g1", "-O1"], "ldflags": ["-fsanitize=<(sanitize)"] }]
     ]
   },
   "targets": [
@@ -35,7 +35,7 @@
       "defines": ["NAPI_VERSION=8", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"],
       "dependencies": ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except", "kernels_portable"],
       "conditions": [
-        ["target_arch=='x64'", { "dependencies": ["kernels_avx2", "kernels_avx512", "kernels_avx512bf16"] }]
+        ["target_arch=='x64'", { "dependencies": ["kernels_avx2", "kernels_avx512", "kernels_avx512bf16", "kernels_amx"] }]
       ]
     }
   ],
@@ -62,6 +62,13 @@
           "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
           "defines": ["DW_ISA=avx512bf16"],
           "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mprefer-vector-width=512"]
+        },
+        {
+          "target_name": "kernels_amx",
+          "type": "static_library",
+          "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+          "defines": ["DW_ISA=amx"],
+          "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mprefer-vector-width=512"]
         }
       ]
     }]

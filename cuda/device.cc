@@ -152,9 +152,7 @@ void Device::deallocate(void* block) {
 void Device::write(void* to, const void* from, int64_t bytes) {
   if (bytes == 0) return;
   use();
-  check(from ? cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyHostToDevice, copy_)
-             : cudaMemsetAsync(to, 0, size_t(bytes), copy_),
-        "writing a tensor");
+  check(cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyHostToDevice, copy_), "writing a tensor");
   check(cudaStreamSynchronize(copy_), "writing a tensor");
 }
 

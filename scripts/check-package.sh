@@ -13,5 +13,5 @@ npm init -y >/dev/null
 CXX=false CC=false npm install --ignore-scripts --no-audit --no-fund "./$tarball"
 npx distilwhisper doctor
 npx distilwhisper demo --output run
-npx distilwhisper transcribe node_modules/distilwhisper/corpus/*/test-in-0000.opus --language ca --expert run/expert.catalan.safetensors 2>/dev/null ||
-  npx distilwhisper transcribe "$(find node_modules/distilwhisper/corpus -name 'test-in*' | head -n 1)" --language ca --expert run/expert.catalan.safetensors
+clip=$(find node_modules/distilwhisper/corpus/ca -name '*test-in*' | sort | head -n 1)
+npx distilwhisper transcribe "$clip" --language ca --expert run/expert.catalan.safetensors

@@ -32,7 +32,7 @@ if (time(at('node_modules', '.package-lock.json')) < time(at('package-lock.json'
 const prebuilt = () => {
   try {
     const find = createRequire(join(root, 'package.json'))('node-gyp-build');
-    return find.path(root).includes(`${join('prebuilds')}`);
+    return find.path(root).includes('prebuilds');
   } catch {
     return false;
   }

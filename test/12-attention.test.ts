@@ -120,8 +120,7 @@ function naive(c: Case, x: ReturnType<typeof inputs>, dtype: Float, saved?: Floa
 const same = (a: Float64Array[], b: Float64Array[]) =>
   a.length === b.length && a.every((y, i) => Buffer.from(y.buffer).equals(Buffer.from(b[i]!.buffer)));
 
-const norm = (y: ArrayLike<number>) =>
-  Math.sqrt(Array.prototype.reduce.call(y, (a: number, b) => a + b * b, 0) as number);
+const norm = (y: ArrayLike<number>) => Math.sqrt(Float64Array.from(y, (v) => v * v).reduce((a, b) => a + b, 0));
 const distance = (a: ArrayLike<number>, b: ArrayLike<number>) => norm(Float64Array.from(a, (y, i) => y - b[i]!));
 
 /** The fast kernel's error (L2) is at most twice that of plain loops in its own type, or a few roundings of the terms. */

@@ -102,19 +102,43 @@ when('case1_d64/grads_f64.safetensors')(
   },
 );
 
-when('case1_d64/ce_variants.safetensors')('label smoothing gives the recorded loss', async (t) => {
-  const config = configOf(goldenJson('case1_d64/report').config);
-  const [stream] = streams.slice(-1) as [Stream];
-  const model = Whisper.fromTensors(stream, config, golden('case1_d64/weights'));
-  const variants = golden('case1_d64/ce_variants');
-  for (const smoothing of [0, 0.1]) {
-    const read = step(model, golden('case1_d64/inputs'), {}, { smoothing });
-    const expected = floats(variants, `loss_ls${smoothing.toFixed(1)}`)[0]!;
-    t.true(Math.abs((await read.stats)[0]! / expected - 1) <= FORWARD);
-    stream.endStep();
-  }
-  model.dispose();
-});
+when('case1_d64/ce_variants.safetensors')(
+  'label smoothing gives the recorded loss and gradient of the logits',
+  async (t) => {
+    const config = configOf(goldenJson('case1_d64/report').config);
+    const V = config.vocab_size;
+    const inputs = golden('case1_d64/inputs');
+    const variants = golden('case1_d64/ce_variants');
+    const logits = floats(golden('case1_d64/outputs_f64'), 'logits');
+    // With the identity as output projection, hidden rows are logits.
+    const identity = Float32Array.from({ length: V * V }, (_, i) => (i % (V + 1) === 0 ? 1 : 0));
+    for (const stream of streams) {
+      const model = Whisper.fromTensors(stream, config, golden('case1_d64/weights'));
+      for (const smoothing of [0, 0.1]) {
+        const key = `ls${smoothing.toFixed(1)}`;
+        const read = step(model, inputs, {}, { smoothing });
+        const expected = floats(variants, `loss_${key}`)[0]!;
+        t.true(Math.abs((await read.stats)[0]! / expected - 1) <= FORWARD);
+        const [, , , gradient] = stream.call(
+          'distill_loss',
+          [
+            stream.tensor(logits, [24, V]),
+            stream.tensor(identity, [V, V]),
+            stream.tensor(ints(inputs, 'labels'), [24], 'i32'),
+            null,
+            null,
+            null,
+          ],
+          [smoothing, 1, 0, 1, 0, 1, 1, 0, 64 << 20, 0],
+        );
+        const error = relativeL2(await gradient!.floats(), floats(variants, `dlogits_${key}`));
+        t.true(error <= GRADIENT, `${stream.isa} ${key}: ${error}`);
+        stream.endStep();
+      }
+      model.dispose();
+    }
+  },
+);
 
 test.serial(
   'the first recorded utterance alone gives the recorded hidden rows and logits (kept in this repository)',
@@ -230,7 +254,9 @@ for (const { name, alpha, dropout = false } of VARIANTS) {
         const [mean, distance] = await Promise.all(read.budget);
         t.true(Math.abs(mean![0]! - floats(outputs, 'gate_mean')[0]!) <= GATE);
         t.true(Math.abs(distance![0]! - floats(outputs, 'gate_loss')[0]!) <= GATE);
-        t.true(Math.abs((await read.stats)[0]! / floats(outputs, 'ce_loss_ls0.1')[0]! - 1) <= FORWARD);
+        const ce = (await read.stats)[0]!;
+        t.true(Math.abs(ce / floats(outputs, 'ce_loss_ls0.1')[0]! - 1) <= FORWARD);
+        t.true(Math.abs((ce + distance![0]!) / floats(outputs, 'total_loss')[0]! - 1) <= FORWARD);
         t.is(model.trainable().length, gradients.size);
         for (const p of model.trainable()) {
           const e = relativeL2(await p.gradient!.floats(), floats(gradients, p.name));
@@ -254,9 +280,14 @@ when('case2_clsr/eval_catalan/outputs.safetensors')('hard gates route every row 
       { gateValues, languages: ['catalan', 'catalan'] },
       { smoothing: 0.1 },
     );
-    for (const [i, gate] of (await Promise.all(read.gates)).entries()) {
+    const gates = await Promise.all(read.gates);
+    for (const [i, gate] of gates.entries()) {
       t.deepEqual(gate, floats(outputs, `gate.${LAYERS[i]}`), `${stream.isa} gate ${LAYERS[i]}`);
     }
+    const all = gates.flatMap((gate) => [...gate]);
+    const mean = all.reduce((a, b) => a + b, 0) / all.length;
+    t.true(Math.abs(mean - floats(outputs, 'gate_mean')[0]!) <= 1e-7);
+    t.true(Math.abs((await read.stats)[0]! / floats(outputs, 'ce_loss_ls0.1')[0]! - 1) <= FORWARD);
     t.true(relativeL2(await read.memory, floats(outputs, 'encoder_last_hidden_state')) <= FORWARD);
     t.true(relativeL2(await read.logits, floats(outputs, 'logits')) <= FORWARD);
     stream.endStep();

@@ -10,9 +10,11 @@ import { LanguageExpert, Whisper } from '../lib/model/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import {
   learningRate,
+  type Randomness,
   RunFolder,
   type TrainBatch,
   Trainer,
+  TrainingEngine,
   trainingOptions,
   type UpdateReport,
 } from '../lib/train/index.js';
@@ -28,80 +30,92 @@ const folder = (t: ExecutionContext): string => {
   return path;
 };
 
-(goldenPath('case7_trainer/log.json') ? test.serial : test.serial.skip)(
+const LAYERS = ['encoder.0', 'encoder.1', 'decoder.0', 'decoder.1'];
+
+/** Models, batches, options and recorded randomness of the reference's own run (golden case 7), on a stream. */
+function recordedRun(stream: Stream) {
+  const log = goldenJson('case7_trainer/log');
+  const base = goldenJson('case1_d64/report').config;
+  const data = golden('case7_trainer/data');
+  const noise = golden('case7_trainer/noise');
+  const features = floats(data, 'input_features');
+  const labels = ints(data, 'labels_padded');
+  const tensors = golden('case2_clsr/weights');
+  const { backbone, experts } = splitClsrCheckpoint(tensors.keys());
+  const pick = (names: Map<string, string>): Tensors =>
+    new Map([...names].map(([to, from]) => [to, tensors.get(from)!]));
+  const model = Whisper.fromTensors(stream, configOf(base), pick(backbone));
+  for (const [name, names] of experts) {
+    model.attach(
+      LanguageExpert.load(stream, model.config, name, pick(names), { compute: 'f32', trainable: () => true }),
+    );
+  }
+  const teacherSizes = {
+    d_model: 96,
+    encoder_attention_heads: 6,
+    decoder_attention_heads: 6,
+    encoder_ffn_dim: 384,
+    decoder_ffn_dim: 384,
+  };
+  const teacher = Whisper.fromTensors(
+    stream,
+    configOf({ ...base, ...teacherSizes }),
+    golden('case2_clsr/teacher_weights'),
+  );
+  const batches: TrainBatch[] = log.micro.map((m: { sample_indices: number[]; lang: string[] }) => ({
+    features: m.sample_indices.map((i) => features.subarray(i * 240000, (i + 1) * 240000)),
+    labels: m.sample_indices.map((i) => [...labels.subarray(i * 13, (i + 1) * 13)].filter((id) => id !== -100)),
+    languages: m.lang,
+  }));
+  const options = {
+    steps: 4,
+    accumulation: 2,
+    learningRate: log.setup.lr_peak,
+    warmup: log.setup.warmup_ratio,
+    maxGradientNorm: log.setup.max_grad_norm,
+    compat: 'reference',
+  } as const;
+  const randomness: Randomness = (micro) => ({
+    gateDropout: 0,
+    expertDropout: 0,
+    skip: (layer) => log.micro[micro].skipped_calls.includes(layer),
+    noise: (layer) => {
+      const values = floats(noise, `micro${micro}.noise.${LAYERS[layer]}`);
+      return stream.tensor(values, [values.length]);
+    },
+  });
+  return { log, model, teacher, batches, options, randomness };
+}
+
+const whenRecorded = goldenPath('case7_trainer/log.json') ? test.serial : test.serial.skip;
+
+whenRecorded(
   "the Trainer repeats four updates of the reference's Trainer: losses, gradient norms, parameters",
   async (t) => {
-    const log = goldenJson('case7_trainer/log');
-    const base = goldenJson('case1_d64/report').config;
-    const data = golden('case7_trainer/data');
-    const noise = golden('case7_trainer/noise');
-    const features = floats(data, 'input_features');
-    const labels = ints(data, 'labels_padded');
-    const tensors = golden('case2_clsr/weights');
-    const { backbone, experts } = splitClsrCheckpoint(tensors.keys());
-    const pick = (names: Map<string, string>): Tensors =>
-      new Map([...names].map(([to, from]) => [to, tensors.get(from)!]));
-    const teacherSizes = {
-      d_model: 96,
-      encoder_attention_heads: 6,
-      decoder_attention_heads: 6,
-      encoder_ffn_dim: 384,
-      decoder_ffn_dim: 384,
-    };
-    const batches: TrainBatch[] = log.micro.map((m: { sample_indices: number[]; lang: string[] }) => ({
-      features: Float32Array.from(
-        m.sample_indices.flatMap((i) => [...features.subarray(i * 240000, (i + 1) * 240000)]),
-      ),
-      labels: m.sample_indices.map((i) => [...labels.subarray(i * 13, (i + 1) * 13)].filter((id) => id !== -100)),
-      languages: m.lang,
-    }));
-    const LAYERS = ['encoder.0', 'encoder.1', 'decoder.0', 'decoder.1'];
-
     for (const isa of isas) {
       const stream = new Stream({ isa, threads: 2 });
-      const model = Whisper.fromTensors(stream, configOf(base), pick(backbone));
-      for (const [name, names] of experts) {
-        model.attach(
-          LanguageExpert.load(stream, model.config, name, pick(names), { compute: 'f32', trainable: () => true }),
-        );
-      }
-      const start = new Map(
-        await Promise.all(model.trainable().map(async (p) => [p.name, await p.value.floats()] as const)),
-      );
-      const teacher = Whisper.fromTensors(
-        stream,
-        configOf({ ...base, ...teacherSizes }),
-        golden('case2_clsr/teacher_weights'),
-      );
+      const { log, model, batches, ...settings } = recordedRun(stream);
+      const values = async () =>
+        new Map(await Promise.all(model.trainable().map(async (p) => [p.name, await p.value.floats()] as const)));
+      const start = await values();
+      const after = new Map<number, Map<string, Float32Array>>();
       const reports: UpdateReport[] = [];
       const trainer = new Trainer({
         model,
-        teacher,
+        ...settings,
         batches: {
           async *stream(from) {
             yield* batches.slice(from);
           },
         },
-        options: {
-          steps: 4,
-          accumulation: 2,
-          learningRate: log.setup.lr_peak,
-          warmup: log.setup.warmup_ratio,
-          maxGradientNorm: log.setup.max_grad_norm,
-          compat: 'reference',
-        },
-        randomness: (micro) => ({
-          gateDropout: 0,
-          expertDropout: 0,
-          skip: (layer) => log.micro[micro].skipped_calls.includes(layer),
-          noise: (layer) => {
-            const values = floats(noise, `micro${micro}.noise.${LAYERS[layer]}`);
-            return stream.tensor(values, [values.length]);
-          },
-        }),
-        // What an update did is checked when its report comes: the next one has been queued, so the parameters are read at the end.
         onUpdate: (report) => {
           reports.push(report);
+        },
+        // Nothing is queued behind the update while its parameters are validated.
+        validateEvery: 1,
+        validate: async (step) => {
+          after.set(step, await values());
+          return { score: -step };
         },
       });
       await trainer.run();
@@ -119,24 +133,44 @@ const folder = (t: ExecutionContext): string => {
         }
         t.true(Math.abs(report.gate - mean('gate_states')) <= 1e-5);
       }
-      const after = golden('case7_trainer/params_after_update4');
-      let compared = 0;
-      for (const p of model.trainable()) {
-        const value = await p.value.floats();
-        const expected = floats(after, p.name);
-        const origin = start.get(p.name)!;
-        const error = relativeL2(
-          value.map((x, j) => x - origin[j]!),
-          expected.map((x, j) => x - origin[j]!),
-        );
-        t.true(error <= 1e-3, `${isa} change of ${p.name}: ${error}`);
-        compared++;
+      for (const update of [1, 2, 4]) {
+        const expected = golden(`case7_trainer/params_after_update${update}`);
+        t.is(expected.size, start.size);
+        for (const [name, origin] of start) {
+          const change = (values: Float32Array): Float32Array => values.map((x, j) => x - origin[j]!);
+          const error = relativeL2(change(after.get(update)!.get(name)!), change(floats(expected, name)));
+          t.true(error <= 1e-3, `${isa} change of ${name} after update ${update}: ${error}`);
+        }
       }
-      t.is(compared, after.size);
       stream.close();
     }
   },
 );
+
+whenRecorded('the first update accumulates the recorded gradients of its two micro-batches', async (t) => {
+  const expected = golden('case7_trainer/update0_grads_accumulated_before_clip');
+  for (const isa of isas) {
+    const stream = new Stream({ isa, threads: 2 });
+    const { model, teacher, batches, options, randomness } = recordedRun(stream);
+    const engine = new TrainingEngine(model, teacher, trainingOptions(options), randomness);
+    const { gradientNorm } = await engine.update(0, batches.slice(0, 2));
+    const { tensors, steps } = engine.optimizer.state();
+    // After one update the first moment is (1 - beta1) times the clipped gradient.
+    const scale =
+      (1 - trainingOptions(options).betas[0]) * Math.min(1, options.maxGradientNorm / (gradientNorm + 1e-6));
+    let compared = 0;
+    for (const [name, count] of Object.entries(steps)) {
+      t.is(count > 0, expected.has(name), name);
+      if (count === 0) continue;
+      const gradient = (await tensors.get(`m.${name}`)!.floats()).map((m) => m / scale);
+      const error = relativeL2(gradient, floats(expected, name));
+      t.true(error <= 1e-4, `${isa} gradient of ${name}: ${error}`);
+      compared++;
+    }
+    t.is(compared, expected.size);
+    stream.close();
+  }
+});
 
 test('the learning rate warms up and decays as transformers schedules it', (t) => {
   const options = trainingOptions({ steps: 100, learningRate: 1, warmup: 0.1 });
@@ -164,11 +198,55 @@ test('options out of range are refused by name', (t) => {
   }
 });
 
+test('an update whose gradient is not finite is refused: parameters, moments and counts stay as they were', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  const config = tinyConfig();
+  const size = config.num_mel_bins * 2 * config.max_source_positions;
+  const batch = (seed: number): TrainBatch => ({
+    features: [normals(size, random(seed)), normals(size, random(seed + 1))],
+    labels: [
+      [1, 2, 3],
+      [4, 5],
+    ],
+    languages: [null, null],
+  });
+  const make = async (): Promise<TrainingEngine> =>
+    new TrainingEngine(
+      await Whisper.create(stream, config, { seed: 2, trainable: () => true }),
+      null,
+      trainingOptions({ steps: 10, learningRate: 1e-3, warmup: 0 }),
+    );
+  const state = async (engine: TrainingEngine) => {
+    const { tensors, steps } = engine.optimizer.state();
+    const values: Record<string, Float32Array> = {};
+    for (const p of engine.optimizer.parameters) values[p.name] = await p.value.floats();
+    for (const [name, tensor] of tensors) values[name] = await tensor.floats();
+    return { values, steps };
+  };
+  const engine = await make();
+  const undisturbed = await make();
+  for (const e of [engine, undisturbed]) for (const k of [0, 1]) await e.update(k, [batch(10 * k)]);
+  const before = await state(engine);
+  t.true(Object.values(before.steps).every((n) => n === 2));
+
+  const bad = batch(50);
+  (bad.features[1] as Float32Array).fill(Number.NaN, 7, 9);
+  const error = await t.throwsAsync(engine.update(2, [bad]));
+  t.true(isDistilWhisperError(error) && error.code === 'ERR_RUN');
+  t.regex(error!.message, /update 3: the loss is NaN and the gradient norm NaN/);
+  t.deepEqual(await state(engine), before);
+
+  for (const e of [engine, undisturbed]) await e.update(2, [batch(20)]);
+  t.deepEqual(await state(engine), await state(undisturbed));
+  t.notDeepEqual((await state(engine)).values, before.values);
+  stream.close();
+});
+
 const worker = fileURLToPath(new URL('./support/train-run.ts', import.meta.url));
 
 function runProcess(path: string, killAfter: number | null): Promise<number | null> {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, ['--import=tsx', worker, path], { stdio: 'ignore' });
+    const child = spawn(process.execPath, ['--import=tsx', worker, path, '200'], { stdio: 'ignore' });
     const timer = killAfter === null ? null : setTimeout(() => child.kill('SIGKILL'), killAfter);
     child.on('exit', (code) => {
       if (timer) clearTimeout(timer);
@@ -190,7 +268,11 @@ test.serial(
     const broken = join(folder(t), 'broken');
     t.is(await runProcess(whole, null), 0);
     let kills = 0;
-    for (let delay = 900; kills < 5; delay += 170) if ((await runProcess(broken, delay)) === null) kills++;
+    for (let delay = 900; kills < 5; delay += 170) {
+      // A machine so fast that the run ends in between must not wait for kills that cannot come.
+      if ((await runProcess(broken, delay)) !== null) return t.fail(`the run ended before its ${kills + 1}. kill`);
+      kills++;
+    }
     t.true(readdirSync(join(broken, 'checkpoints')).length > 0, 'the last kill came after a checkpoint');
     t.is(await runProcess(broken, null), 0);
     const expected = finalState(whole);

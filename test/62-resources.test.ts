@@ -1,5 +1,6 @@
 /** Memory, the event loop, worker threads: what a long-lived process needs. */
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
@@ -24,9 +25,10 @@ async function inProcess(script: string, ...args: string[]): Promise<Record<stri
 }
 
 test.serial('resident memory at step 2,000 is within 2% of that at step 20', async (t) => {
-  const { early, late } = await inProcess('memory-run.ts', '20', '2000');
-  t.log(`${(early! / 2 ** 20).toFixed(1)} MiB at step 20, ${(late! / 2 ** 20).toFixed(1)} MiB at step 2,000`);
-  t.true(late! <= early! * 1.02);
+  const resident = await inProcess('memory-run.ts', '20', '2000');
+  const [early, late] = [resident['20']!, resident['2000']!];
+  t.log(`${(early / 2 ** 20).toFixed(1)} MiB at step 20, ${(late / 2 ** 20).toFixed(1)} MiB at step 2,000`);
+  t.true(Math.abs(late - early) <= 0.02 * early);
 });
 
 for (const type of ['f32', 'bf16']) {
@@ -41,7 +43,17 @@ for (const type of ['f32', 'bf16']) {
   );
 }
 
-test.serial('a 10 ms timer is never late by more than 50 ms (p99) while training steps run', async (t) => {
+/** Milliseconds of processor time of the calling thread so far; 0 where the system does not say. */
+function threadTime(): number {
+  try {
+    return Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[0]) / 1e6;
+  } catch {
+    return 0;
+  }
+}
+
+/** Trains for six updates beside a 10 ms timer. Per tick: how late it was, and how long this thread worked since the last. */
+async function ticksWhileTraining(): Promise<{ late: number[]; busy: number[]; seconds: number }> {
   const stream = new Stream({ threads: 2 });
   const config = tinyConfig({
     d_model: 384,
@@ -55,13 +67,18 @@ test.serial('a 10 ms timer is never late by more than 50 ms (p99) while training
   const model = await Whisper.create(stream, config, { seed: 2, trainable: () => true });
   const features = normals(2 * 80 * 3000, random(1));
   const late: number[] = [];
+  const busy: number[] = [];
   let last = performance.now();
+  let worked = threadTime();
   const timer = setInterval(() => {
     const now = performance.now();
+    const work = threadTime();
     late.push(now - last - 10);
+    busy.push(work - worked);
     last = now;
+    worked = work;
   }, 10);
-  const report = await new Trainer({
+  const { seconds } = await new Trainer({
     model,
     batches: {
       async *stream() {
@@ -80,13 +97,37 @@ test.serial('a 10 ms timer is never late by more than 50 ms (p99) while training
   }).run();
   clearInterval(timer);
   stream.close();
-  late.sort((a, b) => a - b);
-  const p99 = late[Math.floor(0.99 * late.length)]!;
-  t.log(
-    `p99 ${p99.toFixed(1)} ms late over ${late.length} ticks, steps of ${((1000 * report.seconds) / 6).toFixed(0)} ms`,
-  );
-  t.true(report.seconds > 0.5, 'the steps are long enough to block a loop that they ran on');
-  t.true(p99 <= 50);
+  const ascending = (a: number, b: number): number => a - b;
+  return { late: late.sort(ascending), busy: busy.sort(ascending), seconds };
+}
+
+test.serial('a 10 ms timer is never late by more than 50 ms (p99) while training steps run', async (t) => {
+  // Other processes may keep this thread from a processor: then the measurement is made again. What it works is ours alone.
+  for (let attempt = 1; ; attempt++) {
+    const { late, busy, seconds } = await ticksWhileTraining();
+    const p99 = late[Math.floor(0.99 * late.length)]!;
+    const longest = busy.at(-1)!;
+    t.log(
+      `p99 ${p99.toFixed(1)} ms late over ${late.length} ticks, steps of ${((1000 * seconds) / 6).toFixed(0)} ms; ` +
+        `this thread worked ${longest.toFixed(1)} ms between two ticks at most`,
+    );
+    t.true(seconds > 0.5, 'the steps are long enough to block a loop that they ran on');
+    t.true(longest <= 25);
+    if (p99 > 50 && attempt < 3) continue;
+    t.true(p99 <= 50);
+    return;
+  }
+});
+
+test('a persistent tensor without data is zeros, in every type', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  for (const type of ['f32', 'bf16', 'i32'] as const) {
+    const values = await stream.persistent(null, [3, 5], type).read();
+    t.is(values.length, 15);
+    t.true(values.every((x) => x === 0));
+  }
+  t.deepEqual(await stream.persistent(null, [0, 5]).read(), new Float32Array(0));
+  stream.close();
 });
 
 test('a tensor used after it was disposed of, or after its step, is ERR_DISPOSED', async (t) => {

@@ -52,6 +52,10 @@ export interface TranscribeOptions {
   signal?: AbortSignal;
   /** After every batch. */
   onProgress?: (progress: TranscribeProgress) => void;
+  /** As soon as a source's transcript is whole; in the order of the sources. */
+  onTranscript?: (source: number, transcript: Transcript) => void;
+  /** A source whose audio is refused: with this its transcript is null and the others go on; without, it ends the call. */
+  onError?: (source: number, error: DistilWhisperError) => void;
 }
 
 export interface TranscriptSegment {
@@ -170,11 +174,16 @@ export class Transcriber {
 
   /**
    * Transcripts of the sources, in their order. Audio longer than the model's window is cut at pauses and its windows' texts are
-   * joined by a space. The first source that fails ends the call. Errors: those of `decodeAudio` and `FeatureExtractor`, with the
-   * source's name, ERR_LANGUAGE, ERR_ARGUMENT, ERR_INTERRUPTED.
+   * joined by a space. Without `onError` the first source that fails ends the call. Errors: those of `decodeAudio` and
+   * `FeatureExtractor`, with the source's name, ERR_LANGUAGE, ERR_ARGUMENT, ERR_INTERRUPTED.
    */
-  async transcribe(sources: readonly AudioSource[], options: TranscribeOptions = {}): Promise<Transcript[]> {
-    const { signal, onProgress } = options;
+  transcribe(
+    sources: readonly AudioSource[],
+    options: TranscribeOptions & Required<Pick<TranscribeOptions, 'onError'>>,
+  ): Promise<(Transcript | null)[]>;
+  transcribe(sources: readonly AudioSource[], options?: TranscribeOptions): Promise<Transcript[]>;
+  async transcribe(sources: readonly AudioSource[], options: TranscribeOptions = {}): Promise<(Transcript | null)[]> {
+    const { signal, onProgress, onTranscript } = options;
     const task = options.task ?? 'transcribe';
     const maxTokens = Math.min(
       wholeFromOne('maxTokens', options.maxTokens ?? this.decoding.maxTokens),
@@ -195,8 +204,15 @@ export class Transcriber {
     const language = this.language(options.language);
     const starts: Start[] = [];
     if (language !== 'auto') starts.push(...sources.map(() => start(language)));
-    const transcripts: Transcript[] = [];
+    const transcripts: (Transcript | null)[] = sources.map(() => null);
     const shares: number[][] = sources.map(() => []);
+    const failed = new Set<number>();
+    const fail =
+      options.onError &&
+      ((source: number, error: DistilWhisperError): void => {
+        failed.add(source);
+        options.onError!(source, error);
+      });
     let done = 0;
     let seconds = 0;
     await this.inBatches(
@@ -239,18 +255,19 @@ export class Transcriber {
           });
           if (gateShare !== null) shares[piece.source]!.push(gateShare);
           seconds += (piece.end - piece.begin) / piece.sampleRate;
-          if (piece.last) done++;
+          if (!piece.last) continue;
+          done++;
+          const texts = transcript.segments.map((segment) => segment.text);
+          transcript.text = texts.filter((text) => text !== '').join(' ');
+          const share = shares[piece.source]!;
+          if (share.length > 0) transcript.gateShare = share.reduce((a, b) => a + b, 0) / share.length;
+          onTranscript?.(piece.source, transcript);
         }
-        onProgress?.({ done, total: sources.length, seconds });
+        onProgress?.({ done: done + failed.size, total: sources.length, seconds });
       },
+      fail,
     );
-    for (const [i, transcript] of transcripts.entries()) {
-      const texts = transcript.segments.map((segment) => segment.text);
-      transcript.text = texts.filter((text) => text !== '').join(' ');
-      const share = shares[i]!;
-      if (share.length > 0) transcript.gateShare = share.reduce((a, b) => a + b, 0) / share.length;
-    }
-    return transcripts;
+    return transcripts.map((transcript, i) => (failed.has(i) ? null : transcript));
   }
 
   /** The language of each source, by its first window. Errors: as `transcribe`. */
@@ -307,8 +324,9 @@ export class Transcriber {
     size: number,
     signal: AbortSignal | undefined,
     body: (batch: Piece[]) => Promise<void>,
+    onError?: (source: number, error: DistilWhisperError) => void,
   ): Promise<void> {
-    const pieces = this.pieces(sources, signal);
+    const pieces = this.pieces(sources, signal, onError);
     const take = async (): Promise<Piece[]> => {
       const batch: Piece[] = [];
       while (batch.length < size) {
@@ -336,6 +354,7 @@ export class Transcriber {
   private async *pieces(
     sources: readonly AudioSource[],
     signal: AbortSignal | undefined,
+    onError?: (source: number, error: DistilWhisperError) => void,
   ): AsyncGenerator<Piece, void, undefined> {
     const ahead: Promise<AudioSamples>[] = [];
     let started = 0;
@@ -349,12 +368,24 @@ export class Transcriber {
     for (const [source, given] of sources.entries()) {
       throwIfAborted(signal);
       fill();
-      const { samples, sampleRate } = await ahead.shift()!;
+      const unlessRefused = async <T>(work: Promise<T>): Promise<T | null> => {
+        try {
+          return await work;
+        } catch (error) {
+          if (!onError || !isDistilWhisperError(error)) throw error;
+          onError(source, error);
+          return null;
+        }
+      };
+      const audio = await unlessRefused(ahead.shift()!);
+      if (!audio) continue;
+      const { samples, sampleRate } = audio;
       const windows = cutWindows(samples, sampleRate, this.extractor.seconds);
       for (const [i, { begin, end }] of windows.entries()) {
         throwIfAborted(signal);
         const part = windows.length === 1 ? samples : samples.slice(begin, end);
-        const features = await this.features({ samples: part, sampleRate }, nameOf(given, source));
+        const features = await unlessRefused(this.features({ samples: part, sampleRate }, nameOf(given, source)));
+        if (!features) break;
         const last = i === windows.length - 1;
         yield { source, begin, end, last, sampleRate, duration: samples.length / sampleRate, features };
       }

@@ -6,7 +6,7 @@ import { cer, extendedNormalizer, type Normalizer, wer } from '../text/index.js'
 export interface EvaluateOptions {
   /** Utterances that are decoded together. Default: the transcriber's. */
   batchSize?: number;
-  /** Applied to references and hypotheses before errors are counted. Default: the reference's, letters of unspaced scripts apart. */
+  /** Applied to references and hypotheses before errors are counted. Default `defaultNormalizer`. */
   normalizer?: Normalizer;
   /** After every batch; `done` and `total` count utterances. */
   onProgress?: (progress: TranscribeProgress) => void;
@@ -57,6 +57,9 @@ export interface EvaluationReport {
   secondsTaken: number;
 }
 
+/** How the reference counts: its normaliser, letters of unspaced scripts apart. */
+export const defaultNormalizer: Normalizer = extendedNormalizer({ splitLetters: true });
+
 interface Scored {
   entry: ManifestEntry;
   transcript: Transcript;
@@ -72,7 +75,7 @@ export async function evaluate(
   entries: readonly ManifestEntry[],
   options: EvaluateOptions = {},
 ): Promise<EvaluationReport> {
-  const { normalizer = extendedNormalizer({ splitLetters: true }), onProgress } = options;
+  const { normalizer = defaultNormalizer, onProgress } = options;
   const start = performance.now();
   const kept = entries.filter((entry) => normalizer(entry.text).trim() !== '');
   if (kept.length === 0) {

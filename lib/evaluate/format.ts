@@ -1,4 +1,6 @@
-import type { ErrorCounts, EvaluationReport } from './evaluate.js';
+import { type Normalizer, wer } from '../text/index.js';
+import { defaultNormalizer, type ErrorCounts, type EvaluationReport } from './evaluate.js';
+import { formatColumns } from './table.js';
 
 /**
  * The report as a table of text: a row for each language and domain and one for all, rates in per cent, columns aligned.
@@ -18,22 +20,8 @@ export function formatTable(report: EvaluationReport): string {
   ];
   const head = ['language', 'domain', 'utterances', 'seconds', 'WER %', 'CER %', ...(gates ? ['gate %'] : [])];
   const body = report.groups.map((group) => cells(group.language, group.domain, group));
-  const total = cells('all', 'all', report.total);
-  const widths = head.map((title, c) => Math.max(...[title, total[c]!, ...body.map((row) => row[c]!)].map(width)));
-  const line = (row: readonly string[]): string =>
-    row
-      .map((cell, c) => {
-        const space = ' '.repeat(widths[c]! - width(cell));
-        return c < 2 ? cell + space : space + cell;
-      })
-      .join('  ')
-      .trimEnd();
-  const rule = widths.map((n) => '-'.repeat(n)).join('  ');
-  return `${[line(head), rule, ...body.map(line), rule, line(total)].join('\n')}\n`;
+  return formatColumns(head, [...body, null, cells('all', 'all', report.total)], 2);
 }
-
-/** Code points: domains may be named in any script. */
-const width = (text: string): number => [...text].length;
 
 /** The report as plain data for `JSON.stringify`, rates to six decimals and seconds to three. */
 export function toJSON(report: EvaluationReport): EvaluationReport {
@@ -51,4 +39,14 @@ export function toJSON(report: EvaluationReport): EvaluationReport {
     total: counts(report.total),
     secondsTaken: round(report.secondsTaken, 3),
   };
+}
+
+/** The hypotheses as JSON lines with each utterance's own word error rate; `normalizer` as in the evaluation. */
+export function formatHypotheses(report: EvaluationReport, normalizer: Normalizer = defaultNormalizer): string {
+  return report.hypotheses
+    .map(({ id, reference, hypothesis }) => {
+      const { rate } = wer([normalizer(reference)], [normalizer(hypothesis)]);
+      return `${JSON.stringify({ id, reference, hypothesis, wer: Number(rate.toFixed(6)) })}\n`;
+    })
+    .join('');
 }

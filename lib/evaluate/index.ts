@@ -1,4 +1,5 @@
 export {
+  defaultNormalizer,
   type ErrorCounts,
   type EvaluateOptions,
   type EvaluationGroup,
@@ -6,4 +7,5 @@ export {
   evaluate,
   type Hypothesis,
 } from './evaluate.js';
-export { formatTable, toJSON } from './format.js';
+export { formatHypotheses, formatTable, toJSON } from './format.js';
+export { formatColumns } from './table.js';

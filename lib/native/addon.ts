@@ -30,8 +30,8 @@ export interface NativeStream {
   call(op: number, tensors: readonly number[], numbers: readonly number[]): NativeOutput[];
   create(dtype: number, shape: readonly number[], persistent: boolean): number;
   view(id: number, offset: number, shape: readonly number[]): number;
-  /** `fresh`: a persistent tensor that no call knows yet; null then fills it with zeros. */
-  write(id: number, bytes: Uint8Array | null, fresh: boolean): void;
+  /** `fresh`: a persistent tensor that no call knows yet. */
+  write(id: number, bytes: Uint8Array, fresh: boolean): void;
   read(id: number): Promise<ArrayBuffer>;
   sync(): Promise<void>;
   freeze(id: number): void;

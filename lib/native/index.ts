@@ -11,7 +11,7 @@ export { packageRoot, typed } from './addon.js';
 export { type CudaDevice, type CudaReport, createCudaStream, cudaDeviceNumber, cudaReport } from './cuda.js';
 
 /** The instruction sets of the CPU kernels, weakest first. */
-export const isaNames = ['portable', 'avx2', 'avx512', 'avx512bf16'] as const;
+export const isaNames = ['portable', 'avx2', 'avx512', 'avx512bf16', 'amx'] as const;
 export type Isa = (typeof isaNames)[number];
 
 let opNumbers: Map<string, number> | undefined;
@@ -46,16 +46,20 @@ export function chooseIsa(wanted: string | undefined = process.env.DISTILWHISPER
   return found.name as Isa;
 }
 
-/** Processors this process may use: affinity and, on Linux, the control group's quota. */
-export function defaultThreads(): number {
-  let limit = availableParallelism();
+/** The control group's quota in processors (Linux, version 2), or null where there is none. */
+export function cgroupProcessors(): number | null {
   try {
     const [quota, period] = readFileSync('/sys/fs/cgroup/cpu.max', 'utf8').trim().split(' ');
-    if (quota !== 'max') limit = Math.min(limit, Math.max(1, Math.ceil(Number(quota) / Number(period))));
+    return quota === 'max' ? null : Number(quota) / Number(period);
   } catch {
-    // No control group version 2 here: affinity alone decides.
+    return null;
   }
-  return limit;
+}
+
+/** Processors this process may use: affinity and the control group's quota. */
+export function defaultThreads(): number {
+  const quota = cgroupProcessors();
+  return Math.min(availableParallelism(), quota === null ? Number.POSITIVE_INFINITY : Math.max(1, Math.ceil(quota)));
 }
 
 export function createNativeStream(isa: Isa | 'oracle', threads: number): NativeStream {
@@ -63,13 +67,8 @@ export function createNativeStream(isa: Isa | 'oracle', threads: number): Native
   return new NativeStream(isa === 'oracle' ? -1 : isaNames.indexOf(isa), threads);
 }
 
-/** What `doctor` tells about the addon. */
-export function nativeInfo(): {
-  file: string;
-  isas: { name: string; supported: boolean }[];
-  isa: Isa;
-  threads: number;
-} {
+/** The addon's file, and the instruction sets that it and this machine have. Errors: ERR_NATIVE_LOAD. */
+export function nativeInfo(): { file: string; isas: { name: string; supported: boolean }[] } {
   const { isas } = load();
-  return { file: addonFile(), isas, isa: chooseIsa(), threads: defaultThreads() };
+  return { file: addonFile(), isas };
 }

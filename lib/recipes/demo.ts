@@ -1,13 +1,14 @@
 /** The demonstration: a small Whisper learns a language, on the embedded models and synthetic speech. */
 import { join } from 'node:path';
-import { readManifest } from '../data/index.js';
+import { type ManifestEntry, readManifest } from '../data/index.js';
 import { Transcriber } from '../decode/index.js';
 import { DistilWhisperError } from '../errors/index.js';
-import { type EvaluationReport, evaluate } from '../evaluate/index.js';
+import { type EvaluationGroup, type EvaluationReport, evaluate, formatColumns } from '../evaluate/index.js';
 import { packageRoot } from '../native/index.js';
+import type { Stream } from '../tensor/index.js';
 import { resolveLanguage } from '../text/index.js';
 import type { TrainingOptions, UpdateReport, ValidationReport } from '../train/index.js';
-import { type TrainResult, train } from './train.js';
+import { type TrainPlan, type TrainResult, train } from './train.js';
 
 /** Where the embedded models and corpus lie. */
 export function embedded(): { teacher: string; student: string; manifest: string } {
@@ -25,23 +26,34 @@ export const DEMO_LANGUAGE = 'ca';
 /** A pocket model learns from 900 utterances: a larger step and fewer passes than the paper's, the rest as the paper. */
 export const DEMO_OPTIONS: Partial<Omit<TrainingOptions, 'steps'>> = { learningRate: 2e-3, gateNoise: 5, seed: 77 };
 export const DEMO_EPOCHS = 10;
-export const DEMO_BATCH = 16;
+const DEMO_BATCH = 16;
 
 export interface DemoSettings {
   /** Folder of the run. */
   output: string;
+  /** Model folders, manifest (with splits train, validation and test) and language. Default: the embedded ones. */
+  student?: string;
+  teacher?: string;
+  manifest?: string;
+  language?: string;
   epochs?: number;
+  stream?: Stream;
   signal?: AbortSignal;
-  onStage?: (stage: 'before' | 'train' | 'after') => void;
+  onStage?: (stage: DemoStage) => void;
+  /** Utterances evaluated, or whose audio was checked before training. */
   onProgress?: (done: number, total: number) => void;
+  onStart?: (plan: TrainPlan) => void;
   onUpdate?: (report: UpdateReport) => void;
   onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
 }
+
+export type DemoStage = 'before' | 'train' | 'after';
 
 export interface DemoRow {
   language: string;
   domain: string;
   utterances: number;
+  /** Word error rates. */
   before: number;
   after: number;
   /** Share of gates that chose the expert; null where there is none. */
@@ -51,9 +63,11 @@ export interface DemoRow {
 }
 
 export interface DemoResult {
+  /** Code of the language that was taught. */
+  language: string;
   rows: DemoRow[];
   training: TrainResult;
-  /** Parameters of the student, and those that a row of the target language runs through. */
+  /** Parameters of the student without its expert. */
   parameters: number;
   expert: string;
   /** A test utterance of the target language: what was said, heard before, and heard after. */
@@ -62,28 +76,32 @@ export interface DemoResult {
 }
 
 /**
- * Evaluates the embedded student in all languages and both domains, trains the target language's expert by distillation
- * from the embedded teacher, and evaluates again.
+ * Evaluates the student in all languages and domains, trains the target language's expert by distillation from the teacher, and
+ * evaluates again. Errors: those of `train` and `evaluate`; ERR_INTERRUPTED leaves a run that the same call resumes.
  */
 export async function demo(settings: DemoSettings): Promise<DemoResult> {
   const start = performance.now();
-  const { teacher, student, manifest } = embedded();
+  const { teacher, student, manifest } = { ...embedded(), ...settings };
+  const { signal, stream, onStage, onProgress, onStart, onUpdate, onValidation } = settings;
   const tests = readManifest(manifest, { split: 'test' });
-  const target = resolveLanguage(DEMO_LANGUAGE);
+  const target = resolveLanguage(settings.language ?? DEMO_LANGUAGE);
+  if (!tests.some((entry) => entry.language === target.code)) {
+    throw new DistilWhisperError('ERR_MANIFEST', `${manifest}: expected test utterances in ${target.name}, got none`);
+  }
   const test = async (experts: string[]): Promise<EvaluationReport> => {
-    const transcriber = await Transcriber.load(student, { experts, batchSize: 40 });
+    const transcriber = await Transcriber.load(student, { experts, batchSize: 40, ...(stream && { stream }) });
     try {
       return await evaluate(transcriber, tests, {
-        ...(settings.signal && { signal: settings.signal }),
-        onProgress: ({ done, total }) => settings.onProgress?.(done, total),
+        ...(signal && { signal }),
+        onProgress: ({ done, total }) => onProgress?.(done, total),
       });
     } finally {
-      transcriber.close();
+      await transcriber.close();
     }
   };
-  settings.onStage?.('before');
+  onStage?.('before');
   const before = await test([]);
-  settings.onStage?.('train');
+  onStage?.('train');
   const training = await train({
     model: student,
     teacher,
@@ -95,53 +113,75 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
     batchSize: DEMO_BATCH,
     epochs: settings.epochs ?? DEMO_EPOCHS,
     options: DEMO_OPTIONS,
-    ...(settings.signal && { signal: settings.signal }),
-    ...(settings.onUpdate && { onUpdate: settings.onUpdate }),
-    ...(settings.onValidation && { onValidation: settings.onValidation }),
+    ...(stream && { stream }),
+    ...(signal && { signal }),
+    ...(onProgress && { onCheck: onProgress }),
+    ...(onStart && { onStart }),
+    ...(onUpdate && { onUpdate }),
+    ...(onValidation && { onValidation }),
   });
-  settings.onStage?.('after');
+  onStage?.('after');
   const after = await test([training.result]);
-
-  const rows = before.groups.map((group, i): DemoRow => {
-    const now = after.groups[i]!;
-    const same = tests.every((entry, e) => {
-      if (entry.language !== group.language || (entry.domain ?? '') !== group.domain) return true;
-      return before.hypotheses[e]!.hypothesis === after.hypotheses[e]!.hypothesis;
-    });
-    return {
-      language: group.language,
-      domain: group.domain,
-      utterances: group.utterances,
-      before: group.wer,
-      after: now.wer,
-      gateShare: now.gateShare,
-      unchanged: same,
-    };
-  });
-  const shown = before.hypotheses.findIndex(
-    ({ id, reference }, e) =>
-      tests[e]!.id === id &&
-      tests[e]!.language === target.code &&
-      after.hypotheses[e]!.hypothesis === reference &&
-      before.hypotheses[e]!.hypothesis !== reference,
-  );
-  const example = Math.max(
-    shown,
-    tests.findIndex((entry) => entry.language === target.code),
-  );
-  if (example < 0)
-    throw new DistilWhisperError('ERR_MANIFEST', `${manifest}: expected test utterances in ${target.name}, got none`);
   return {
-    rows,
+    language: target.code,
+    rows: before.groups.map((group, i) => row(tests, group, before, after, i)),
     training,
     parameters: training.parameters - training.trainable,
     expert: training.result,
-    example: {
-      audio: tests[example]!.audio,
-      reference: before.hypotheses[example]!.reference,
-      before: before.hypotheses[example]!.hypothesis,
-      after: after.hypotheses[example]!.hypothesis,
-    },
+    example: example(tests, target.code, before, after),
     seconds: (performance.now() - start) / 1000,
   };
+}
+
+/** One row of the table. Both reports have the same groups and the same utterances, in the same order. */
+function row(
+  tests: readonly ManifestEntry[],
+  { language, domain, utterances, wer }: EvaluationGroup,
+  before: EvaluationReport,
+  after: EvaluationReport,
+  index: number,
+): DemoRow {
+  const now = after.groups[index]!;
+  const members = new Set(
+    tests.filter((entry) => entry.language === language && (entry.domain ?? '') === domain).map((entry) => entry.id),
+  );
+  const unchanged = before.hypotheses.every(
+    ({ id, hypothesis }, i) => !members.has(id) || hypothesis === after.hypotheses[i]!.hypothesis,
+  );
+  return { language, domain, utterances, before: wer, after: now.wer, gateShare: now.gateShare, unchanged };
+}
+
+/** An utterance that the expert put right, or else the first one of the language. */
+function example(
+  tests: readonly ManifestEntry[],
+  language: string,
+  before: EvaluationReport,
+  after: EvaluationReport,
+): DemoResult['example'] {
+  const audio = new Map(tests.filter((entry) => entry.language === language).map(({ id, audio }) => [id, audio]));
+  const heard = before.hypotheses
+    .map(({ id, reference, hypothesis }, i) => ({
+      audio: audio.get(id),
+      reference,
+      before: hypothesis,
+      after: after.hypotheses[i]!.hypothesis,
+    }))
+    .filter((one): one is DemoResult['example'] => one.audio !== undefined);
+  return heard.find((one) => one.after === one.reference && one.before !== one.reference) ?? heard[0]!;
+}
+
+/** The table: word error rates before and after by language and domain, the gates' share, and what else changed. */
+export function formatDemo({ rows, language }: DemoResult): string {
+  const percent = (rate: number): string => (100 * rate).toFixed(1);
+  const body = rows.map((row) => [
+    row.language === language ? `${row.language} *` : row.language,
+    row.domain || '-',
+    row.unchanged ? 'unchanged' : 'changed',
+    String(row.utterances),
+    percent(row.before),
+    percent(row.after),
+    row.gateShare === null ? '-' : percent(row.gateShare),
+  ]);
+  const head = ['language', 'domain', 'transcripts', 'utterances', 'WER % before', 'after', 'gate %'];
+  return `${formatColumns(head, body, 3)}* taught here; gate %: how often the expert was chosen\n`;
 }

@@ -1,2 +1,20 @@
-export { DEMO_LANGUAGE, type DemoResult, type DemoRow, type DemoSettings, demo, embedded } from './demo.js';
-export { type TrainPlan, type TrainRecipe, type TrainResult, train } from './train.js';
+export {
+  DEMO_EPOCHS,
+  DEMO_LANGUAGE,
+  DEMO_OPTIONS,
+  type DemoResult,
+  type DemoRow,
+  type DemoSettings,
+  type DemoStage,
+  demo,
+  embedded,
+  formatDemo,
+} from './demo.js';
+export {
+  recipeDefaults,
+  type TrainMethod,
+  type TrainPlan,
+  type TrainRecipe,
+  type TrainResult,
+  train,
+} from './train.js';

@@ -1,7 +1,9 @@
 /** Whole training runs: from a model folder and a manifest to an expert file or a model folder. */
 import { readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import { readManifest } from '../data/index.js';
+import { availableParallelism } from 'node:os';
+import { basename, join } from 'node:path';
+import { DecodePool } from '../audio/index.js';
+import { type ManifestEntry, PrefetchLoader, readManifest } from '../data/index.js';
 import { Transcriber } from '../decode/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { evaluate } from '../evaluate/index.js';
@@ -13,6 +15,7 @@ import {
   type RunReport,
   Trainer,
   type TrainingOptions,
+  trainingDefaults,
   trainingOptions,
   type UpdateReport,
   type ValidationReport,
@@ -30,14 +33,25 @@ import {
   writeModelFolder,
 } from '../weights/index.js';
 
+export type TrainMethod = 'experts' | 'full';
+
+/** What a recipe does where it says nothing else; the rest of it is `trainingDefaults`. */
+export const recipeDefaults = {
+  method: 'experts' as TrainMethod,
+  batchSize: 16,
+  epochs: 10,
+  compute: 'f32' as FloatType,
+  saveAs: 'f32' as FloatDtype,
+};
+
 export interface TrainRecipe {
   /** Model folder of the student. */
   model: string;
   manifest: string;
   /** Run folder: log, checkpoints, and the result. */
   output: string;
-  /** 'experts': the language's gates and experts, the backbone frozen. 'full': every parameter. Default experts. */
-  method?: 'experts' | 'full';
+  /** 'experts': the language's gates and experts, the backbone frozen. 'full': every parameter. */
+  method?: TrainMethod;
   /** Language of the expert, by code or name; rows of other languages are left out. Needed for experts. */
   language?: string;
   /** 'full' only: start from random weights; of the model folder the config and the tokenizer are used. */
@@ -51,16 +65,18 @@ export interface TrainRecipe {
   /** Rows without a text are skipped instead of refused. */
   skipEmptyText?: boolean;
   batchSize?: number;
-  /** Length of the run: passes over the rows, or updates. Default 10 epochs. */
+  /** Length of the run: passes over the rows, or updates. */
   epochs?: number;
   steps?: number;
+  /** Updates between checkpoints. Default: a tenth of the run. */
   checkpointEvery?: number;
   options?: Partial<Omit<TrainingOptions, 'steps'>>;
   compute?: FloatType;
-  /** Type of the weights that are written. Default f32. */
+  /** Type of the weights that are written. */
   saveAs?: FloatDtype;
   stream?: Stream;
   signal?: AbortSignal;
+  /** While the audio is checked, before anything is written; not on resume. */
   onCheck?: (done: number, total: number) => void;
   onStart?: (plan: TrainPlan) => void;
   onUpdate?: (report: UpdateReport) => void;
@@ -72,13 +88,16 @@ export interface TrainPlan {
   utterances: number;
   steps: number;
   trainable: number;
+  /** Of the model, its new expert included. */
   parameters: number;
+  /** Those that a row runs through at inference: its gates and one of the two FFNs, not both. */
+  active: number;
 }
 
 export interface TrainResult extends RunReport, TrainPlan {
   /** The expert file or the model folder. */
   result: string;
-  /** Teacher's, student's and trained parameters. */
+  /** Code of the expert's language; null for all parameters. */
   language: string | null;
 }
 
@@ -90,7 +109,8 @@ const size = (parameters: Iterable<{ size: number }>): number => [...parameters]
  * that the same recipe resumes.
  */
 export async function train(recipe: TrainRecipe): Promise<TrainResult> {
-  const { method = 'experts', batchSize = 16, compute = 'f32' } = recipe;
+  const { method = recipeDefaults.method, batchSize = recipeDefaults.batchSize } = recipe;
+  const { compute = recipeDefaults.compute } = recipe;
   if (method === 'experts' && recipe.fromScratch) {
     throw new DistilWhisperError('ERR_ARGUMENT', "fromScratch: expected with method 'full', got it with 'experts'");
   }
@@ -100,6 +120,13 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   if (recipe.epochs !== undefined && recipe.steps !== undefined) {
     throw new DistilWhisperError('ERR_ARGUMENT', 'steps: expected either epochs or steps, got both');
   }
+  const { validation } = recipe;
+  if (validation && validation.manifest === undefined && validation.split === undefined) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      'validation: expected a split or a manifest of its own, got neither: it would validate on what it trains on',
+    );
+  }
   const language = recipe.language === undefined ? null : resolveLanguage(recipe.language);
   const rows = (manifest: string, split: string | undefined) =>
     readManifest(manifest, {
@@ -108,7 +135,6 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       emptyText: recipe.skipEmptyText ? 'skip' : 'error',
     });
   const entries = rows(recipe.manifest, recipe.split);
-  const { validation } = recipe;
   const validationRows = validation ? rows(validation.manifest ?? recipe.manifest, validation.split) : [];
 
   const folder = await openModelFolder(recipe.model);
@@ -119,17 +145,17 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   let transcriber: Transcriber | null = null;
   try {
     const tokenizer = await WhisperTokenizer.fromFolder(recipe.model);
-    const seed = recipe.options?.seed ?? 77;
-    const compat = recipe.options?.compat ?? 'paper';
+    const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
     const settings = { compute, ...(method === 'full' && { trainable: () => true }) };
     model = recipe.fromScratch
       ? await Whisper.create(stream, folder.config, { ...settings, seed })
       : await Whisper.fromFolder(stream, folder, settings);
     if (recipe.teacher !== undefined) teacher = await Whisper.load(stream, recipe.teacher, { compute });
     const batches = new AudioBatches(entries, folder.config, tokenizer, { batchSize, seed, compat });
-    const accumulation = recipe.options?.accumulation ?? 1;
+    // An unknown language is found before anything is written.
+    for (const entry of validationRows) tokenizer.languageId(entry.language);
     const perEpoch = Math.max(1, Math.floor(batches.sampler.batchesPerEpoch / accumulation));
-    const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? 10) * perEpoch);
+    const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? recipeDefaults.epochs) * perEpoch);
     const options = trainingOptions({ ...recipe.options, steps });
     if (method === 'experts') await model.addExpert(language!.name, { seed, compat });
     const generation = folder.generationConfig ? { generation: folder.generationConfig } : {};
@@ -153,7 +179,11 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       ...(transcriber && {
         validateEvery: validation?.every ?? perEpoch,
         validate: async () => {
-          const { total } = await evaluate(transcriber!, validationRows);
+          const { total } = await evaluate(
+            transcriber!,
+            validationRows,
+            recipe.signal ? { signal: recipe.signal } : {},
+          );
           return { score: total.wer, wer: total.wer, cer: total.cer, gateShare: total.gateShare };
         },
       }),
@@ -161,18 +191,21 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       ...(recipe.onUpdate && { onUpdate: recipe.onUpdate }),
       ...(recipe.onValidation && { onValidation: recipe.onValidation }),
     });
+    const backbone = size(model.parameters.values());
+    const added = method === 'experts' ? model.trainable() : [];
     const plan: TrainPlan = {
       utterances: entries.length,
       steps,
       trainable: size(model.trainable()),
-      parameters: size(model.parameters.values()) + (method === 'experts' ? size(model.trainable()) : 0),
+      parameters: backbone + size(added),
+      active: backbone + size(added.filter(({ name }) => name.includes('.gate_'))),
     };
     const resumes = await stat(join(recipe.output, 'run.json')).catch(() => null);
     if (!resumes) {
-      await batches.check({
-        ...(recipe.signal && { signal: recipe.signal }),
-        ...(recipe.onCheck && { onProgress: recipe.onCheck }),
-      });
+      const total = entries.length + validationRows.length;
+      const { onCheck, signal } = recipe;
+      await batches.check({ ...(signal && { signal }), onProgress: (done) => onCheck?.(done, total) });
+      await checkAudio(validationRows, signal, (done) => onCheck?.(entries.length + done, total));
     }
     recipe.onStart?.(plan);
     const report = await trainer.run();
@@ -183,13 +216,39 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
     );
     return outcome;
   } finally {
-    transcriber?.close();
+    await transcriber?.close();
     trainer?.dispose();
     teacher?.dispose();
     model?.dispose();
     if (recipe.stream) recipe.stream.endStep();
     else stream.close();
     await folder.close();
+  }
+}
+
+/** Decodes every utterance once: as `AudioBatches.check`, but of any length, as transcription takes it. */
+async function checkAudio(
+  entries: readonly ManifestEntry[],
+  signal: AbortSignal | undefined,
+  onProgress: (done: number) => void,
+): Promise<void> {
+  if (entries.length === 0) return;
+  const pool = new DecodePool({ size: Math.max(1, Math.min(4, availableParallelism() - 1)) });
+  const loader = new PrefetchLoader<ManifestEntry, void, void>({
+    examples: entries,
+    batches: entries.map((_, position) => ({ epoch: 0, position, indices: Int32Array.of(position) })),
+    load: async (entry) => {
+      await pool.decode(entry.audio);
+    },
+    collate: () => {},
+    describe: (entry) => `${entry.id} (${entry.manifest} line ${entry.line})`,
+    onClose: () => pool.close(),
+  });
+  for await (const { position } of loader) {
+    if (signal?.aborted) {
+      throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
+    }
+    onProgress(position + 1);
   }
 }
 
@@ -205,9 +264,9 @@ async function save(
   language: string | null,
   report: RunReport,
 ): Promise<string> {
-  const dtype = recipe.saveAs ?? 'f32';
+  const { saveAs: dtype = recipeDefaults.saveAs, method = recipeDefaults.method } = recipe;
   const tensors = new Map<string, HostTensor>();
-  if ((recipe.method ?? 'experts') === 'experts') {
+  if (method === 'experts') {
     const expert = model.experts.get(language!)!;
     for (const [name, p] of expert.parameters) tensors.set(name, await host(p.value, p.shape, dtype));
     const path = join(recipe.output, expertFileName(language!));
@@ -217,7 +276,7 @@ async function save(
   for (const [name, p] of model.parameters) tensors.set(name, await host(p.value, p.shape, dtype));
   const files: Record<string, Uint8Array> = {};
   for (const path of [folder.tokenizerPath, folder.tokenizerConfigPath]) {
-    if (path) files[path.slice(path.lastIndexOf('/') + 1)] = await readFile(path);
+    if (path) files[basename(path)] = await readFile(path);
   }
   const path = join(recipe.output, 'model');
   await writeModelFolder(

@@ -67,15 +67,18 @@ export class Stream {
     return this.make(data, shape, dtype, false);
   }
 
-  /** The same, living until it is disposed: parameters, optimiser state, caches. */
+  /** The same, living until it is disposed: parameters, optimiser state, caches. Without data: zeros, written on the worker. */
   persistent(data: ArrayBufferView | null, shape: readonly number[], dtype: DType = 'f32'): Tensor {
-    return this.make(data, shape, dtype, true);
+    if (data) return this.make(data, shape, dtype, true);
+    const id = this.guard(() => this.native.create(dtypeNumber(dtype), shape, true));
+    const zeros = new Tensor(this, id, dtype, [...shape], true);
+    this.call('fill', [zeros], [0]);
+    return zeros;
   }
 
-  /** `data` null: zeros. */
-  private make(data: ArrayBufferView | null, shape: readonly number[], dtype: DType, persistent: boolean): Tensor {
+  private make(data: ArrayBufferView, shape: readonly number[], dtype: DType, persistent: boolean): Tensor {
     const bytes = shape.reduce((a, b) => a * b, 1) * bytesPerElement(dtype);
-    if (data && bytes !== data.byteLength) {
+    if (bytes !== data.byteLength) {
       throw new DistilWhisperError(
         'ERR_SHAPE',
         `tensor: ${dtype}[${shape}] takes ${bytes} bytes, got ${data.byteLength}`,
@@ -83,8 +86,7 @@ export class Stream {
     }
     const id = this.guard(() => {
       const fresh = this.native.create(dtypeNumber(dtype), shape, persistent);
-      const values = data && new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-      this.native.write(fresh, values, persistent);
+      this.native.write(fresh, new Uint8Array(data.buffer, data.byteOffset, data.byteLength), persistent);
       return fresh;
     });
     return new Tensor(this, id, dtype, [...shape], persistent);

@@ -30,8 +30,11 @@ export class AdamW {
     }
   }
 
-  /** One update; clears the gradients. Returns the global gradient norm before clipping, f32 [1]. */
-  update(learningRate: number, maxNorm: number): Tensor {
+  /**
+   * One update; clears the gradients. `norm`: the global gradient norm before clipping, f32 [1]. When it is not finite, the
+   * kernels leave parameters and moments as they are, and `refuse()` takes back that the update was counted.
+   */
+  update(learningRate: number, maxNorm: number): { norm: Tensor; refuse: () => void } {
     const { stream, options } = this;
     const touched = this.parameters.filter((p) => p.touched);
     const [norm, scale] = stream.call(
@@ -57,7 +60,10 @@ export class AdamW {
       ...steps,
     ]);
     for (const p of touched) p.clearGradient();
-    return norm!;
+    const refuse = (): void => {
+      for (const p of touched) this.moments.get(p)!.steps--;
+    };
+    return { norm: norm!, refuse };
   }
 
   /** The state for a checkpoint: tensors by name, and how many updates each parameter took. */

@@ -82,19 +82,14 @@ export class AudioBatches implements BatchSource {
   }
 
   async *stream(from: number): AsyncGenerator<TrainBatch, void, undefined> {
-    const { config, entries } = this;
+    const { entries } = this;
     const perEpoch = this.sampler.batchesPerEpoch;
-    const size = config.num_mel_bins * 2 * config.max_source_positions;
     const batches = this.sampler.iterate({ epoch: Math.floor(from / perEpoch), position: from % perEpoch });
-    yield* this.load(batches, (items, { indices }) => {
-      const features = new Float32Array(items.length * size);
-      for (const [b, item] of items.entries()) features.set(item, b * size);
-      return {
-        features,
-        labels: Array.from(indices, (i) => this.labels[i]!),
-        languages: Array.from(indices, (i) => resolveLanguage(entries[i]!.language).name),
-      };
-    });
+    yield* this.load(batches, (features, { indices }) => ({
+      features,
+      labels: Array.from(indices, (i) => this.labels[i]!),
+      languages: Array.from(indices, (i) => resolveLanguage(entries[i]!.language).name),
+    }));
   }
 
   /** Features of the batches' utterances, loaded ahead by a pool of threads that lives as long as the iteration. */

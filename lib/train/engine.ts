@@ -7,8 +7,8 @@ import { learningRate, type TrainingOptions } from './options.js';
 
 /** A micro-batch, ready to upload. */
 export interface TrainBatch {
-  /** f32 [B, mels, frames]. */
-  features: Float32Array;
+  /** f32 [B, mels, frames], or one [mels, frames] an item; read when the update is queued, never kept. */
+  features: Float32Array | readonly Float32Array[];
   /** What the decoder shall say, one list an item; its input is the same shifted right behind the start token. */
   labels: readonly (readonly number[])[];
   /** Lower-case language name of each item: whose expert it takes. null: none. */
@@ -40,6 +40,8 @@ const SKIP_OP = 1;
 export class TrainingEngine {
   readonly optimizer: AdamW;
   private readonly trainsExperts: boolean;
+  /** Where the features of a batch are put together: one buffer for the whole run, because garbage of this size fragments the heap. */
+  private gathered = new Float32Array(0);
 
   /** Errors: ERR_ARGUMENT (nothing trains), ERR_VOCABULARY and ERR_MODEL (teacher and student do not fit). */
   constructor(
@@ -62,7 +64,8 @@ export class TrainingEngine {
     const { stream } = this.model;
     const micro = batches.map((batch, i) => this.microBatch(k, k * batches.length + i, batch, batches.length));
     const rate = learningRate(this.options, k);
-    const norm = this.optimizer.update(rate, this.options.maxGradientNorm).floats();
+    const { norm, refuse } = this.optimizer.update(rate, this.options.maxGradientNorm);
+    const gradientNorm = norm.item();
     stream.endStep();
     return (async () => {
       const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
@@ -78,9 +81,10 @@ export class TrainingEngine {
         distillation: mean(stats.map((s) => s[1]!)),
         gate,
         gateLoss,
-        gradientNorm: (await norm)[0]!,
+        gradientNorm: await gradientNorm,
         learningRate: rate,
       };
+      if (!Number.isFinite(report.gradientNorm)) refuse();
       if (!Number.isFinite(report.loss) || !Number.isFinite(report.gradientNorm)) {
         throw new DistilWhisperError(
           'ERR_RUN',
@@ -119,7 +123,7 @@ export class TrainingEngine {
       labels.set(row, b * T);
       inputs.set([config.decoder_start_token_id, ...row.slice(0, T - 1)], b * T);
     }
-    const features = stream.tensor(batch.features, [B, config.num_mel_bins, 2 * config.max_source_positions]);
+    const features = this.upload(batch);
     const ids = stream.tensor(inputs, [B, T], 'i32');
     const targets = stream.tensor(labels, [B * T], 'i32');
 
@@ -177,6 +181,21 @@ export class TrainingEngine {
     }
     tape.backward();
     return report;
+  }
+
+  /** f32 [B, mels, frames]. */
+  private upload({ features, labels }: TrainBatch): Tensor {
+    const { stream, config } = this.model;
+    const shape = [labels.length, config.num_mel_bins, 2 * config.max_source_positions];
+    if (features instanceof Float32Array) return stream.tensor(features, shape);
+    const length = features.reduce((sum, item) => sum + item.length, 0);
+    if (this.gathered.length < length) this.gathered = new Float32Array(length);
+    let at = 0;
+    for (const item of features) {
+      this.gathered.set(item, at);
+      at += item.length;
+    }
+    return stream.tensor(this.gathered.subarray(0, length), shape);
   }
 
   private gates(k: number, micro: number): SoftGates {

@@ -27,6 +27,8 @@ export interface RunState {
   optimizerSteps: Record<string, number>;
   /** Best validation score so far (lower is better) and the step it belongs to. */
   best: { score: number; step: number } | null;
+  /** Step of the last validation. */
+  validated: number;
   /** Length of log.jsonl at this step: what a later, lost part of the run wrote behind it is cut off on resume. */
   logBytes: number;
 }
@@ -36,6 +38,22 @@ const KEPT = 2;
 const checkpointName = (step: number): string => `step-${String(step).padStart(8, '0')}`;
 
 const lines = (value: unknown): Uint8Array => Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
+
+/** The first field in which two JSON objects differ, as "options.steps = 10, got 20"; null when they are equal. */
+function difference(earlier: object, now: object, at = ''): string | null {
+  const [a, b] = [new Map(Object.entries(earlier)), new Map(Object.entries(now))];
+  const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
+  for (const key of new Set([...a.keys(), ...b.keys()])) {
+    const [x, y] = [a.get(key), b.get(key)];
+    if (JSON.stringify(x) === JSON.stringify(y)) continue;
+    const nested = isObject(x) && isObject(y) && !Array.isArray(x);
+    const found = nested
+      ? difference(x, y, `${at}${key}.`)
+      : `${at}${key} = ${JSON.stringify(x)}, got ${JSON.stringify(y)}`;
+    if (found !== null) return found;
+  }
+  return null;
+}
 
 /** The folder of one run. */
 export class RunFolder {
@@ -60,14 +78,12 @@ export class RunFolder {
       }
       const earlier = await readJsonObject(file, 'ERR_RUN');
       const now = JSON.parse(JSON.stringify(identity)) as Record<string, unknown>;
-      for (const key of new Set([...Object.keys(earlier), ...Object.keys(now)])) {
-        const [a, b] = [JSON.stringify(earlier[key]), JSON.stringify(now[key])];
-        if (a !== b) {
-          throw new DistilWhisperError(
-            'ERR_RUN',
-            `run folder ${path}: it holds a run with ${key} = ${a}, got ${b}; use another folder`,
-          );
-        }
+      const changed = difference(earlier, now);
+      if (changed !== null) {
+        throw new DistilWhisperError(
+          'ERR_RUN',
+          `run folder ${path}: it holds a run with ${changed}; use another folder`,
+        );
       }
       return folder;
     }

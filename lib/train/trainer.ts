@@ -73,6 +73,7 @@ export class Trainer {
     let best = restored?.best ?? null;
     let last: UpdateReport | null = null;
     let saved = first;
+    let validated = restored?.validated ?? 0;
     let pending: Promise<UpdateReport> | null = null;
 
     const settle = async (): Promise<void> => {
@@ -86,12 +87,34 @@ export class Trainer {
     const checkpoint = async (step: number): Promise<void> => {
       await settle();
       if (saved === step || !folder) return;
-      await folder.save({ step, optimizerSteps: this.engine.optimizer.state().steps, best }, this.state());
+      const optimizerSteps = this.engine.optimizer.state().steps;
+      await folder.save({ step, optimizerSteps, best, validated }, this.state());
       saved = step;
     };
-    const validate = async (step: number): Promise<void> => {
+    const interrupt = async (step: number): Promise<never> => {
+      await checkpoint(step);
+      const where = settings.folder
+        ? `; its checkpoint is in ${settings.folder}, the same command goes on from there`
+        : '';
+      throw new DistilWhisperError(
+        'ERR_INTERRUPTED',
+        `training was interrupted after update ${step} of ${options.steps}${where}`,
+      );
+    };
+    const due = (step: number, every: number | undefined): boolean =>
+      every !== undefined && every > 0 && (step % every === 0 || step === options.steps);
+    /** The validation that belongs to this step, unless a run before an interruption had it. */
+    const validateIfDue = async (step: number): Promise<void> => {
+      if (!settings.validate || validated === step || !due(step, settings.validateEvery)) return;
       await settle();
-      const report = await settings.validate!(step);
+      let report: ValidationReport;
+      try {
+        report = await settings.validate(step);
+      } catch (error) {
+        // The checkpoint says that this validation is still to come.
+        return settings.signal?.aborted ? interrupt(step) : Promise.reject(error);
+      }
+      validated = step;
       const isBest = best === null || report.score < best.score;
       await folder?.log({ step, validation: report });
       if (isBest) {
@@ -103,6 +126,7 @@ export class Trainer {
 
     const every = settings.checkpointEvery ?? Math.ceil(options.steps / 10);
     let step = first;
+    if (first > 0) await validateIfDue(first);
     if (step < options.steps) {
       let micro: TrainBatch[] = [];
       for await (const batch of settings.batches.stream(first * options.accumulation)) {
@@ -115,20 +139,9 @@ export class Trainer {
         step++;
         await settle();
         pending = queued;
-        if (settings.signal?.aborted) {
-          await checkpoint(step);
-          const where = settings.folder
-            ? `; its checkpoint is in ${settings.folder}, the same command goes on from there`
-            : '';
-          throw new DistilWhisperError(
-            'ERR_INTERRUPTED',
-            `training was interrupted after update ${step} of ${options.steps}${where}`,
-          );
-        }
-        const due = (n: number | undefined): boolean =>
-          n !== undefined && n > 0 && (step % n === 0 || step === options.steps);
-        if (settings.validate && due(settings.validateEvery)) await validate(step);
-        if (due(every) || step === options.steps) await checkpoint(step);
+        if (settings.signal?.aborted) await interrupt(step);
+        await validateIfDue(step);
+        if (due(step, every) || step === options.steps) await checkpoint(step);
         if (step === options.steps) break;
       }
       if (step < options.steps) {

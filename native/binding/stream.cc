@@ -172,18 +172,14 @@ Napi::Value NativeStream::view(const Napi::CallbackInfo& info) {
   }
 }
 
-// write(id, bytes, fresh): a fresh persistent tensor is filled at once (nothing else knows it yet), and null is zeros;
-// others in stream order.
+// write(id, bytes, fresh): a fresh persistent tensor is filled at once (nothing else knows it yet), others in stream
+// order.
 void NativeStream::write(const Napi::CallbackInfo& info) {
   try {
     require_open();
     TensorEntry& entry = registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value()));
     const bool fresh = info[2].As<Napi::Boolean>().Value();
     if (entry.storage->frozen) throw Error("ERR_ARGUMENT", "write: this tensor is frozen");
-    if (fresh && info[1].IsNull()) {
-      stream_->memory()->write(entry.view.data, nullptr, entry.view.bytes());
-      return;
-    }
     const Napi::Uint8Array bytes = info[1].As<Napi::Uint8Array>();
     if (int64_t(bytes.ByteLength()) != entry.view.bytes())
       throw Error("ERR_SHAPE", "write: " + entry.view.describe() + " takes " + std::to_string(entry.view.bytes()) +

@@ -27,12 +27,7 @@ class HostMemory : public Memory {
  public:
   void* allocate(int64_t bytes) override { return dw::allocate(bytes); }
   void deallocate(void* block) override { dw::deallocate(block); }
-  void write(void* to, const void* from, int64_t bytes) override {
-    if (from)
-      std::memcpy(to, from, size_t(bytes));
-    else
-      std::memset(to, 0, size_t(bytes));
-  }
+  void write(void* to, const void* from, int64_t bytes) override { std::memcpy(to, from, size_t(bytes)); }
   int64_t chunk() const override { return 16 << 20; }
 };
 

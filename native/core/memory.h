@@ -17,7 +17,7 @@ class Memory {
   virtual void* allocate(int64_t bytes) = 0;
   // Never throws. Work that a backend has already begun may still use the block: a device waits for it.
   virtual void deallocate(void* block) = 0;
-  // Fills memory that no call knows yet, and returns when it is done. Null: with zeros.
+  // Fills memory that no call knows yet, and returns when it is done.
   virtual void write(void* to, const void* from, int64_t bytes) = 0;
   // What an arena takes at a time, at least.
   virtual int64_t chunk() const = 0;

@@ -88,7 +88,7 @@ typedef struct dw_plugin {
   int (*allocate)(dw_device* device, int64_t bytes, void** block, dw_fault* fault);
   /* The block is given out again when every queue has done what it has begun until now. */
   void (*deallocate)(dw_device* device, void* block);
-  /* Fills a block that no queue knows yet, and waits. Null: zeros. */
+  /* Fills a block that no queue knows yet, and waits. */
   int (*write)(dw_device* device, void* to, const void* from, int64_t bytes, dw_fault* fault);
 
   int (*queue_open)(dw_device* device, dw_queue** queue, dw_fault* fault);

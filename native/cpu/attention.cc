@@ -78,14 +78,15 @@ void query_block(const Shape& z, const Head<T>& q, int64_t from, int64_t count, 
   for (int64_t i = 0; i < rows * padded; i++) sum_o[i] = 0;
   for (int64_t i = 0; i < rows * kLanes; i++) sum[i] = 0;
   const int64_t visible = z.keys(from + count - 1);
+  Tiles tiles;
   for (int64_t j = 0; j < visible; j += kKeyBlock) {
     const int64_t n = visible - j < kKeyBlock ? visible - j : kKeyBlock, columns = round_up(n, kCols);
-    times_panels<Kind>(rows, columns / kCols, depth, a, depth, keys + j * depth, s, kKeyBlock);
+    times_panels<Kind>(tiles, rows, columns / kCols, depth, a, depth, keys + j * depth, s, kKeyBlock);
     for (int64_t i = 0; i < count; i++) {
       const int64_t seen = z.keys(from + i) - j;
       alpha[i] = softmax_row<Kind>(s + i * kKeyBlock, seen < n ? seen : n, columns, z.scale, top + i, sum + i * kLanes);
     }
-    times_stack<Kind, kScaleAdd, false>(rows, padded, (n + Kind::kPer - 1) / Kind::kPer,
+    times_stack<Kind, kScaleAdd, false>(tiles, rows, padded, (n + Kind::kPer - 1) / Kind::kPer,
                                         reinterpret_cast<const Unit*>(s), kKeyBlock, values + j / Kind::kPer * padded,
                                         sum_o, alpha);
   }

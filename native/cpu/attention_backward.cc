@@ -118,13 +118,14 @@ void key_block(const Shape& z, const Packed<Kind>& x, float* dq, int64_t from, i
   float *sum_k = scratch, *sum_v = sum_k + kKeyBlock * padded;
   float *s = sum_v + kKeyBlock * padded, *dp = s + kQueryBlock * kKeyBlock;
   for (int64_t i = 0; i < 2 * kKeyBlock * padded; i++) scratch[i] = 0;
+  Tiles tiles;
   const int64_t start = z.causal ? from / kQueryBlock * kQueryBlock : 0;
   for (int64_t i = start; i < z.Tq; i += kQueryBlock) {
     const int64_t n = z.Tq - i < kQueryBlock ? z.Tq - i : kQueryBlock, rows = round_up(n, kRows);
-    times_panels<Kind>(rows, columns / kCols, depth, x.query_rows + i * stride, stride, x.key_panels + from * depth, s,
-                       kKeyBlock);
-    times_panels<Kind>(rows, columns / kCols, depth, x.grad_rows + i * stride, stride, x.value_panels + from * depth,
-                       dp, kKeyBlock);
+    times_panels<Kind>(tiles, rows, columns / kCols, depth, x.query_rows + i * stride, stride,
+                       x.key_panels + from * depth, s, kKeyBlock);
+    times_panels<Kind>(tiles, rows, columns / kCols, depth, x.grad_rows + i * stride, stride,
+                       x.value_panels + from * depth, dp, kKeyBlock);
     for (int64_t r = 0; r < rows; r++) {
       const int64_t seen = z.causal && i + r + 1 - from < count ? i + r + 1 - from : count;
       mask_from(s + r * kKeyBlock, r < n ? seen : 0, columns);
@@ -149,11 +150,11 @@ void key_block(const Shape& z, const Packed<Kind>& x, float* dq, int64_t from, i
       ds_stride = kKeyBlock / 2;
     }
     const int64_t row_units = (n + kPer - 1) / kPer, key_units = (count + kPer - 1) / kPer;
-    times_stack<Kind, kAdd, true>(keys, padded, row_units, pT, kKeyBlock, x.grad_stack + i / kPer * padded, sum_v,
-                                  nullptr);
-    times_stack<Kind, kAdd, true>(keys, padded, row_units, dsT, kKeyBlock, x.query_stack + i / kPer * padded, sum_k,
-                                  nullptr);
-    times_stack<Kind, kAdd, false>(rows, padded, key_units, ds, ds_stride, x.key_stack + from / kPer * padded,
+    times_stack<Kind, kAdd, true>(tiles, keys, padded, row_units, pT, kKeyBlock, x.grad_stack + i / kPer * padded,
+                                  sum_v, nullptr);
+    times_stack<Kind, kAdd, true>(tiles, keys, padded, row_units, dsT, kKeyBlock, x.query_stack + i / kPer * padded,
+                                  sum_k, nullptr);
+    times_stack<Kind, kAdd, false>(tiles, rows, padded, key_units, ds, ds_stride, x.key_stack + from / kPer * padded,
                                    dq + i * padded, nullptr);
   }
   for (int64_t j = 0; j < count; j++)

@@ -6,6 +6,7 @@
 //   stack   [row units][padded width]      B, contracted over the rows: C's columns are the head width
 #pragma once
 #include "core/op.h"
+#include "cpu/amx.h"
 #include "cpu/math.h"
 
 #if defined(__AVX2__)
@@ -194,10 +195,73 @@ __attribute__((noinline)) void tile(int64_t depth, const typename Kind::Unit* a,
     }
 }
 
+#if defined(__AVX512F__)
+// 16 × 16 words: to[j][i] = from[i][j].
+inline void transpose_words(const char* from, int64_t from_bytes, char* to, int64_t to_bytes) {
+  __m512i a[16], b[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(from + i * from_bytes);
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  // a[4g + c] holds, in its four quarters q, column 4q + c of rows 4g .. 4g + 3.
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; c++) {
+    const __m512i low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), high = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+    const __m512i low2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
+    const __m512i high2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+    _mm512_storeu_si512(to + c * to_bytes, _mm512_shuffle_i32x4(low, low2, 0x88));
+    _mm512_storeu_si512(to + (8 + c) * to_bytes, _mm512_shuffle_i32x4(low, low2, 0xdd));
+    _mm512_storeu_si512(to + (4 + c) * to_bytes, _mm512_shuffle_i32x4(high, high2, 0x88));
+    _mm512_storeu_si512(to + (12 + c) * to_bytes, _mm512_shuffle_i32x4(high, high2, 0xdd));
+  }
+}
+#endif
+
+#if defined(__AMX_BF16__)
+// C[rows, width] += A · stack for A(m, u) = a[m + u · stride]: rows of A are made 32 at a time. Of a and its columns,
+// multiples of 16 can be read.
+inline void times_columns(Tiles& tiles, int64_t rows, int64_t width, int64_t depth, const Word* a, int64_t stride,
+                          const Word* b, float* c) {
+  constexpr int64_t kDepth = 64;
+  alignas(64) Word turned[32 * kDepth];
+  for (int64_t r = 0; r < rows; r += 32)
+    for (int64_t u0 = 0; u0 < depth; u0 += kDepth) {
+      const int64_t count = rows - r < 32 ? rows - r : 32, words = depth - u0 < kDepth ? depth - u0 : kDepth;
+      for (int64_t i = 0; i < count; i += 16)
+        for (int64_t u = 0; u < words; u += 16)
+          transpose_words(reinterpret_cast<const char*>(a + (u0 + u) * stride + r + i), stride * 4,
+                          reinterpret_cast<char*>(turned + i * kDepth + u), kDepth * 4);
+      tiles.product(count, width, words, reinterpret_cast<const char*>(turned), kDepth * 4,
+                    reinterpret_cast<const char*>(b + u0 * width), width * 4, c + r * width, width * 4, true);
+    }
+}
+#endif
+
+template <class T>
+const char* bytes_of(const T* p) {
+  return reinterpret_cast<const char*>(p);
+}
+
 // C[rows, columns of the panels] = A · panels, rows a multiple of kRows.
 template <class Kind>
-void times_panels(int64_t rows, int64_t panels, int64_t depth, const typename Kind::Unit* a, int64_t stride,
-                  const typename Kind::Unit* b, float* c, int64_t ldc) {
+void times_panels([[maybe_unused]] Tiles& tiles, int64_t rows, int64_t panels, int64_t depth,
+                  const typename Kind::Unit* a, int64_t stride, const typename Kind::Unit* b, float* c, int64_t ldc) {
+  if constexpr (kAmx && Kind::kPer == 2) {
+    for (int64_t p = 0; p < panels; p++)
+      tiles.product(rows, kCols, depth, bytes_of(a), stride * 4, bytes_of(b + p * depth * kCols), kCols * 4,
+                    c + p * kCols, ldc * 4, false);
+    return;
+  }
   for (int64_t p = 0; p < panels; p++)
     for (int64_t r = 0; r < rows; r += kRows)
       tile<Kind, kVectors, kSet, false>(depth, a + r * stride, stride, b + p * depth * kCols, kCols,
@@ -206,8 +270,20 @@ void times_panels(int64_t rows, int64_t panels, int64_t depth, const typename Ki
 
 // C[rows, width] = C · scale + A · stack, rows a multiple of kRows, width of kLanes.
 template <class Kind, Mode mode, bool column>
-void times_stack(int64_t rows, int64_t width, int64_t depth, const typename Kind::Unit* a, int64_t stride,
-                 const typename Kind::Unit* b, float* c, const float* scale) {
+void times_stack([[maybe_unused]] Tiles& tiles, int64_t rows, int64_t width, int64_t depth,
+                 const typename Kind::Unit* a, int64_t stride, const typename Kind::Unit* b, float* c,
+                 const float* scale) {
+  if constexpr (kAmx && Kind::kPer == 2) {
+    if (mode == kScaleAdd)
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t w = 0; w < width; w += kLanes)
+          store_vec(c + r * width + w, load_vec(c + r * width + w) * splat(scale[r]));
+    if (!column)
+      return tiles.product(rows, width, depth, bytes_of(a), stride * 4, bytes_of(b), width * 4, c, width * 4, true);
+#if defined(__AMX_BF16__)
+    return times_columns(tiles, rows, width, depth, a, stride, b, c);
+#endif
+  }
   for (int64_t r = 0; r < rows; r += kRows) {
     const typename Kind::Unit* ar = a + r * (column ? 1 : stride);
     const float* sr = scale ? scale + r : nullptr;
@@ -244,38 +320,6 @@ void pack_rows(const Head<T>& x, int64_t from, int64_t count, int64_t stride, ty
     for (int64_t u = whole; u < stride; u++) d[u] = Kind::unit(x.at(row, u * kPer), x.at(row, u * kPer + 1));
   }
 }
-
-#if defined(__AVX512F__)
-// 16 × 16 words: to[j][i] = from[i][j].
-inline void transpose_words(const char* from, int64_t from_bytes, char* to, int64_t to_bytes) {
-  __m512i a[16], b[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(from + i * from_bytes);
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-  }
-  // a[4g + c] holds, in its four quarters q, column 4q + c of rows 4g .. 4g + 3.
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; c++) {
-    const __m512i low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), high = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
-    const __m512i low2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
-    const __m512i high2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
-    _mm512_storeu_si512(to + c * to_bytes, _mm512_shuffle_i32x4(low, low2, 0x88));
-    _mm512_storeu_si512(to + (8 + c) * to_bytes, _mm512_shuffle_i32x4(low, low2, 0xdd));
-    _mm512_storeu_si512(to + (4 + c) * to_bytes, _mm512_shuffle_i32x4(high, high2, 0x88));
-    _mm512_storeu_si512(to + (12 + c) * to_bytes, _mm512_shuffle_i32x4(high, high2, 0xdd));
-  }
-}
-#endif
 
 template <class Kind, class T>
 void pack_panels(const Head<T>& x, typename Kind::Unit* dst) {

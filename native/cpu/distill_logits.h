@@ -52,6 +52,12 @@ struct Logits {
     const uint32_t* b = panels + group * kGroup * words;
     for (int64_t w0 = 0; w0 < words; w0 += kBlockWords) {
       const int64_t count = words - w0 < kBlockWords ? words - w0 : kBlockWords;
+      if (Pairs && kAmx) {
+        Tiles tiles;
+        tiles.product(tokens, (lanes + 15) / 16 * 16, count, static_cast<const char*>(a.data) + w0 * 4, a.ld,
+                      reinterpret_cast<const char*>(b + w0 * kNR), kNR * 4, acc, kGroup * 4, w0 > 0);
+        continue;
+      }
       for (int64_t i = 0; i < tokens; i += kMR) {
         const int64_t rows = least_rows(tokens - i);
         const char* left_rows = static_cast<const char*>(a.data) + i * a.ld + w0 * 4;

@@ -12,8 +12,9 @@ namespace cpu {
 namespace DW_ISA {
 namespace {
 
-constexpr int64_t kBlockWords = 768;  // of k in a panel: 64 × 768 words, a fifth of a second-level cache
-constexpr int64_t kChunkRows = 1536;  // of one item, so that its sums stay in the second-level cache too
+constexpr int64_t kBlockWords = 768;    // of k in a panel: 64 × 768 words, a fifth of a second-level cache
+constexpr int64_t kChunkRows = 1536;    // of one item, so that its sums stay in the second-level cache too
+constexpr int64_t kAmxBytes = 1 << 20;  // of the left operand: tiles are so fast that it must stay in that cache
 // Up to so many rows the weight is read as it is: packing it (or, when it is frozen, keeping a packed copy) would cost
 // more.
 constexpr int64_t kSmallRows = kLanes == 16 ? 24 : 8, kSmallFrozenRows = 8;
@@ -90,7 +91,9 @@ const uint32_t* frozen_panels(Context& ctx, const Gemm& g, int64_t words, int64_
 template <bool Pairs, class Packer>
 void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t* frozen, int64_t words, int64_t blocks,
               int64_t i0, int64_t i1, int64_t j0, uint32_t* panel, float* sums) {
+  constexpr int64_t kRows = kStep<Pairs>;
   const int64_t cols = least(kGroup, g.n - j0);
+  [[maybe_unused]] Tiles tiles;
   for (int64_t block = 0; block < blocks; block++) {
     const int64_t w0 = words * block / blocks, w1 = words * (block + 1) / blocks;
     const uint32_t* b = panel;
@@ -98,19 +101,23 @@ void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t
       b = frozen + (j0 / kGroup * words + w0) * kGroup;
     else
       packer.panels(panel, j0, g.n, w0, w1, g.k);
-    for (int64_t i = i0; i < i1; i += kMR) {
-      const int64_t rows = least(kMR, i1 - i);
+    for (int64_t i = i0; i < i1; i += kRows) {
+      const int64_t rows = least(kRows, i1 - i);
       float* acc = blocks > 1 ? sums + (i - i0) * kGroup : sums;
       const char* q = a.data + i * a.bytes + w0 * 4;
-      const char* next = a.data + (i + kMR < i1 ? i + kMR : i0) * a.bytes + w0 * 4;
-      for (int64_t j = 0; j < cols; j += kNR) {
-        const int64_t vectors = least(kVectors, (cols - j + kLanes - 1) / kLanes);
-        const char* p = reinterpret_cast<const char*>(b + j * (w1 - w0));
-        if (rows == kMR && vectors == kVectors)
-          tile<Pairs, kMR, kVectors>(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
-        else
-          pick_tile<Pairs>(rows, vectors)(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
-      }
+      const char* next = a.data + (i + kRows < i1 ? i + kRows : i0) * a.bytes + w0 * 4;
+      if (Pairs && kAmx)
+        tiles.product(rows, up(cols, 16), w1 - w0, q, a.bytes, reinterpret_cast<const char*>(b), kNR * 4, acc,
+                      kGroup * 4, block > 0);
+      else
+        for (int64_t j = 0; j < cols; j += kNR) {
+          const int64_t vectors = least(kVectors, (cols - j + kLanes - 1) / kLanes);
+          const char* p = reinterpret_cast<const char*>(b + j * (w1 - w0));
+          if (rows == kMR && vectors == kVectors)
+            tile<Pairs, kMR, kVectors>(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
+          else
+            pick_tile<Pairs>(rows, vectors)(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
+        }
       if (block + 1 == blocks) finish(g, acc, i, j0, rows, cols);
     }
   }
@@ -124,27 +131,31 @@ void large(Context& ctx, const Gemm& g) {
   const uint32_t* frozen = frozen_panels(ctx, g, words, blocks);
 
   // Items are column groups × chunks of rows; a group is packed once per chunk, which costs as much as `pack` rows.
-  const int64_t groups = (g.n + kGroup - 1) / kGroup, pack = frozen ? 2 : Pairs ? 48 : 24;
+  const bool chunk_by_chunk = kAmx && Pairs && frozen;
+  int64_t most = kChunkRows;
+  if (chunk_by_chunk && words > 0) most = least(most, kAmxBytes / (4 * words) > 32 ? kAmxBytes / (4 * words) : 32);
+  const int64_t groups = (g.n + kGroup - 1) / kGroup, pack = frozen ? 2 : Pairs ? (kAmx ? 400 : 48) : 24;
   int64_t chunk = 0, best = INT64_MAX;
-  for (int64_t parts = (g.m + kChunkRows - 1) / kChunkRows, tries = 0; tries < 4 * threads; parts++, tries++) {
-    const int64_t rows = up((g.m + parts - 1) / parts, kMR);
+  for (int64_t parts = (g.m + most - 1) / most, tries = 0; tries < 4 * threads; parts++, tries++) {
+    const int64_t rows = up((g.m + parts - 1) / parts, kStep<Pairs>);
     const int64_t items = groups * ((g.m + rows - 1) / rows);
     const int64_t cost = (items + threads - 1) / threads * (rows + pack);
     if (cost < best) best = cost, chunk = rows;
-    if (rows == kMR) break;
+    if (rows == kStep<Pairs>) break;
   }
   const int64_t chunks = (g.m + chunk - 1) / chunk, items = groups * chunks, slots = least(threads, items);
 
   Workspace::Frame frame(ctx.workspace);
   const int64_t panel_size = frozen ? 0 : up(words, blocks) / blocks * kGroup;
-  const int64_t sums_size = (blocks > 1 ? chunk : kMR) * kGroup;
+  const int64_t sums_size = (blocks > 1 ? chunk : kStep<Pairs>)*kGroup;
   uint32_t* panels = frame.take<uint32_t>(slots * panel_size);
   float* sums = frame.take<float>(slots * sums_size);
   const Rows a = left_rows(ctx, frame, g, threads, false);
   with_packer(g.b, g.b_type, g.ldb, g.b_transposed, g.compute, [&](const auto& packer) {
     share(ctx, slots, items, [&](int64_t slot, int64_t item) {
-      const int64_t i0 = item % chunks * chunk;
-      multiply<Pairs>(g, a, packer, frozen, words, blocks, i0, least(g.m, i0 + chunk), item / chunks * kGroup,
+      const int64_t group = chunk_by_chunk ? item % groups : item / chunks;
+      const int64_t i0 = (chunk_by_chunk ? item / groups : item % chunks) * chunk;
+      multiply<Pairs>(g, a, packer, frozen, words, blocks, i0, least(g.m, i0 + chunk), group * kGroup,
                       panels + slot * panel_size, sums + slot * sums_size);
     });
   });
@@ -178,7 +189,9 @@ void small(Context& ctx, const Gemm& g) {
 void gemm(Context& ctx, const Gemm& g) {
   if (g.m <= 0 || g.n <= 0) return;
   const bool frozen = g.b_storage && g.b_storage->frozen;
-  if (g.b_transposed && g.m <= (frozen ? kSmallFrozenRows : kSmallRows) && g.k > 0)
+  // A tile multiplies 16 rows in the time of one.
+  const int64_t few_frozen = kAmx && g.compute == DType::bf16 ? 1 : kSmallFrozenRows;
+  if (g.b_transposed && g.m <= (frozen ? few_frozen : kSmallRows) && g.k > 0)
     small(ctx, g);
   else if (kDot && g.compute == DType::bf16)
     large<kDot>(ctx, g);

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "core/tensor.h"
+#include "cpu/amx.h"
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -30,6 +31,9 @@ constexpr bool kDot = true;
 #else
 constexpr bool kDot = false;
 #endif
+// On AMX tiles products of pairs take more rows at a time.
+template <bool Pairs>
+constexpr int kStep = Pairs && kAmx ? 32 : kMR;
 
 namespace {
 
@@ -65,29 +69,32 @@ void tile(const char* a, int64_t lda, const char* b, int64_t kw, float* acc, boo
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) c[r][v] = add ? _mm512_loadu_ps(acc + r * kGroup + v * 16) : _mm512_setzero_ps();
   const int64_t lda2 = 2 * lda;
-  while (kw > 0) {
-    const int64_t steps = kw < 16 ? kw : 16;
-    kw -= steps;
-    fetch_rows<MR>(next, lda);
-    next += 64;
-    const char* a3 = a + 3 * lda;
-#pragma GCC unroll 2
-    for (int64_t p = 0; p < steps; p++) {
-      __m512 bv[NV];
+  const char* a3 = a + 3 * lda;
+  auto step = [&]() __attribute__((always_inline)) {
+    __m512 bv[NV];
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) bv[v] = _mm512_loadu_ps(b + v * 64);
+    for (int v = 0; v < NV; v++) bv[v] = _mm512_loadu_ps(b + v * 64);
 #pragma GCC unroll 6
-      for (int r = 0; r < MR; r++) {
-        const char* row = r < 3 ? a : a3;
-        const __m512 av = broadcast(r % 3 == 0 ? row : r % 3 == 1 ? row + lda : row + lda2);
+    for (int r = 0; r < MR; r++) {
+      const char* row = r < 3 ? a : a3;
+      const __m512 av = broadcast(r % 3 == 0 ? row : r % 3 == 1 ? row + lda : row + lda2);
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) c[r][v] = multiply_add<Pairs>(av, bv[v], c[r][v]);
-      }
-      a += 4;
-      a3 += 4;
-      b += kNR * 4;
+      for (int v = 0; v < NV; v++) c[r][v] = multiply_add<Pairs>(av, bv[v], c[r][v]);
     }
+    a += 4;
+    a3 += 4;
+    b += kNR * 4;
+  };
+  int64_t p = 0;
+  for (; p + 4 <= kw; p += 4) {
+    if (p % 16 == 0) {
+      fetch_rows<MR>(next, lda);
+      next += 64;
+    }
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; u++) step();
   }
+  for (; p < kw; p++) step();
 #pragma GCC unroll 6
   for (int r = 0; r < MR; r++)
 #pragma GCC unroll 4

@@ -1,14 +1,35 @@
 #include "cpu/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace dw {
 namespace cpu {
 
 const char* name_of(Isa isa) {
-  static const char* const names[] = {"portable", "avx2", "avx512", "avx512bf16"};
+  static const char* const names[] = {"portable", "avx2", "avx512", "avx512bf16", "amx"};
   return names[int(isa)];
 }
 
 #if defined(__x86_64__)
+
+// AMX's tiles are 8 KiB of state a thread: Linux gives them to a process that asks.
+static bool amx_allowed() {
+#if defined(__linux__)
+  unsigned a, b, c, d;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kBf16) == 0 || (d & kTile) == 0) return false;
+  constexpr int kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 bool supported(Isa isa) {
   __builtin_cpu_init();
@@ -22,8 +43,10 @@ bool supported(Isa isa) {
       return has_avx2;
     case Isa::avx512:
       return has_avx512;
-    default:
+    case Isa::avx512bf16:
       return has_avx512 && __builtin_cpu_supports("avx512bf16");
+    default:
+      return has_avx512 && __builtin_cpu_supports("avx512bf16") && amx_allowed();
   }
 }
 
@@ -35,6 +58,8 @@ const RunFn* kernels(Isa isa) {
       return avx512::kKernels;
     case Isa::avx512bf16:
       return avx512bf16::kKernels;
+    case Isa::amx:
+      return amx::kKernels;
     default:
       return portable::kKernels;
   }

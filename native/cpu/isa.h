@@ -1,13 +1,13 @@
 // Instruction sets. Every file of native/cpu/ is compiled once per set, in a namespace of its own (DW_ISA); the table
-// that is used is chosen at load by CPUID, or by DISTILWHISPER_CPU=portable|avx2|avx512|avx512bf16.
+// that is used is chosen at load by CPUID, or by DISTILWHISPER_CPU=portable|avx2|avx512|avx512bf16|amx.
 #pragma once
 #include "core/ops.h"
 
 namespace dw {
 namespace cpu {
 
-enum class Isa : int { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3 };
-constexpr int kIsaCount = 4;
+enum class Isa : int { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3, amx = 4 };
+constexpr int kIsaCount = 5;
 
 const char* name_of(Isa isa);
 bool supported(Isa isa);  // by this build and this processor
@@ -25,6 +25,9 @@ namespace avx512 {
 extern const RunFn kKernels[];
 }
 namespace avx512bf16 {
+extern const RunFn kKernels[];
+}
+namespace amx {
 extern const RunFn kKernels[];
 }
 

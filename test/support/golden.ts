@@ -12,7 +12,9 @@ import {
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 export const shared = join(root, '..', 'shared');
-export const hasShared = existsSync(join(shared, 'golden'));
+if (!existsSync(join(shared, 'golden'))) {
+  console.log('../shared/golden is absent: of the recorded cases only the part in test/golden is run');
+}
 
 export type Tensors = Map<string, HostTensor>;
 

@@ -77,7 +77,7 @@ static void deallocate(dw_device* device, void* block) {
 }
 static int write_block(dw_device* device, void* to, const void* from, int64_t bytes, dw_fault* fault) {
   (void)device, (void)fault;
-  from ? memcpy(to, from, (size_t)bytes) : memset(to, 0, (size_t)bytes);
+  memcpy(to, from, (size_t)bytes);
   return 0;
 }
 static int queue_open(dw_device* device, dw_queue** queue, dw_fault* fault) {

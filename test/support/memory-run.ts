@@ -1,38 +1,40 @@
-/** Trains a tiny model for many steps and prints its resident memory at two of them: memory-run.ts <early> <late>. */
+/**
+ * Trains a tiny student on the embedded corpus, its features held in memory as every run holds them, and prints the
+ * resident memory of the process at the given steps: memory-run.ts <step>...
+ */
+import { fileURLToPath } from 'node:url';
+import { readManifest } from '../../lib/data/index.js';
 import { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
-import { Trainer } from '../../lib/train/index.js';
-import { normals, random } from './random.js';
+import { WhisperTokenizer } from '../../lib/text/index.js';
+import { AudioBatches, Trainer } from '../../lib/train/index.js';
 import { tinyConfig } from './tiny.js';
 
-const [early, late] = process.argv.slice(2).map(Number) as [number, number];
+const at = process.argv.slice(2).map(Number);
+const path = (name: string): string => fileURLToPath(new URL(`../../${name}`, import.meta.url));
+const tokenizer = await WhisperTokenizer.fromFolder(path('models/pocket-tokenizer'));
 const stream = new Stream({ threads: 2 });
-const config = tinyConfig();
-const teacher = await Whisper.create(stream, config, { seed: 1 });
+// A window of 10 s: 320 kB of features an utterance.
+const config = tinyConfig({ vocab_size: tokenizer.vocabSize, max_source_positions: 500, max_target_positions: 96 });
+const teacher = await Whisper.create(stream, { ...config, decoder_layers: 2 }, { seed: 1 });
 const model = await Whisper.create(stream, config, { seed: 2 });
 await model.addExpert('catalan', { seed: 3 });
-const features = normals(4 * config.num_mel_bins * 40, random(1));
+const batches = new AudioBatches(readManifest(path('corpus/manifest.jsonl')), config, tokenizer, {
+  batchSize: 2,
+  seed: 4,
+});
+await batches.check();
 const resident = new Map<number, number>();
 await new Trainer({
   model,
   teacher,
-  batches: {
-    async *stream(from) {
-      for (let micro = from; ; micro++) {
-        const next = random(micro);
-        const labels = Array.from({ length: 4 }, () =>
-          Array.from({ length: 3 + Math.floor(20 * next()) }, () => Math.floor(next() * 47)),
-        );
-        yield { features, labels, languages: ['catalan', 'catalan', null, null] };
-      }
-    },
-  },
-  options: { steps: late, learningRate: 1e-3 },
+  batches,
+  options: { steps: Math.max(...at), learningRate: 1e-3 },
   onUpdate: ({ step }) => {
-    if (step !== early && step !== late) return;
+    if (!at.includes(step)) return;
     globalThis.gc?.();
     resident.set(step, process.memoryUsage().rss);
   },
 }).run();
-console.log(JSON.stringify({ early: resident.get(early), late: resident.get(late), memory: stream.memory() }));
+console.log(JSON.stringify(Object.fromEntries(resident)));
 stream.close();

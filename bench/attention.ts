@@ -1,0 +1,58 @@
+/** How fast is attention, forward and backward? Whisper-small: 12 heads of 64. */
+import { dtypeNumber, type FloatType } from '../lib/tensor/index.js';
+import { randomTensor, TYPES, typeName } from './data.js';
+import { type Case, type Context, measureGroup, type Question } from './harness.js';
+
+const D = 768;
+const HEADS = 12;
+const SHAPES = [
+  { title: 'encoder, 1500 rows', batch: 1, queries: 1500, keys: 1500, causal: false },
+  { title: 'decoder, causal, 8 × 448 rows', batch: 8, queries: 448, keys: 448, causal: true },
+  { title: 'cross, 8 × 64 rows on 1500', batch: 8, queries: 64, keys: 1500, causal: false },
+];
+
+function cases(context: Context, { batch, queries, keys, causal }: (typeof SHAPES)[number], type: FloatType): Case[] {
+  const { stream } = context;
+  const t = dtypeNumber(type);
+  const rows = (n: number, seed: number) => randomTensor(stream, [batch, n, D], type, 1, seed);
+  const q = rows(queries, 1);
+  const k = rows(keys, 2);
+  const v = rows(keys, 3);
+  const dout = rows(queries, 4);
+  const forward = () => stream.call('attention', [q, k, v], [HEADS, causal ? 1 : 0, keys, 0, t]);
+  const flop = (4 * batch * queries * keys * D) / (causal ? 2 : 1);
+  const name = typeName(type);
+  return [
+    {
+      name: `${name}, forward`,
+      flop,
+      ceiling: type,
+      queue: () => stream.tidy(() => void forward() as undefined),
+    },
+    {
+      name: `${name}, forward and backward`,
+      // The backward computes the scores again: five products to the forward's two.
+      flop: 3.5 * flop,
+      ceiling: type,
+      queue: () =>
+        stream.tidy(() => {
+          const [o, lse] = forward();
+          stream.call('attention_backward', [q, k, v, o!, lse!, dout], [HEADS, causal ? 1 : 0, t]);
+          return undefined;
+        }),
+    },
+  ];
+}
+
+export const attention: Question = {
+  name: 'attention',
+  question: 'How fast is attention?',
+  async *measure(context) {
+    for (const shape of SHAPES) {
+      yield await measureGroup(context, {
+        title: `Attention: ${shape.title}, width ${D}, ${HEADS} heads`,
+        cases: TYPES.flatMap((type) => cases(context, shape, type)),
+      });
+    }
+  },
+};

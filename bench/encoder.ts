@@ -1,0 +1,55 @@
+/** How long does Whisper-small's encoder take for 30 s, plain and with a language's experts? */
+import type { Tensor } from '../lib/tensor/index.js';
+import { LANGUAGE, randomFeatures, randomModel, TYPES, typeName } from './data.js';
+import { encoderFlop, sum } from './flop.js';
+import { measureGroup, type Question } from './harness.js';
+import { peerCase } from './peers.js';
+
+export const encoder: Question = {
+  name: 'encoder',
+  question: 'How long does the encoder take?',
+  async *measure(context) {
+    const { stream } = context;
+    for (const type of TYPES) {
+      const model = await randomModel(stream, 'small', type);
+      const { config } = model;
+      // Gates that start as the published code's are open for some rows and closed for others.
+      const trained = await model.addExpert(LANGUAGE, { compat: 'reference' });
+      const shape = [1, config.num_mel_bins, 2 * config.max_source_positions];
+      const features = stream.persistent(randomFeatures(config, 1), shape);
+      const gateValues: Tensor[] = [];
+      stream.tidy(() => {
+        model.encode(features, { languages: [LANGUAGE], gateValues });
+        return gateValues;
+      });
+      const gates = await Promise.all(gateValues.map((g) => g.floats()));
+      stream.endStep();
+      const open = gates.flatMap((g) => [...g]);
+      const share = open.reduce((a, b) => a + b, 0) / open.length;
+      const run = (languages: string[] | null) => (): void => {
+        stream.tidy(() => void model.encode(features, languages ? { languages } : {}) as undefined);
+      };
+      const flop = sum(encoderFlop(config, 1));
+      const [plain, gated] = [`${typeName(type)}, plain`, `${typeName(type)}, hard-gated`];
+      const args = ['encoder', '--student', 'small', '--batch', '1'];
+      yield await measureGroup(context, {
+        title: `Whisper-small encoder, 30 s, ${typeName(type)}`,
+        cases: [
+          { name: plain, flop, ceiling: type, queue: run(null) },
+          {
+            name: gated,
+            flop,
+            ceiling: type,
+            queue: run([LANGUAGE]),
+            notes: () => ({ 'rows that take the expert, %': 100 * share }),
+          },
+          peerCase(plain, type, [...args, '--plain']),
+          { ...peerCase(gated, type, args), name: `PyTorch ${typeName(type)}, experts` },
+        ],
+      });
+      trained.dispose();
+      features.dispose();
+      model.dispose();
+    }
+  },
+};

@@ -1,0 +1,69 @@
+/** How near to the machine's ceiling are products of Whisper's shapes? */
+import { dtypeNumber, type FloatType } from '../lib/tensor/index.js';
+import { randomTensor, TYPES, typeName } from './data.js';
+import { type Case, type Context, measureGroup, type Question } from './harness.js';
+
+/** Rows × inputs × outputs. */
+type Shape = readonly [rows: number, inputs: number, outputs: number, what: string];
+const SHAPES: readonly Shape[] = [
+  [1500, 768, 3072, 'small, fc1'],
+  [1500, 3072, 768, 'small, fc2'],
+  [1500, 768, 768, 'small, attention'],
+  [1500, 384, 1536, 'tiny, fc1'],
+  [1500, 512, 2048, 'base, fc1'],
+  [1500, 1280, 5120, 'large, fc1'],
+  [448, 384, 51865, 'tiny, logits of a whole text'],
+  [64, 768, 3072, 'small, fc1, 64 rows'],
+];
+/** So few rows that the time is that of reading the weight. */
+const FEW_ROWS: readonly Shape[] = [
+  [1, 768, 51865, 'small, logits of a token'],
+  [8, 768, 51865, 'small, logits of 8 tokens'],
+];
+
+type Kind = 'weight packed once' | 'weight packed each time' | 'bias and GELU' | 'dX' | 'dW';
+
+function product(context: Context, [M, K, N]: Shape, type: FloatType, kind: Kind, few: boolean): Case {
+  const { stream } = context;
+  const t = dtypeNumber(type);
+  const wide = kind === 'dX' || kind === 'dW';
+  const x = randomTensor(stream, [M, kind === 'dX' ? N : K], type, 1);
+  const weight = kind === 'dW' ? null : randomTensor(stream, [N, K], type, 0.05);
+  if (kind !== 'weight packed each time') weight?.freeze();
+  const bias = kind === 'bias and GELU' ? randomTensor(stream, [N], 'f32', 1) : null;
+  const dy = kind === 'dW' ? randomTensor(stream, [M, N], type, 1) : null;
+  const dweight = kind === 'dW' ? randomTensor(stream, [N, K], 'f32', 0) : null;
+  return {
+    name: `${typeName(type)}, ${kind}`,
+    flop: 2 * M * K * N,
+    bytes: N * K * (type === 'bf16' ? 2 : 4),
+    ceiling: few ? 'read' : type,
+    queue: () =>
+      stream.tidy(() => {
+        if (kind === 'dX') stream.call('linear_backward_input', [x, weight, null, null], [t, t]);
+        else if (kind === 'dW') stream.call('linear_backward_weight', [dy, x, dweight, null], [0, t]);
+        else stream.call('linear', [x, weight, bias, null], [bias ? 1 : 0, 0, t, wide ? 0 : t]);
+        return undefined;
+      }),
+    dispose: () => {
+      for (const tensor of [x, weight, bias, dy, dweight]) tensor?.dispose();
+    },
+  };
+}
+
+export const gemm: Question = {
+  name: 'gemm',
+  question: 'How near to the ceiling are matrix products of Whisper’s shapes?',
+  async *measure(context) {
+    for (const [i, shape] of [...SHAPES, ...FEW_ROWS].entries()) {
+      const few = i >= SHAPES.length;
+      const kinds: Kind[] = ['weight packed once', 'weight packed each time'];
+      if (i === 0) kinds.push('bias and GELU', 'dX', 'dW');
+      const [M, K, N, what] = shape;
+      yield await measureGroup(context, {
+        title: `GEMM ${M}×${K}×${N} (${what})`,
+        cases: TYPES.flatMap((type) => kinds.map((kind) => product(context, shape, type, kind, few))),
+      });
+    }
+  },
+};

@@ -1,0 +1,78 @@
+/** How fast is the distillation loss over a whole vocabulary, and in how much memory? small ← large-v2. */
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { dtypeNumber, type FloatType, type Stream } from '../lib/tensor/index.js';
+import { trainingDefaults } from '../lib/train/index.js';
+import { randomIds, randomTensor, TYPES, typeName } from './data.js';
+import { type Case, type Context, measureGroup, type Question } from './harness.js';
+import { peerCase } from './peers.js';
+
+const VOCABULARY = 51865;
+const STUDENT = 768;
+const TEACHER = 1280;
+const ROWS = [256, 512, 2048];
+
+/** Calls of the loss, one for each number of rows, on shared projections. */
+export function lossCall(stream: Stream, type: FloatType, counts: readonly number[]): (() => void)[] {
+  const t = dtypeNumber(type);
+  const [student, teacher] = [STUDENT, TEACHER].map((width, i) =>
+    randomTensor(stream, [VOCABULARY, width], type, 0.05, i + 1).freeze(),
+  );
+  return counts.map((rows) => {
+    const hidden = randomTensor(stream, [rows, STUDENT], type, 1, 3);
+    const taught = randomTensor(stream, [rows, TEACHER], type, 1, 4);
+    const labels = stream.persistent(randomIds(rows), [rows], 'i32');
+    return () => {
+      stream.tidy(() => {
+        stream.call(
+          'distill_loss',
+          [hidden, student!, labels, taught, teacher!, null],
+          [trainingDefaults.labelSmoothing, 1, 1, 0.25, 0.5, 0, 1, t, trainingDefaults.workspace, 0],
+        );
+        return undefined;
+      });
+    };
+  });
+}
+
+/** Peak memory in MiB beyond the inputs, of a process of its own; null where the system does not tell. */
+function growth(rows: number, type: FloatType, threads: number): number | null {
+  const script = fileURLToPath(new URL('loss-memory.ts', import.meta.url));
+  const args = ['--expose-gc', '--import=tsx', script, `${rows}`, type, `${threads}`];
+  const { status, stdout } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  return status === 0 ? Number(stdout) : null;
+}
+
+function cases({ stream, threads }: Context, type: FloatType): Case[] {
+  const name = typeName(type);
+  const calls = lossCall(stream, type, ROWS);
+  const list = ROWS.map((rows, i): Case => {
+    const mebibytes = growth(rows, type, threads);
+    return {
+      name: `${name}, ${rows} rows`,
+      flop: 2 * rows * VOCABULARY * (2 * STUDENT + TEACHER),
+      ceiling: type,
+      queue: calls[i]!,
+      notes: () => ({
+        'workspace limit, MiB': trainingDefaults.workspace / 2 ** 20,
+        ...(mebibytes !== null && { 'process grew by, MiB': mebibytes }),
+        'logits would take, MiB': (2 * rows * VOCABULARY * 4) / 2 ** 20,
+      }),
+    };
+  });
+  const args = ['kdloss', '--student', 'small', '--teacher', 'large-v2', '--rows', `${ROWS[0]}`];
+  return [...list, peerCase(`${name}, ${ROWS[0]} rows`, type, args)];
+}
+
+export const loss: Question = {
+  name: 'loss',
+  question: 'How fast is the distillation loss, and in how much memory?',
+  async *measure(context) {
+    for (const type of TYPES) {
+      yield await measureGroup(context, {
+        title: `Distillation loss with gradient, ${VOCABULARY} tokens, widths ${STUDENT} and ${TEACHER}, ${typeName(type)}`,
+        cases: cases(context, type),
+      });
+    }
+  },
+};

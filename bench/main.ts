@@ -1,0 +1,186 @@
+/** Speed, measured: `npm run bench -- --help`. */
+import { mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { DistilWhisperError, isDistilWhisperError } from '../lib/errors/index.js';
+import { Stream } from '../lib/tensor/index.js';
+import { attention } from './attention.js';
+import { Ceilings, ceilings } from './ceilings.js';
+import { decode } from './decode.js';
+import { encoder } from './encoder.js';
+import { gatedFfn } from './gated-ffn.js';
+import { gemm } from './gemm.js';
+import type { Question, Table } from './harness.js';
+import { loss } from './loss.js';
+import { describeMachine, type Machine } from './machine.js';
+import { mel } from './mel.js';
+import { Peer } from './peers.js';
+import { step } from './step.js';
+import { render } from './table.js';
+
+const QUESTIONS: readonly Question[] = [ceilings, gemm, gatedFfn, attention, loss, mel, step, encoder, decode];
+
+const HELP = `npm run bench -- [options]
+
+  --only a,b       these questions only (default: all)
+  --threads N      threads of the kernels (default: the processors that this process may use)
+  --repeats N      samples of every case (default: 7)
+  --json FILE      write everything as JSON
+  --out FOLDER     write <date>-<commit>.json and .md there
+  --peers          run PyTorch beside: --peer SCRIPT (or DISTILWHISPER_PEER), --python PATH (or DISTILWHISPER_PEER_PYTHON)
+
+Questions
+${QUESTIONS.map((q) => `  ${q.name.padEnd(16)} ${q.question}`).join('\n')}
+`;
+
+interface Options {
+  questions: readonly Question[];
+  threads: number | undefined;
+  repeats: number;
+  json: string | undefined;
+  out: string | undefined;
+  peers: boolean;
+  peer: string | undefined;
+  python: string | undefined;
+}
+
+interface Answer {
+  question: string;
+  tables: Table[];
+}
+
+function refuse(sentence: string): never {
+  throw new DistilWhisperError('ERR_ARGUMENT', sentence);
+}
+
+function options(argv: string[]): Options | null {
+  const text = { type: 'string' } as const;
+  const flag = { type: 'boolean' } as const;
+  const known = {
+    only: text,
+    threads: text,
+    repeats: text,
+    json: text,
+    out: text,
+    peers: flag,
+    peer: text,
+    python: text,
+    help: flag,
+  };
+  let values: ReturnType<typeof parseArgs<{ options: typeof known }>>['values'];
+  try {
+    ({ values } = parseArgs({ args: argv, options: known }));
+  } catch (error) {
+    return refuse(`${(error as Error).message}; --help lists the options`);
+  }
+  if (values.help) return null;
+  const whole = (name: 'threads' | 'repeats', most: number): number | undefined => {
+    const value = values[name];
+    if (value === undefined) return undefined;
+    const n = Number(value);
+    if (!/^\d+$/.test(value) || n < 1 || n > most)
+      refuse(`--${name}: expected a whole number from 1 to ${most}, got '${value}'`);
+    return n;
+  };
+  const names = values.only?.split(',').map((name) => name.trim());
+  const questions = (names ?? QUESTIONS.map((q) => q.name)).map(
+    (name) =>
+      QUESTIONS.find((q) => q.name === name) ??
+      refuse(`--only: expected some of ${QUESTIONS.map((q) => q.name).join(', ')}, got '${name}'`),
+  );
+  for (const name of ['peer', 'python'] as const) {
+    if (values[name] !== undefined && !values.peers) refuse(`--${name}: expected --peers with it, got --${name} alone`);
+  }
+  const { json, out, peer, python } = values;
+  checkPlaces(json, out);
+  return {
+    questions,
+    threads: whole('threads', 1024),
+    repeats: whole('repeats', 10000) ?? 7,
+    json,
+    out,
+    peers: values.peers ?? false,
+    peer,
+    python,
+  };
+}
+
+/** An hour of measuring must not end in a folder that is not there. */
+function checkPlaces(json: string | undefined, out: string | undefined): void {
+  const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  if (json !== undefined && (isFolder(json) || !isFolder(dirname(json))))
+    refuse(`--json: expected a file in a folder that exists, got '${json}'`);
+  if (out !== undefined && statSync(out, { throwIfNoEntry: false })?.isFile())
+    refuse(`--out: expected a folder, got the file '${out}'`);
+}
+
+async function measure(given: Options): Promise<{ machine: Machine; peer: string | null; answers: Answer[] }> {
+  const say = (line: string): void => console.log(line);
+  const probe = new Stream(given.threads === undefined ? {} : { threads: given.threads });
+  const { threads, isa } = probe;
+  probe.close();
+  const machine = describeMachine(isa, threads);
+  say(
+    `${machine.cpu}, ${machine.processors} processors; ${isa} kernels, ${threads} threads; Node ${machine.node}; ` +
+      `commit ${machine.commit}; load ${machine.load.toFixed(1)}\n`,
+  );
+  const peer = given.peers ? Peer.find({ python: given.python, script: given.peer, threads }) : null;
+  if (typeof peer === 'string') say(`Peers are left out: ${peer}.\n`);
+  const limits = await Ceilings.start(threads, isa);
+  if (typeof limits === 'string') say(`Ceilings are left out: ${limits}.\n`);
+  const answers: Answer[] = [];
+  try {
+    for (const question of given.questions) {
+      const stream = new Stream({ threads });
+      const answer: Answer = { question: question.name, tables: [] };
+      const context = {
+        stream,
+        threads,
+        repeats: given.repeats,
+        ceilings: typeof limits === 'string' ? null : limits,
+        peer: typeof peer === 'string' ? null : peer,
+      };
+      for await (const table of question.measure(context)) {
+        say(render(table));
+        answer.tables.push(table);
+      }
+      answers.push(answer);
+      stream.close();
+    }
+  } finally {
+    if (typeof limits !== 'string') limits.close();
+  }
+  return { machine, peer: peer instanceof Peer ? `PyTorch ${peer.version}` : null, answers };
+}
+
+async function main(): Promise<void> {
+  const given = options(process.argv.slice(2));
+  if (!given) {
+    console.log(HELP);
+    return;
+  }
+  const results = await measure(given);
+  const json = `${JSON.stringify(results, null, 1)}\n`;
+  if (given.json !== undefined) writeFileSync(given.json, json);
+  if (given.out !== undefined) {
+    const { machine, answers } = results;
+    mkdirSync(given.out, { recursive: true });
+    const name = join(given.out, `${machine.date.slice(0, 10)}-${machine.commit.replace('+', '-changed')}`);
+    writeFileSync(`${name}.json`, json);
+    const facts = Object.entries({ ...machine, ...(results.peer && { peer: results.peer }) });
+    writeFileSync(
+      `${name}.md`,
+      [
+        ...facts.map(([key, value]) => `- ${key}: ${value}`),
+        '',
+        ...answers.flatMap((answer) => answer.tables.map(render)),
+      ].join('\n'),
+    );
+    console.log(`Written: ${name}.json and .md`);
+  }
+}
+
+main().catch((error: unknown) => {
+  console.error(isDistilWhisperError(error) ? error.message : error);
+  process.exitCode = isDistilWhisperError(error) && error.code === 'ERR_ARGUMENT' ? 2 : 1;
+});

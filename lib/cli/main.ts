@@ -1,0 +1,56 @@
+#!/usr/bin/env node
+/**
+ * The command line: finds the command and hands over. Only that command's module is loaded, so that help is quick and `doctor`
+ * runs where the rest cannot.
+ */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+
+interface CommandModule {
+  define(command: Command): void;
+}
+
+const COMMANDS: [name: string, summary: string, load: () => Promise<CommandModule>][] = [
+  ['transcribe', 'turn audio files into text', () => import('./transcribe.js')],
+  [
+    'train',
+    'teach a model a language: its expert, or all parameters, with or without a teacher',
+    () => import('./train.js'),
+  ],
+  ['evaluate', 'word and character error rates by language and domain', () => import('./evaluate.js')],
+  ['doctor', 'what was loaded, which CPU path runs, what is missing and why', () => import('./doctor.js')],
+  ['demo', 'the whole method in minutes, on embedded pocket models and synthetic speech', () => import('./demo.js')],
+];
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
+const args = process.argv.slice(2);
+const program = new Command('distilwhisper')
+  .description('Teach a small Whisper a language that it is weak in, and run the result.')
+  .version(version, '-v, --version', 'print the version')
+  .helpOption('-h, --help', 'print help')
+  .showHelpAfterError('(add --help for the options and examples)')
+  .exitOverride()
+  .addHelpText(
+    'after',
+    '\nWith distilwhisper <command> --help every command shows its options, examples and exit codes.',
+  );
+
+// `distilwhisper … | head` ends quietly.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
+
+try {
+  for (const [name, summary, load] of COMMANDS) {
+    const command = program.command(name).summary(summary);
+    if (args.includes(name)) (await load()).define(command);
+  }
+  await program.parseAsync(args, { from: 'user' });
+} catch (error) {
+  if (!(error instanceof CommanderError)) throw error;
+  // Commander has printed the help that was asked for, or what is wrong.
+  process.exitCode = error.exitCode === 0 ? 0 : 2;
+}

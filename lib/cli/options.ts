@@ -1,0 +1,85 @@
+/** Options that several commands have, their parsers, and the ends of their help. */
+import { stat } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { DistilWhisperError } from '../errors/index.js';
+
+/** A whole number of at least `least`. */
+export const whole =
+  (least: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (/^\d+$/.test(text) && Number.isSafeInteger(value) && value >= least) return value;
+    throw new InvalidArgumentError(`Expected a whole number of at least ${least}.`);
+  };
+
+export function real(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== '' && Number.isFinite(value)) return value;
+  throw new InvalidArgumentError('Expected a number.');
+}
+
+/** Two numbers with a comma between them. */
+export function pair(text: string): [number, number] {
+  const parts = text.split(',');
+  if (parts.length === 2) return [real(parts[0]!), real(parts[1]!)];
+  throw new InvalidArgumentError('Expected two numbers with a comma between them, such as 0.9,0.98.');
+}
+
+/** Collects an option that may be given again. */
+export const again = (value: string, earlier: string[] = []): string[] => [...earlier, value];
+
+export const modelOption = (): Option =>
+  new Option('--model <folder>', 'model folder in Hugging Face layout (default: the embedded pocket-student)');
+
+export const expertOption = (): Option =>
+  new Option('--expert <file>', "a language's expert file; give it again for more").argParser(again);
+
+export const computeOption = (): Option =>
+  new Option('--compute <type>', 'type of the products').choices(['f32', 'bf16']).default('f32');
+
+export const threadsOption = (): Option =>
+  new Option('--threads <n>', 'threads (default: the processors that this process may use)').argParser(whole(1));
+
+export const jsonOption = (what: string): Option =>
+  new Option('--json', `print ${what} as JSON on standard output; an error becomes {"error":{"code","message"}}`);
+
+export interface HelpEnd {
+  examples: readonly string[];
+  /** Replace the usual sentences. */
+  exit?: Partial<Record<0 | 1 | 2 | 130, string>>;
+  notes?: string;
+}
+
+const EXIT = {
+  0: 'done',
+  1: 'an input was refused, or the run failed; the message says why',
+  2: 'wrong usage: an unknown command or option, a missing argument',
+  130: 'interrupted by Ctrl-C (a second one quits at once)',
+};
+
+/** Examples, notes and exit codes below a command's options. */
+export function endHelp(command: Command, { examples, exit, notes }: HelpEnd): void {
+  const codes = Object.entries({ ...EXIT, ...exit }).map(([code, meaning]) => `  ${code.padEnd(4)} ${meaning}`);
+  const parts = [
+    ...(notes ? [notes] : []),
+    `Examples:\n${examples.map((example) => `  ${example}`).join('\n')}`,
+    `Exit codes:\n${codes.join('\n')}`,
+  ];
+  command.addHelpText('after', `\n${parts.join('\n\n')}`);
+}
+
+/** Refuses a file that could not be written at the end, before the work begins. Throws ERR_FILE_WRITE. */
+export async function checkOutputFile(path: string | undefined): Promise<void> {
+  if (path === undefined) return;
+  const folder = dirname(resolve(path));
+  const isFolder = (at: string): Promise<boolean> =>
+    stat(at).then(
+      (kind) => kind.isDirectory(),
+      () => false,
+    );
+  if (!(await isFolder(folder)))
+    throw new DistilWhisperError('ERR_FILE_WRITE', `${path}: expected an existing folder for it, got ${folder}`);
+  if (await isFolder(path))
+    throw new DistilWhisperError('ERR_FILE_WRITE', `${path}: expected the name of a file, got a folder`);
+}

@@ -1,0 +1,87 @@
+/** What all commands share: signals, errors, exit codes, the stream. */
+import { basename, relative, sep } from 'node:path';
+import { isDistilWhisperError } from '../errors/index.js';
+import { Stream } from '../tensor/index.js';
+import { Display } from './display.js';
+
+/** Exit codes by what ended the process; 2, wrong usage, is given in main.ts. */
+const EXIT = { failed: 1, SIGINT: 130, SIGTERM: 143 } as const;
+
+export interface CommandContext {
+  /** Aborted by Ctrl-C or SIGTERM. */
+  signal: AbortSignal;
+  display: Display;
+}
+
+/**
+ * Runs the body of a command and turns what comes of it into output and an exit code. The body answers 'failed' when it has
+ * said itself what went wrong. The first Ctrl-C aborts the signal, the second ends the process.
+ */
+export async function run(
+  options: { json?: boolean },
+  body: (context: CommandContext) => Promise<'failed' | undefined>,
+): Promise<void> {
+  const abort = new AbortController();
+  const display = new Display();
+  let stopped: 'SIGINT' | 'SIGTERM' | null = null;
+  const stop = (name: 'SIGINT' | 'SIGTERM'): void => {
+    if (stopped) process.exit(EXIT[name]);
+    stopped = name;
+    display.note('stopping at the next safe point; Ctrl-C again quits at once');
+    abort.abort();
+  };
+  const onInterrupt = (): void => stop('SIGINT');
+  const onTerminate = (): void => stop('SIGTERM');
+  process.on('SIGINT', onInterrupt);
+  process.on('SIGTERM', onTerminate);
+  try {
+    if ((await body({ signal: abort.signal, display })) === 'failed') process.exitCode = EXIT.failed;
+  } catch (error) {
+    display.end();
+    const { code, message } = described(error);
+    const interrupted = code === 'ERR_INTERRUPTED';
+    if (isDistilWhisperError(error)) display.note(interrupted ? `interrupted: ${message}` : errorLine(error));
+    else display.note(error instanceof Error ? (error.stack ?? message) : message);
+    if (options.json) printJson({ error: { code, message } });
+    process.exitCode = interrupted ? EXIT[stopped ?? 'SIGINT'] : EXIT.failed;
+  } finally {
+    display.end();
+    process.off('SIGINT', onInterrupt);
+    process.off('SIGTERM', onTerminate);
+  }
+}
+
+/** A refusal as it is printed. */
+export const errorLine = (error: { code: string; message: string }): string => `error ${error.code}: ${error.message}`;
+
+function described(error: unknown): { code: string; message: string } {
+  if (isDistilWhisperError(error)) return { code: error.code, message: error.message };
+  return { code: 'ERR_UNEXPECTED', message: error instanceof Error ? error.message : String(error) };
+}
+
+/** Machine-readable output: the only thing on standard output. */
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Runs `body` with a stream of so many threads (default: all that this process may use), and closes it. */
+export async function withStream<T>(threads: number | undefined, body: (stream: Stream) => Promise<T>): Promise<T> {
+  const stream = new Stream(threads === undefined ? {} : { threads });
+  try {
+    return await body(stream);
+  } finally {
+    stream.close();
+  }
+}
+
+/** How this process was started, as words to start it again with. */
+export function invocation(): string {
+  const script = process.argv[1] ?? 'distilwhisper';
+  if (script.includes(`${sep}node_modules${sep}.bin${sep}`)) return 'npx distilwhisper';
+  if (basename(script) !== 'main.js') return basename(script);
+  return `node ${shellWord(relative(process.cwd(), script) || script)}`;
+}
+
+/** A word as a POSIX shell reads it back. */
+export const shellWord = (word: string): string =>
+  /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
