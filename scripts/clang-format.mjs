@@ -7,9 +7,9 @@ const sources = (folder) =>
   readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name);
     if (entry.isDirectory()) return sources(path);
-    return /\.(cc|h|cpp)$/.test(entry.name) ? [path] : [];
+    return /\.(cc|h|cpp|cu|cuh)$/.test(entry.name) ? [path] : [];
   });
-const files = ['native', 'bench', 'scripts'].flatMap(sources);
+const files = ['native', 'cuda', 'bench', 'scripts'].flatMap(sources);
 const mode = process.argv.includes('--write') ? ['-i'] : ['--dry-run', '--Werror'];
 try {
   execFileSync('npx', ['clang-format', ...mode, ...files], { stdio: 'inherit' });

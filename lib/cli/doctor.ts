@@ -4,7 +4,15 @@ import { availableParallelism, freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { isDistilWhisperError } from '../errors/index.js';
-import { cgroupProcessors, chooseIsa, defaultThreads, nativeInfo, packageRoot } from '../native/index.js';
+import {
+  type CudaReport,
+  cgroupProcessors,
+  chooseIsa,
+  cudaReport,
+  defaultThreads,
+  nativeInfo,
+  packageRoot,
+} from '../native/index.js';
 import { Stream } from '../tensor/index.js';
 import { endHelp, jsonOption } from './options.js';
 import { printJson, run } from './run.js';
@@ -47,7 +55,8 @@ interface Findings {
   decoders: Record<string, Part>;
   ffmpeg: Part;
   embedded: Record<'teacher' | 'student' | 'manifest', Part>;
-  cuda: Part;
+  /** What was found of CUDA, with its `problem` when it cannot be used. */
+  cuda: Part<CudaReport>;
 }
 
 async function diagnose(): Promise<Findings> {
@@ -91,7 +100,7 @@ async function diagnose(): Promise<Findings> {
     decoders,
     ffmpeg: tryFfmpeg(),
     embedded: await tryEmbedded(),
-    cuda: { problem: 'this version has no CUDA plugin: everything runs on the CPU' },
+    cuda: part(cudaReport),
   };
 }
 
@@ -198,7 +207,18 @@ function format(f: Findings): string {
   for (const [name, found] of Object.entries(f.decoders)) tell(name, found, () => 'audio decoder loaded');
   tell('ffmpeg', f.ffmpeg, (text) => text, false);
   for (const [name, found] of Object.entries(f.embedded)) tell(name, found, (path) => path, false);
-  tell('cuda', f.cuda, (text) => text, false);
+  if ('problem' in f.cuda || f.cuda.value.problem) {
+    const { problem, plugin } = 'problem' in f.cuda ? { ...f.cuda, plugin: null } : f.cuda.value;
+    line('-', 'cuda', `${problem}${plugin ? `; the plugin is ${plugin}` : ''}`);
+  } else {
+    const { devices, driver, runtime, cublasLt, plugin } = f.cuda.value;
+    for (const { index, name, computeCapability, memoryBytes, problem } of devices) {
+      const what = `${name}, compute capability ${computeCapability}, ${gib(memoryBytes ?? 0)}`;
+      line(problem ? '-' : '+', `cuda:${index}`, problem ?? what);
+    }
+    line('+', 'cuda', `plugin ${plugin} of CUDA ${runtime}; driver for CUDA ${driver}`);
+    line('+', 'cublasLt', `${cublasLt.version} in ${cublasLt.path}`);
+  }
   const end = f.ok ? 'everything that is needed works' : 'what is marked with ! is needed and does not work';
   return `${lines.join('\n')}\n${end}\n`;
 }

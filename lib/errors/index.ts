@@ -10,6 +10,8 @@ export type ErrorCode =
   | 'ERR_AUDIO_SAMPLES'
   | 'ERR_AUDIO_TOO_LONG'
   | 'ERR_CONFIG'
+  | 'ERR_CUDA'
+  | 'ERR_CUDA_PLUGIN'
   | 'ERR_DISK_FULL'
   | 'ERR_DISPOSED'
   | 'ERR_DTYPE'

@@ -1,92 +1,18 @@
 /**
- * Loads the native addon, once, or says clearly why it cannot.
- * Nothing above lib/tensor talks to it.
+ * The native addon: its streams, instruction sets and devices. Nothing above lib/tensor talks to it.
  */
-import { existsSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { DistilWhisperError } from '../errors/index.js';
+import { addonFile, load, type NativeStream } from './addon.js';
 
-/** [id, dtype, ...shape] of an output tensor. */
-export type NativeOutput = [id: number, dtype: number, ...shape: number[]];
-
-export interface NativeMemory {
-  /** Bytes of the step arena: held, in use now, most in use so far. */
-  stepReserved: number;
-  stepUsed: number;
-  stepPeak: number;
-  /** Bytes of persistent tensors: parameters, optimiser state, caches. */
-  persistent: number;
-}
-
-export interface NativeStream {
-  call(op: number, tensors: readonly number[], numbers: readonly number[]): NativeOutput[];
-  create(dtype: number, shape: readonly number[], persistent: boolean): number;
-  view(id: number, offset: number, shape: readonly number[]): number;
-  write(id: number, bytes: Uint8Array, fresh: boolean): void;
-  read(id: number): Promise<ArrayBuffer>;
-  sync(): Promise<void>;
-  freeze(id: number): void;
-  dispose(id: number): void;
-  endStep(): void;
-  memory(): NativeMemory;
-  close(): void;
-}
-
-interface Addon {
-  ops: string[];
-  isas: { name: string; supported: boolean }[];
-  NativeStream: new (isa: number, threads: number) => NativeStream;
-}
+export type { NativeMemory, NativeOutput, NativeStream } from './addon.js';
+export { packageRoot, typed } from './addon.js';
+export { type CudaDevice, type CudaReport, createCudaStream, cudaDeviceNumber, cudaReport } from './cuda.js';
 
 /** The instruction sets of the CPU kernels, weakest first. */
 export const isaNames = ['portable', 'avx2', 'avx512', 'avx512bf16', 'amx'] as const;
 export type Isa = (typeof isaNames)[number];
-
-/** The folder of the package: where package.json, prebuilds/ and build/ are. */
-export function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'binding.gyp'))) {
-    const parent = dirname(folder);
-    if (parent === folder)
-      throw new DistilWhisperError('ERR_NATIVE_LOAD', 'cannot find the package folder of distilwhisper');
-    folder = parent;
-  }
-  return folder;
-}
-
-let addon: Addon | undefined;
-let addonFile: string | undefined;
-
-function load(): Addon {
-  if (addon) return addon;
-  const require = createRequire(import.meta.url);
-  const root = packageRoot();
-  try {
-    const find = require('node-gyp-build') as { path(folder: string): string };
-    addonFile = find.path(root);
-    addon = require(addonFile) as Addon;
-  } catch (cause) {
-    throw new DistilWhisperError(
-      'ERR_NATIVE_LOAD',
-      `the native addon does not load for ${process.platform}-${process.arch} on Node ${process.version}: ` +
-        `${(cause as Error).message.split('\n')[0]}. Looked in ${join(root, 'prebuilds')} and ${join(root, 'build')}; ` +
-        "'npm rebuild distilwhisper' compiles it (needs Python 3, make and a C++17 compiler).",
-      { cause },
-    );
-  }
-  return addon;
-}
-
-/** Turns an error of the addon into the package's own. */
-export function typed(error: unknown): unknown {
-  if (error instanceof Error && 'code' in error && String(error.code).startsWith('ERR_')) {
-    return new DistilWhisperError(error.code as never, error.message, { cause: error });
-  }
-  return error;
-}
 
 let opNumbers: Map<string, number> | undefined;
 
@@ -144,5 +70,5 @@ export function createNativeStream(isa: Isa | 'oracle', threads: number): Native
 /** The addon's file, and the instruction sets that it and this machine have. Errors: ERR_NATIVE_LOAD. */
 export function nativeInfo(): { file: string; isas: { name: string; supported: boolean }[] } {
   const { isas } = load();
-  return { file: addonFile!, isas };
+  return { file: addonFile(), isas };
 }

@@ -1,7 +1,9 @@
 import { DistilWhisperError } from '../errors/index.js';
 import {
   chooseIsa,
+  createCudaStream,
   createNativeStream,
+  cudaDeviceNumber,
   defaultThreads,
   type Isa,
   type NativeMemory,
@@ -12,9 +14,11 @@ import {
 import { bytesPerElement, type DType, dtypeNumber, dtypes, Tensor } from './tensor.js';
 
 export interface StreamOptions {
-  /** 'cpu': the fast kernels. 'reference': the plain-loop oracles in double, for tests. */
-  backend?: 'cpu' | 'reference';
-  /** Threads of the stream's team, its worker included. Default: the processors this process may use. */
+  /** Where tensors live and kernels run: 'cpu' (default), 'cuda' (the first GPU) or 'cuda:N'. */
+  device?: string;
+  /** 'reference': the plain-loop oracles in double instead of the fast kernels, for tests. On the CPU only. */
+  backend?: 'fast' | 'reference';
+  /** Threads of a CPU stream's team, its worker included. Default: the processors this process may use. */
   threads?: number;
   /** Instruction set of the CPU kernels. Default: the best of this machine, or DISTILWHISPER_CPU. */
   isa?: Isa;
@@ -28,19 +32,33 @@ const leaked = new FinalizationRegistry<{ native: NativeStream; id: number }>(({
  */
 export class Stream {
   readonly native: NativeStream;
-  readonly backend: 'cpu' | 'reference';
-  readonly isa: Isa | 'oracle';
+  /** 'cpu' or 'cuda:N'. */
+  readonly device: string;
+  /** What its kernels were compiled for. */
+  readonly isa: Isa | 'oracle' | 'cuda';
   readonly threads: number;
   private readonly scopes: Tensor[][] = [];
 
-  /** Errors: ERR_NATIVE_LOAD, ERR_ARGUMENT (threads, instruction set). */
+  /** Errors: ERR_NATIVE_LOAD, ERR_ARGUMENT (device, threads, instruction set), ERR_CUDA_PLUGIN, ERR_CUDA. */
   constructor(options: StreamOptions = {}) {
-    this.backend = options.backend ?? 'cpu';
+    const reference = options.backend === 'reference';
     this.threads = options.threads ?? defaultThreads();
     if (!Number.isInteger(this.threads) || this.threads < 1 || this.threads > 1024) {
       throw new DistilWhisperError('ERR_ARGUMENT', `threads: expected an integer from 1 to 1024, got ${this.threads}`);
     }
-    this.isa = this.backend === 'reference' ? 'oracle' : chooseIsa(options.isa);
+    const device = options.device ?? 'cpu';
+    if (device !== 'cpu') {
+      const index = cudaDeviceNumber(device);
+      if (reference) {
+        throw new DistilWhisperError('ERR_ARGUMENT', `device: the reference backend runs on 'cpu', got '${device}'`);
+      }
+      this.device = `cuda:${index}`;
+      this.isa = 'cuda';
+      this.native = createCudaStream(index);
+      return;
+    }
+    this.device = 'cpu';
+    this.isa = reference ? 'oracle' : chooseIsa(options.isa);
     this.native = createNativeStream(this.isa, this.threads);
   }
 

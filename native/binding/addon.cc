@@ -1,6 +1,7 @@
 // The addon's door: the list of operations, the instruction sets of this machine, and the stream class.
 #include <napi.h>
 
+#include "binding/plugin.h"
 #include "binding/registry.h"
 #include "binding/stream.h"
 #include "core/ops.h"
@@ -41,6 +42,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   }
   exports.Set("isas", isas);
   exports.Set("NativeStream", NativeStream::define(env));
+  exports.Set("pluginReport", Napi::Function::New(env, plugin_report, "pluginReport"));
   return exports;
 }
 

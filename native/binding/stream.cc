@@ -3,6 +3,8 @@
 #include <cstring>
 
 #include "core/ops.h"
+#include "core/plugin_backend.h"
+#include "cpu/isa.h"
 
 namespace dw {
 
@@ -43,19 +45,29 @@ Napi::Function NativeStream::define(Napi::Env env) {
                      });
 }
 
-// new NativeStream(isa: -1 = oracle, threads)
+// (isa: -1 = oracle, threads), or (path of a plugin, device)
+static std::unique_ptr<Backend> make_backend(const Napi::CallbackInfo& info) {
+  const int second = info[1].As<Napi::Number>().Int32Value();
+  if (info[0].IsString()) return make_plugin_backend(load_plugin(info[0].As<Napi::String>().Utf8Value()), second);
+  const int isa = info[0].As<Napi::Number>().Int32Value();
+  if (isa < 0) return make_cpu_backend("reference", kReferenceKernels, second, true);
+  return make_cpu_backend("cpu", cpu::kernels(cpu::Isa(isa)), second, false);
+}
+
 NativeStream::NativeStream(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<NativeStream>(info), registry_(&Registry::of(info.Env())), env_(info.Env()) {
-  const int isa = info[0].As<Napi::Number>().Int32Value();
-  const int threads = info[1].As<Napi::Number>().Int32Value();
-  oracle_ = isa < 0;
-  kernels_ = oracle_ ? kReferenceKernels : cpu::kernels(cpu::Isa(isa));
+  std::unique_ptr<Backend> backend;
+  try {
+    backend = make_backend(info);
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
   napi_value name = Napi::String::New(env_, "distilwhisper stream");
   if (napi_create_threadsafe_function(env_, nullptr, nullptr, name, 0, 1, nullptr, nullptr, nullptr, settle,
                                       &replies_) != napi_ok)
     throw Napi::Error::New(env_, "cannot create a thread-safe function");
   napi_unref_threadsafe_function(env_, replies_);
-  stream_ = std::make_unique<Stream>(threads);
+  stream_ = std::make_unique<Stream>(std::move(backend));
   registry_->streams.insert(this);
 }
 
@@ -80,17 +92,19 @@ void NativeStream::tear_down() {
 
 void NativeStream::require_open() const {
   if (!replies_) throw Error("ERR_STREAM", "this stream was closed");
+  stream_->backend().require(-1, false);
 }
 
 void NativeStream::account(int64_t bytes) {
   persistent_bytes_ += bytes;
-  Napi::MemoryManagement::AdjustExternalMemory(env_, bytes);
+  if (stream_->memory() == host_memory()) Napi::MemoryManagement::AdjustExternalMemory(env_, bytes);
 }
 
 uint64_t NativeStream::add_step_tensor(const View& v) {
   auto storage = std::make_shared<StepStorage>(stream_->arena());
   storage->data = v.data;
   storage->bytes = v.bytes();
+  storage->memory = stream_->memory().get();
   TensorEntry entry;
   entry.view = v;
   entry.storage = std::move(storage);
@@ -121,9 +135,10 @@ Napi::Value NativeStream::create(const Napi::CallbackInfo& info) {
       return Napi::Number::New(env_, double(add_step_tensor(v)));
     }
     auto storage = std::make_shared<Storage>();
-    storage->data = v.data = allocate(v.bytes());
+    storage->data = v.data = stream_->memory()->allocate(v.bytes());
     storage->bytes = v.bytes();
-    storage->owned = true;
+    storage->owned = stream_->memory();
+    storage->memory = storage->owned.get();
     account(v.bytes());
     TensorEntry entry;
     entry.view = v;
@@ -157,25 +172,27 @@ Napi::Value NativeStream::view(const Napi::CallbackInfo& info) {
   }
 }
 
-// write(id, bytes): a fresh persistent tensor is filled at once (nothing else knows it yet), others in stream order.
+// write(id, bytes, fresh): a fresh persistent tensor is filled at once (nothing else knows it yet), others in stream
+// order.
 void NativeStream::write(const Napi::CallbackInfo& info) {
   try {
     require_open();
     TensorEntry& entry = registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value()));
-    const Napi::Uint8Array bytes = info[1].As<Napi::Uint8Array>();
     const bool fresh = info[2].As<Napi::Boolean>().Value();
     if (entry.storage->frozen) throw Error("ERR_ARGUMENT", "write: this tensor is frozen");
+    const Napi::Uint8Array bytes = info[1].As<Napi::Uint8Array>();
     if (int64_t(bytes.ByteLength()) != entry.view.bytes())
       throw Error("ERR_SHAPE", "write: " + entry.view.describe() + " takes " + std::to_string(entry.view.bytes()) +
                                    " bytes, got " + std::to_string(bytes.ByteLength()));
     if (fresh) {
-      std::memcpy(entry.view.data, bytes.Data(), bytes.ByteLength());
+      stream_->memory()->write(entry.view.data, bytes.Data(), entry.view.bytes());
       return;
     }
     auto copy = std::make_shared<std::vector<uint8_t>>(bytes.Data(), bytes.Data() + bytes.ByteLength());
     auto keep = entry.persistent ? entry.storage : nullptr;
     void* target = entry.view.data;
-    stream_->enqueue([copy, keep, target](Context&) { std::memcpy(target, copy->data(), copy->size()); });
+    stream_->enqueue(
+        [copy, keep, target](Backend& backend) { backend.upload(target, copy->data(), int64_t(copy->size())); });
   } catch (const Error& e) {
     throw_typed(env_, e);
   }
@@ -203,6 +220,9 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
       if (entry.stream != this && !entry.storage->frozen)
         throw Error("ERR_STREAM", std::string(kOps[op].name) + ": tensor " + std::to_string(i) +
                                       " belongs to another stream; only frozen tensors are shared");
+      if (entry.storage->memory != stream_->memory().get())
+        throw Error("ERR_STREAM", std::string(kOps[op].name) + ": tensor " + std::to_string(i) +
+                                      " lies on another device than " + stream_->backend().name());
       call->in.push_back(entry.view);
       call->storage.push_back(entry.persistent ? entry.storage : nullptr);
       writable.push_back(!entry.storage->frozen);
@@ -212,17 +232,10 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
 
     Prepare prepare(kOps[op].name, *call, std::move(writable));
     kOps[op].prepare(prepare);
-    if (!oracle_) {
-      auto refuse = [&](const View& v) {
-        if (v && v.dtype == DType::f64)
-          throw Error("ERR_DTYPE", std::string(kOps[op].name) + ": f64 is for the reference backend only");
-      };
-      for (const View& v : call->in) refuse(v);
-      for (View v : call->out) {
-        v.present = true;
-        refuse(v);
-      }
-    }
+    bool wide = false;
+    for (const View& v : call->in) wide |= v && v.dtype == DType::f64;
+    for (const View& v : call->out) wide |= v.dtype == DType::f64;
+    stream_->backend().require(op, wide);
     Napi::Array result = Napi::Array::New(env_, call->out.size());
     for (size_t i = 0; i < call->out.size(); i++) {
       View& v = call->out[i];
@@ -234,8 +247,7 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
       for (int d = 0; d < v.rank; d++) described.Set(uint32_t(2 + d), Napi::Number::New(env_, double(v.shape[d])));
       result.Set(uint32_t(i), described);
     }
-    const RunFn run = kernels_[op];
-    stream_->enqueue([run, call](Context& context) { run(context, *call); });
+    stream_->enqueue([op, call](Backend& backend) { backend.run(op, *call); });
     return result;
   } catch (const Error& e) {
     throw_typed(env_, e);
@@ -254,16 +266,18 @@ Napi::Value NativeStream::wait(Napi::Env env, const TensorEntry* entry) {
   waiting_.emplace(reply->id, Waiting{deferred, Napi::Persistent(Value())});
   Stream* stream = stream_.get();
   napi_threadsafe_function replies = replies_;
-  stream_->enqueue([reply, view, keep, stream, replies](Context&) {
+  stream_->enqueue([reply, view, keep, stream, replies](Backend& backend) {
     reply->fault = stream->take_fault();
-    if (reply->has_data && !reply->fault.any()) {
-      reply->bytes = view.bytes();
-      try {
+    try {
+      if (reply->has_data && !reply->fault.any()) {
+        reply->bytes = view.bytes();
         reply->data = allocate(reply->bytes);
-        std::memcpy(reply->data, view.data, size_t(reply->bytes));
-      } catch (const Error& e) {
-        reply->fault = {e.code, e.what()};
+        backend.download(reply->data, view.data, reply->bytes);
+      } else {
+        backend.synchronize();
       }
+    } catch (const Error& e) {
+      if (!reply->fault.any()) reply->fault = {e.code, e.what()};
     }
     auto* sent = new std::shared_ptr<Reply>(reply);
     if (napi_call_threadsafe_function(replies, sent, napi_tsfn_blocking) != napi_ok) delete sent;
@@ -353,6 +367,16 @@ Napi::Value NativeStream::memory(const Napi::CallbackInfo&) {
   o.Set("stepUsed", double(stream_->arena().used()));
   o.Set("stepPeak", double(stream_->arena().peak()));
   o.Set("persistent", double(persistent_bytes_));
+  dw_memory_info device = {};
+  try {
+    if (!device_memory(*stream_->memory(), &device)) return o;
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
+  o.Set("deviceTotal", double(device.total));
+  o.Set("deviceAvailable", double(device.available));
+  o.Set("deviceHeld", double(device.held));
+  o.Set("devicePeak", double(device.held_peak));
   return o;
 }
 

@@ -7,7 +7,6 @@
 #include <unordered_set>
 
 #include "binding/registry.h"
-#include "cpu/isa.h"
 
 namespace dw {
 
@@ -49,8 +48,6 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   Registry* registry_;
   Napi::Env env_;
   std::unique_ptr<Stream> stream_;
-  const RunFn* kernels_ = nullptr;
-  bool oracle_ = false;
   std::unordered_set<uint64_t> step_tensors_;
   int64_t persistent_bytes_ = 0;
   napi_threadsafe_function replies_ = nullptr;

@@ -1,35 +1,20 @@
 #include "core/arena.h"
 
-#include <cstdlib>
-
-#include "core/error.h"
 #include "core/tensor.h"
 
 namespace dw {
 
 constexpr int64_t kAlign = 64;
-constexpr int64_t kChunk = 16 << 20;
-
-void* allocate(int64_t bytes) {
-  const int64_t rounded = (bytes + kAlign - 1) / kAlign * kAlign;
-  void* data = std::aligned_alloc(kAlign, size_t(rounded ? rounded : kAlign));
-  if (!data)
-    throw Error("ERR_OUT_OF_MEMORY",
-                "cannot allocate " + std::to_string(bytes) + " bytes for a tensor: memory is full");
-  return data;
-}
-
-void deallocate(void* data) { std::free(data); }
 
 Storage::~Storage() {
-  if (owned) deallocate(data);
+  if (owned) owned->deallocate(data);
 }
 
 Arena::~Arena() { release(); }
 
 void Arena::grow(int64_t bytes) {
-  const int64_t size = bytes > kChunk ? bytes : kChunk;
-  char* base = static_cast<char*>(allocate(size));
+  const int64_t size = bytes > memory_->chunk() ? bytes : memory_->chunk();
+  char* base = static_cast<char*>(memory_->allocate(size));
   chunks_.push_back({base, size});
   free_[base] = size;
   reserved_ += size;
@@ -89,7 +74,7 @@ void Arena::reset() {
 }
 
 void Arena::release() {
-  for (auto& c : chunks_) deallocate(c.base);
+  for (auto& c : chunks_) memory_->deallocate(c.base);
   chunks_.clear();
   free_.clear();
   live_.clear();

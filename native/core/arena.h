@@ -4,17 +4,21 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <vector>
+
+#include "core/memory.h"
 
 namespace dw {
 
 class Arena {
  public:
+  explicit Arena(std::shared_ptr<Memory> memory) : memory_(std::move(memory)) {}
   ~Arena();
   void* take(int64_t bytes);
   void give(void* block);
   void reset();
-  // Gives the chunks back to the system. Only when no queued kernel can touch them any more.
+  // Gives the chunks back to their memory. Only when no queued kernel can touch them any more.
   void release();
   int64_t reserved() const { return reserved_; }
   int64_t used() const { return used_; }
@@ -27,14 +31,11 @@ class Arena {
   };
   void grow(int64_t bytes);
 
+  const std::shared_ptr<Memory> memory_;
   std::vector<Chunk> chunks_;
   std::map<char*, int64_t> free_;  // by address: neighbours join again
   std::map<char*, int64_t> live_;
   int64_t reserved_ = 0, used_ = 0, peak_ = 0;
 };
-
-// Page-aligned memory of the process; throws Error(ERR_OUT_OF_MEMORY).
-void* allocate(int64_t bytes);
-void deallocate(void* data);
 
 }  // namespace dw

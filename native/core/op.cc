@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "core/arena.h"
+#include "core/memory.h"
 
 namespace dw {
 

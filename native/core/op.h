@@ -2,15 +2,16 @@
 //   ops::x          checks the arguments of a call and states its outputs (JavaScript thread)
 //   reference::x    the plain-loop oracle in double
 //   cpu::<isa>::x   the fast kernel, compiled once for each instruction set
+// A device's kernel is cuda::x, in the plugin (cuda/kernels.h).
 #pragma once
 #include <cstdint>
 #include <initializer_list>
 #include <string>
 #include <vector>
 
+#include "core/call.h"
 #include "core/error.h"
 #include "core/pool.h"
-#include "core/tensor.h"
 
 namespace dw {
 
@@ -51,15 +52,6 @@ struct Context {
   ThreadPool& pool;
   Workspace& workspace;
   int threads() const { return pool.threads(); }
-};
-
-// A checked call: what the kernels get. Tensors and numbers stand in the order in which ops::x asked for them.
-struct Call {
-  std::vector<View> in;
-  std::vector<View> out;
-  std::vector<double> num;
-  std::vector<std::shared_ptr<Storage>> storage;  // of `in`, same order: keeps memory alive, holds packed weights
-  int64_t integer(size_t i) const { return int64_t(num[i]); }
 };
 
 using RunFn = void (*)(Context&, const Call&);

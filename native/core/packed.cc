@@ -2,7 +2,7 @@
 
 #include <mutex>
 
-#include "core/arena.h"
+#include "core/memory.h"
 
 namespace dw {
 

@@ -4,7 +4,8 @@
 
 namespace dw {
 
-Stream::Stream(int threads) : threads_(threads), worker_([this] { work(); }) {}
+Stream::Stream(std::unique_ptr<Backend> backend)
+    : backend_(std::move(backend)), memory_(backend_->memory()), arena_(memory_), worker_([this] { work(); }) {}
 
 Stream::~Stream() { stop(); }
 
@@ -16,6 +17,8 @@ void Stream::stop() {
   }
   wake_.notify_all();
   if (worker_.joinable()) worker_.join();
+  backend_.reset();
+  arena_.release();
 }
 
 void Stream::enqueue(Job job) {
@@ -34,9 +37,6 @@ Fault Stream::take_fault() {
 }
 
 void Stream::work() {
-  ThreadPool pool(threads_);
-  Workspace workspace;
-  Context context{pool, workspace};
   for (;;) {
     Job job;
     {
@@ -48,7 +48,7 @@ void Stream::work() {
     }
     Fault fault;
     try {
-      job(context);
+      job(*backend_);
     } catch (const Error& e) {
       fault = {e.code, e.what()};
     } catch (const std::bad_alloc&) {

@@ -1,4 +1,4 @@
-// A queue of kernel calls, run in order on a worker thread with a team of its own.
+// A queue of kernel calls, run in order by a worker thread on the stream's backend.
 #pragma once
 #include <condition_variable>
 #include <deque>
@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "core/arena.h"
-#include "core/op.h"
+#include "core/backend.h"
 
 namespace dw {
 
@@ -19,9 +19,9 @@ struct Fault {
 
 class Stream {
  public:
-  using Job = std::function<void(Context&)>;
+  using Job = std::function<void(Backend&)>;
 
-  explicit Stream(int threads);
+  explicit Stream(std::unique_ptr<Backend> backend);
   ~Stream();
 
   // Queues a job and returns. A job that throws leaves its fault for the next take_fault(); the jobs behind it still
@@ -29,15 +29,19 @@ class Stream {
   void enqueue(Job job);
   // The first fault since the last call, which clears it. For jobs, on the worker.
   Fault take_fault();
-  // Drops what has not begun, waits for what has, ends the threads. Jobs queued later are dropped.
+  // Drops what has not begun, waits for what has, ends the threads and the backend, and gives the arena's memory back.
+  // Jobs queued later are dropped.
   void stop();
-  int threads() const { return threads_; }
+  // Until stop().
+  const Backend& backend() const { return *backend_; }
+  const std::shared_ptr<Memory>& memory() const { return memory_; }
   Arena& arena() { return arena_; }
 
  private:
   void work();
 
-  const int threads_;
+  std::unique_ptr<Backend> backend_;
+  const std::shared_ptr<Memory> memory_;
   Arena arena_;
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -9,6 +9,8 @@
 
 namespace dw {
 
+class Memory;
+
 // f64 is for the oracles and their tests (central differences); the fast backends refuse it.
 enum class DType : uint8_t { f32 = 0, bf16 = 1, i32 = 2, f64 = 3 };
 
@@ -115,8 +117,9 @@ struct Storage {
   ~Storage();
   void* data = nullptr;
   int64_t bytes = 0;
-  bool owned = false;
-  bool frozen = false;  // never written again: kernels may cache a packed form of it
+  const Memory* memory = nullptr;  // where `data` lies
+  std::shared_ptr<Memory> owned;   // to give it back to
+  bool frozen = false;             // never written again: kernels may cache a packed form of it
   // Packed forms for GEMM, made at first use by the stream's worker and kept: [weight as Bᵀ, weight as B] × [f32,
   // bf16].
   std::shared_ptr<void> packed[4];

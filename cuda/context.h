@@ -1,0 +1,62 @@
+// What a kernel's launcher gets besides its call. A launcher puts kernels on `stream` and returns; it never waits.
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "trap.h"
+
+namespace dw {
+namespace cuda {
+
+class Device;
+class GemmState;
+
+// Scratch memory of a queue on the device: a stack that only grows. What a Frame took may be taken again by the next
+// call at once, because a queue's kernels run in order.
+class Workspace {
+ public:
+  explicit Workspace(Device& device) : device_(device) {}
+  ~Workspace();
+  class Frame {
+   public:
+    explicit Frame(Workspace& w) : workspace_(w), mark_(w.chunk_, w.used_) {}
+    ~Frame() { workspace_.rewind(mark_); }
+    Frame(const Frame&) = delete;
+    // Uninitialised, 256-byte aligned device memory. Throws Error(ERR_OUT_OF_MEMORY).
+    template <class T>
+    T* take(int64_t count) {
+      return static_cast<T*>(workspace_.take(count * int64_t(sizeof(T))));
+    }
+
+   private:
+    Workspace& workspace_;
+    const std::pair<size_t, int64_t> mark_;
+  };
+
+ private:
+  void* take(int64_t bytes);
+  void rewind(std::pair<size_t, int64_t> mark);
+  struct Chunk {
+    char* base;
+    int64_t bytes;
+  };
+  Device& device_;
+  std::vector<Chunk> chunks_;
+  size_t chunk_ = 0;
+  int64_t used_ = 0;
+};
+
+struct Context {
+  cudaStream_t stream;
+  Workspace& workspace;
+  GemmState& gemm;  // see gemm.h
+  Trap trap;        // for kernels that check data: pass it by value
+  int processors;   // streaming multiprocessors of the device
+  int major;        // its compute capability, 9 for Hopper
+};
+
+}  // namespace cuda
+}  // namespace dw

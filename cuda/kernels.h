@@ -1,0 +1,29 @@
+// The operations that this plugin has kernels for. To add one: a word here and a function of that name in a .cu file:
+//   void name(Context& context, const Call& call)   puts the kernels of ops::name (native/ops) on context.stream
+#pragma once
+#include "context.h"
+#include "core/call.h"
+
+// clang-format off
+#define DW_CUDA_OPS(X)                                                                             \
+  X(cast) X(fill)
+// clang-format on
+
+namespace dw {
+namespace cuda {
+
+#define DW_DECLARE(name) void name(Context&, const Call&);
+DW_CUDA_OPS(DW_DECLARE)
+#undef DW_DECLARE
+
+using Launch = void (*)(Context&, const Call&);
+
+// All operations of the package, in its order (core/op_names.h).
+int op_count();
+const char* const* op_names();
+const char* op_name(int op);
+const uint8_t* op_present();
+Launch launcher(int op);  // null: not here
+
+}  // namespace cuda
+}  // namespace dw

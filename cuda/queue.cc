@@ -1,0 +1,199 @@
+#include "queue.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "gemm.h"
+#include "kernels.h"
+
+namespace dw {
+namespace cuda {
+
+constexpr int64_t kSlotBytes = 8 << 20;
+constexpr size_t kSlots = 8;
+constexpr int64_t kSmall = 64 << 10;  // bytes up to which a second stream costs more than it hides
+
+// ---- scratch memory ----
+
+Workspace::~Workspace() {
+  for (auto& c : chunks_) device_.deallocate(c.base);
+}
+
+void* Workspace::take(int64_t bytes) {
+  const int64_t size = (bytes + 255) / 256 * 256;
+  while (chunk_ < chunks_.size() && used_ + size > chunks_[chunk_].bytes) {
+    chunk_++;
+    used_ = 0;
+  }
+  if (chunk_ == chunks_.size()) {
+    const int64_t want = std::max<int64_t>(size, 8 << 20);
+    chunks_.push_back({static_cast<char*>(device_.allocate(want)), want});
+    used_ = 0;
+  }
+  void* p = chunks_[chunk_].base + used_;
+  used_ += size;
+  return p;
+}
+
+void Workspace::rewind(std::pair<size_t, int64_t> mark) {
+  chunk_ = mark.first;
+  used_ = mark.second;
+  if (chunk_ != 0 || used_ != 0 || chunks_.size() < 2) return;
+  // Empty again, and it took several chunks: next time one will do.
+  int64_t total = 0;
+  for (auto& c : chunks_) {
+    total += c.bytes;
+    device_.deallocate(c.base);
+  }
+  chunks_.clear();
+  try {
+    chunks_.push_back({static_cast<char*>(device_.allocate(total)), total});
+  } catch (const Error&) {
+    // Then the next call that needs it says so.
+  }
+}
+
+// ---- the queue ----
+
+Queue::Queue(Device& device) : device_(device), clock_(device.open_clock()), workspace_(device) {
+  try {
+    device_.use();
+    device_.check(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "opening a stream");
+    device_.check(cudaStreamCreateWithFlags(&copy_, cudaStreamNonBlocking), "opening a stream");
+    trap_ = static_cast<TrapRecord*>(pinned(sizeof(TrapRecord), cudaHostAllocMapped));
+    std::memset(trap_, 0, sizeof(TrapRecord));
+    landing_ = static_cast<char*>(pinned(kSlotBytes, cudaHostAllocDefault));
+    gemm_ = std::make_unique<GemmState>();
+  } catch (...) {
+    close();
+    throw;
+  }
+}
+
+Queue::~Queue() { close(); }
+
+void Queue::close() {
+  if (compute_) cudaStreamSynchronize(compute_);
+  if (copy_) cudaStreamSynchronize(copy_);
+  clock_->closed.store(true);
+  for (Slot& s : slots_) free_slot(s);
+  if (landing_) cudaFreeHost(landing_);
+  if (trap_) cudaFreeHost(trap_);
+  if (copy_) cudaStreamDestroy(copy_);
+  if (compute_) cudaStreamDestroy(compute_);
+}
+
+void Queue::free_slot(Slot& s) {
+  if (s.copied) cudaEventDestroy(s.copied);
+  if (s.used) cudaEventDestroy(s.used);
+  if (s.pinned) cudaFreeHost(s.pinned);
+  if (s.twin) device_.deallocate(s.twin);
+}
+
+void* Queue::pinned(int64_t bytes, unsigned flags) {
+  void* memory = nullptr;
+  device_.check(cudaHostAlloc(&memory, size_t(bytes), flags), "pinning memory of the host");
+  return memory;
+}
+
+static View view_of(const dw_tensor& t) {
+  View v;
+  v.data = t.data;
+  v.dtype = DType(t.dtype);
+  v.rank = t.rank;
+  std::memcpy(v.shape, t.shape, sizeof v.shape);
+  v.present = t.present != 0;
+  return v;
+}
+
+void Queue::run(int op, const dw_call& call) {
+  device_.use();
+  const Launch launch = launcher(op);
+  if (!launch) throw Error("ERR_CUDA", std::string(op_name(op)) + ": this plugin has no such kernel");
+  call_.in.clear();
+  call_.out.clear();
+  for (int32_t i = 0; i < call.in_count; i++) call_.in.push_back(view_of(call.in[i]));
+  for (int32_t i = 0; i < call.out_count; i++) call_.out.push_back(view_of(call.out[i]));
+  call_.num.assign(call.num, call.num + call.num_count);
+  Context context{compute_,
+                  workspace_,
+                  *gemm_,
+                  Trap{trap_, op},
+                  device_.properties().multiProcessorCount,
+                  device_.properties().major};
+  clock_->begun++;
+  try {
+    launch(context, call_);
+  } catch (...) {
+    clock_->launched++;
+    throw;
+  }
+  clock_->launched++;
+  device_.check(cudaGetLastError(), op_name(op));
+}
+
+Queue::Slot& Queue::next_slot() {
+  if (slots_.size() < kSlots) {
+    Slot s;
+    try {
+      s.pinned = static_cast<char*>(pinned(kSlotBytes, cudaHostAllocDefault));
+      s.twin = static_cast<char*>(device_.allocate(kSlotBytes));
+      device_.check(cudaEventCreateWithFlags(&s.copied, cudaEventDisableTiming), "opening an event");
+      device_.check(cudaEventCreateWithFlags(&s.used, cudaEventDisableTiming), "opening an event");
+    } catch (...) {
+      free_slot(s);
+      throw;
+    }
+    slots_.push_back(s);
+    return slots_.back();
+  }
+  Slot& s = slots_[slot_++ % kSlots];
+  device_.check(cudaEventSynchronize(s.used), "copying to the device");
+  return s;
+}
+
+void Queue::upload(void* to, const void* from, int64_t bytes) {
+  constexpr const char* doing = "copying to the device";
+  device_.use();
+  clock_->begun++;
+  clock_->launched++;
+  for (int64_t at = 0; at < bytes; at += kSlotBytes) {
+    const size_t part = size_t(std::min(kSlotBytes, bytes - at));
+    char* target = static_cast<char*>(to) + at;
+    Slot& s = next_slot();
+    std::memcpy(s.pinned, static_cast<const char*>(from) + at, part);
+    if (bytes <= kSmall) {
+      device_.check(cudaMemcpyAsync(target, s.pinned, part, cudaMemcpyHostToDevice, compute_), doing);
+    } else {
+      device_.check(cudaMemcpyAsync(s.twin, s.pinned, part, cudaMemcpyHostToDevice, copy_), doing);
+      device_.check(cudaEventRecord(s.copied, copy_), doing);
+      device_.check(cudaStreamWaitEvent(compute_, s.copied, 0), doing);
+      device_.check(cudaMemcpyAsync(target, s.twin, part, cudaMemcpyDeviceToDevice, compute_), doing);
+    }
+    device_.check(cudaEventRecord(s.used, compute_), doing);
+  }
+}
+
+void Queue::synchronize() {
+  device_.use();
+  const uint64_t begun = clock_->begun.load();
+  device_.check(cudaStreamSynchronize(compute_), "waiting for kernels");
+  if (clock_->done.load() < begun) clock_->done.store(begun);
+  throw_trap(*trap_);
+}
+
+void Queue::download(void* to, const void* from, int64_t bytes) {
+  constexpr const char* doing = "copying from the device";
+  device_.use();
+  for (int64_t at = 0; at < bytes; at += kSlotBytes) {
+    const size_t part = size_t(std::min(kSlotBytes, bytes - at));
+    device_.check(
+        cudaMemcpyAsync(landing_, static_cast<const char*>(from) + at, part, cudaMemcpyDeviceToHost, compute_), doing);
+    synchronize();
+    std::memcpy(static_cast<char*>(to) + at, landing_, part);
+  }
+  if (bytes == 0) synchronize();
+}
+
+}  // namespace cuda
+}  // namespace dw

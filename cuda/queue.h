@@ -1,0 +1,50 @@
+// Calls in order on a stream of the GPU, behind the thread that makes them.
+#pragma once
+#include "context.h"
+#include "core/call.h"
+#include "core/plugin.h"
+#include "device.h"
+
+namespace dw {
+namespace cuda {
+
+class Queue {
+ public:
+  explicit Queue(Device& device);
+  ~Queue();
+  Queue(const Queue&) = delete;
+
+  void run(int op, const dw_call& call);
+  void upload(void* to, const void* from, int64_t bytes);
+  void download(void* to, const void* from, int64_t bytes);
+  void synchronize();
+
+ private:
+  // Pinned memory of the host and its twin on the device. A large upload goes host → pinned → twin on the copy stream,
+  // while kernels of earlier calls still run, and twin → tensor in the order of the calls: the tensor's memory may be
+  // in use until then.
+  struct Slot {
+    char* pinned = nullptr;
+    char* twin = nullptr;
+    cudaEvent_t copied = nullptr;  // host → twin
+    cudaEvent_t used = nullptr;    // twin → tensor: the slot is free again
+  };
+  Slot& next_slot();
+  void free_slot(Slot& slot);
+  void close();
+  void* pinned(int64_t bytes, unsigned flags);
+
+  Device& device_;
+  const std::shared_ptr<Clock> clock_;
+  cudaStream_t compute_ = nullptr, copy_ = nullptr;
+  std::vector<Slot> slots_;
+  size_t slot_ = 0;
+  char* landing_ = nullptr;  // pinned: where downloads arrive
+  TrapRecord* trap_ = nullptr;
+  Workspace workspace_;
+  std::unique_ptr<GemmState> gemm_;
+  Call call_;
+};
+
+}  // namespace cuda
+}  // namespace dw

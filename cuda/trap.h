@@ -1,0 +1,45 @@
+// Faults that only the data shows (an id out of range), found by a kernel. The first one of a queue is kept and thrown
+// by the next download or synchronize. A kernel that traps goes on with something harmless.
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace dw {
+namespace cuda {
+
+enum class TrapKind : int32_t {
+  ids,       // argument 'ids': `value` at element `index` is not in [0, limit)
+  suppress,  // top_k's 'suppress': the same
+  labels,    // distill_loss's 'labels': `value` in row `index` is neither -100 nor in [0, limit)
+  logits,    // top_k's 'logits': NaN or +inf in row `index`
+};
+
+// Lies in memory of the host that the device can write.
+struct TrapRecord {
+  int32_t set;
+  int32_t op;
+  TrapKind kind;
+  int64_t index, value, limit;
+};
+
+struct Trap {
+  TrapRecord* record;
+  int32_t op;
+#ifdef __CUDACC__
+  __device__ void operator()(TrapKind kind, int64_t index, int64_t value, int64_t limit) const {
+    if (atomicCAS(&record->set, 0, 1) != 0) return;
+    record->op = op;
+    record->kind = kind;
+    record->index = index;
+    record->value = value;
+    record->limit = limit;
+    __threadfence_system();
+  }
+#endif
+};
+
+// Throws the Error that a record stands for, and clears it; returns when there is none. Only when the queue is idle.
+void throw_trap(TrapRecord& record);
+
+}  // namespace cuda
+}  // namespace dw

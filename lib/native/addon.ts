@@ -1,0 +1,102 @@
+/**
+ * Loads the native addon, once, or says clearly why it cannot.
+ */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { DistilWhisperError } from '../errors/index.js';
+import type { PluginReport } from './cuda.js';
+
+/** [id, dtype, ...shape] of an output tensor. */
+export type NativeOutput = [id: number, dtype: number, ...shape: number[]];
+
+export interface NativeMemory {
+  /** Bytes of the step arena: held, in use now, most in use so far. */
+  stepReserved: number;
+  stepUsed: number;
+  stepPeak: number;
+  /** Bytes of persistent tensors: parameters, optimiser state, caches. */
+  persistent: number;
+  /** Of a GPU, with all that uses it: its memory, and what is free. */
+  deviceTotal?: number;
+  deviceAvailable?: number;
+  /** What this process holds of it: steps, persistent tensors, workspace. Now, and the most so far. */
+  deviceHeld?: number;
+  devicePeak?: number;
+}
+
+export interface NativeStream {
+  call(op: number, tensors: readonly number[], numbers: readonly number[]): NativeOutput[];
+  create(dtype: number, shape: readonly number[], persistent: boolean): number;
+  view(id: number, offset: number, shape: readonly number[]): number;
+  /** `fresh`: a persistent tensor that no call knows yet. */
+  write(id: number, bytes: Uint8Array, fresh: boolean): void;
+  read(id: number): Promise<ArrayBuffer>;
+  sync(): Promise<void>;
+  freeze(id: number): void;
+  dispose(id: number): void;
+  endStep(): void;
+  memory(): NativeMemory;
+  close(): void;
+}
+
+export interface Addon {
+  ops: string[];
+  isas: { name: string; supported: boolean }[];
+  /** (isa, threads), isa -1 for the oracle; or (path of a plugin, device). */
+  NativeStream: new (
+    isaOrPlugin: number | string,
+    threadsOrDevice: number,
+  ) => NativeStream;
+  pluginReport(plugin: string): PluginReport;
+}
+
+/** The folder of the package: where package.json, prebuilds/ and build/ are. */
+export function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'binding.gyp'))) {
+    const parent = dirname(folder);
+    if (parent === folder)
+      throw new DistilWhisperError('ERR_NATIVE_LOAD', 'cannot find the package folder of distilwhisper');
+    folder = parent;
+  }
+  return folder;
+}
+
+let addon: Addon | undefined;
+let file: string | undefined;
+
+export function load(): Addon {
+  if (addon) return addon;
+  const require = createRequire(import.meta.url);
+  const root = packageRoot();
+  try {
+    const find = require('node-gyp-build') as { path(folder: string): string };
+    file = find.path(root);
+    addon = require(file) as Addon;
+  } catch (cause) {
+    throw new DistilWhisperError(
+      'ERR_NATIVE_LOAD',
+      `the native addon does not load for ${process.platform}-${process.arch} on Node ${process.version}: ` +
+        `${(cause as Error).message.split('\n')[0]}. Looked in ${join(root, 'prebuilds')} and ${join(root, 'build')}; ` +
+        "'npm rebuild distilwhisper' compiles it (needs Python 3, make and a C++17 compiler).",
+      { cause },
+    );
+  }
+  return addon;
+}
+
+/** Turns an error of the addon into the package's own. */
+export function typed(error: unknown): unknown {
+  if (error instanceof Error && 'code' in error && String(error.code).startsWith('ERR_')) {
+    return new DistilWhisperError(error.code as never, error.message, { cause: error });
+  }
+  return error;
+}
+
+/** Where the addon that is loaded lies. */
+export function addonFile(): string {
+  load();
+  return file!;
+}

@@ -1,0 +1,28 @@
+// Builds the CUDA plugin in build-cuda/ with cmake-js. JOBS= sets how many files compile at a time (0.6 GB each).
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+const nvcc = [
+  process.env.CUDACXX,
+  ...(process.env.PATH ?? '').split(':').map((folder) => join(folder, 'nvcc')),
+  join(process.env.CUDA_PATH ?? '/usr/local/cuda', 'bin', 'nvcc'),
+].find((path) => path && existsSync(path));
+if (!nvcc) {
+  console.error(
+    'build:cuda: no nvcc on PATH, in CUDACXX, CUDA_PATH or /usr/local/cuda: install a CUDA toolkit (12.8+)',
+  );
+  process.exit(1);
+}
+const cmake = createRequire(import.meta.url).resolve('cmake-js/bin/cmake-js');
+const settings = ['--out', 'build-cuda', `--CDCMAKE_CUDA_COMPILER=${nvcc}`];
+const run = (command, ...more) =>
+  execFileSync(process.execPath, [cmake, command, ...settings, ...more], { cwd: root, stdio: 'inherit' });
+try {
+  run('compile', '--parallel', process.env.JOBS ?? '1');
+} catch (error) {
+  process.exit(error.status ?? 1);
+}
