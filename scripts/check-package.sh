@@ -12,6 +12,15 @@ npm init -y >/dev/null
 # A compiler that fails would show that something was compiled after all.
 CXX=false CC=false npm install --ignore-scripts --no-audit --no-fund "./$tarball"
 npx distilwhisper doctor
-npx distilwhisper demo --output run
+npx distilwhisper demo --output run --json >demo.json
+node - <<'CHECK'
+const { rows, language, seconds } = JSON.parse(require('node:fs').readFileSync('demo.json', 'utf8'));
+for (const { language: of, domain, before, after, unchanged } of rows) {
+  console.log(of, domain, `WER ${(100 * before).toFixed(1)}% -> ${(100 * after).toFixed(1)}%`);
+  const ok = of !== language ? unchanged && before === after : domain === 'in' ? after <= before / 2 : after < before;
+  if (!ok) throw new Error(`${of}, ${domain}: the demo does not show what it promises`);
+}
+console.log(`${seconds.toFixed(0)} s`);
+CHECK
 clip=$(find node_modules/distilwhisper/corpus/ca -name '*test-in*' | sort | head -n 1)
 npx distilwhisper transcribe "$clip" --language ca --expert run/expert.catalan.safetensors
