@@ -342,13 +342,18 @@ test('Ctrl-C while training: code 130, and the same command goes on to the same 
     const pipe = at('pipe');
     execFileSync('mkfifo', [pipe]);
     let sent = 0;
-    const { code, stderr } = await cli(['transcribe', speech(0), pipe, '--model', at('student'), '--batch-size', '1'], {
-      onStderr: (text, kill) => {
-        if (sent === 0 && text.includes('transcribing 1/2')) sent = kill('SIGINT') ?? 1;
-        else if (sent === 1 && text.includes('stopping')) sent = kill('SIGINT') ?? 2;
+    const { code, signal, stderr } = await cli(
+      ['transcribe', speech(0), pipe, '--model', at('student'), '--batch-size', '1'],
+      {
+        onStderr: (text, kill) => {
+          const due = ['transcribing 1/2', 'stopping'][sent];
+          if (due === undefined || !text.includes(due)) return;
+          sent++;
+          kill('SIGINT');
+        },
       },
-    });
-    t.is(code, null, 'ended by the signal itself, which a shell reports as 130');
+    );
+    t.deepEqual([code, signal], [null, 'SIGINT'], 'ended by the signal itself, which a shell reports as 130');
     t.regex(stderr, /Ctrl-C again quits at once/);
   },
 );

@@ -1,5 +1,5 @@
 /** What is wrong with an input is said in a sentence with a code; nothing is written. */
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { encodeWav } from '../lib/audio/index.js';
@@ -65,6 +65,11 @@ const withRow =
 const flac = readFileSync(join(root, 'test', 'fixtures', 'audio', 'mono.flac'));
 const tone = (seconds: number, rate = 8000): Float32Array =>
   Float32Array.from({ length: seconds * rate }, (_, i) => 0.1 * Math.sin(i / 5));
+function nanWav(): Uint8Array {
+  const wav = encodeWav(tone(1), 8000, 'float32');
+  wav.fill(0xff, wav.length - 8);
+  return wav;
+}
 const editJson = (path: string, change: Record<string, unknown>): void =>
   writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), ...change }));
 const modelWith =
@@ -130,11 +135,7 @@ test(
 test(
   'NaN samples',
   refused,
-  withAudio('nan.wav', (path) => {
-    const wav = encodeWav(tone(1), 8000, 'float32');
-    wav.fill(0xff, wav.length - 8);
-    writeFileSync(path, wav);
-  }),
+  withAudio('nan.wav', (path) => writeFileSync(path, nanWav())),
   { code: 'ERR_AUDIO_SAMPLES', says: /nan\.wav/ },
 );
 test(
@@ -240,6 +241,80 @@ test(
   }),
   { code: 'ERR_SAFETENSORS', says: /header/ },
 );
+test(
+  'a bad file among the validation rows',
+  refused,
+  (folder) => {
+    const audio = join(folder, 'cut.flac');
+    writeFileSync(audio, flac.subarray(0, flac.length / 2));
+    const rows = writeRows(join(folder, 'validation.jsonl'), [good[0]!, { ...good[1], audio }]);
+    return ['--validation-manifest', rows];
+  },
+  { code: 'ERR_AUDIO_FORMAT', says: /validation\.jsonl line 2.*cut\.flac/ },
+);
+test('validation on what is trained on', refused, () => ['--validate-every', '5'], {
+  code: 'ERR_ARGUMENT',
+  says: /validation: expected a split or a manifest/,
+});
+test(
+  'a language that the vocabulary lacks',
+  refused,
+  (folder) => {
+    writeRows(
+      join(folder, 'rows.jsonl'),
+      good.map((row) => ({ ...row, language: 'de' })),
+    );
+    return ['--language', 'German'];
+  },
+  { code: 'ERR_LANGUAGE', says: /vocabulary.*'?de|de.*vocabulary/ },
+);
+
+test('train leaves a folder with other files, or with another run, as it was', async (t) => {
+  const manifest = writeRows(at('rows.jsonl'), good);
+  const args = ['train', '--model', at('student'), '--language', 'ca', '--manifest', manifest, '--batch-size', '4'];
+  const output = at('mine');
+  mkdirSync(output);
+  writeFileSync(join(output, 'notes.txt'), 'mine');
+  const other = await cli([...args, '--output', output, '--json']);
+  t.is(other.code, 1);
+  t.like(JSON.parse(other.stdout).error, { code: 'ERR_RUN' });
+  t.deepEqual(readdirSync(output), ['notes.txt']);
+  const run = at('run');
+  t.is((await cli([...args, '--output', run, '--steps', '1'])).code, 0);
+  const log = readFileSync(join(run, 'log.jsonl'), 'utf8');
+  const changed = await cli([...args, '--output', run, '--steps', '1', '--learning-rate', '0.1']);
+  t.is(changed.code, 1);
+  t.regex(changed.stderr, /^error ERR_RUN: .* options\.learningRate = 0\.0001, got 0\.1; use another folder$/m);
+  t.is(readFileSync(join(run, 'log.jsonl'), 'utf8'), log);
+});
+
+test('transcribe: every kind of bad audio has its code, in the place of its file', async (t) => {
+  const files = Object.entries({
+    'gone.wav': ['ERR_FILE_NOT_FOUND', () => {}],
+    'folder.wav': ['ERR_FILE_READ', (path: string) => mkdirSync(path)],
+    'empty.flac': ['ERR_AUDIO_EMPTY', (path: string) => writeFileSync(path, '')],
+    'short.flac': ['ERR_AUDIO_FORMAT', (path: string) => writeFileSync(path, flac.subarray(0, flac.length / 2))],
+    'silent.wav': ['ERR_AUDIO_EMPTY', (path: string) => writeFileSync(path, encodeWav(new Float32Array(0), 16000))],
+    'nan.wav': ['ERR_AUDIO_SAMPLES', (path: string) => writeFileSync(path, nanWav())],
+  } as const).map(([name, [code, write]]) => {
+    write(at(name));
+    return { file: at(name), code };
+  });
+  const output = at('texts.json');
+  const args = ['transcribe', ...files.map(({ file }) => file), '--model', at('student'), '--language', 'ca', '--json'];
+  const { code, stdout } = await cli(args);
+  t.is(code, 1);
+  t.deepEqual(
+    JSON.parse(stdout).map((one: { file: string; error: { code: string } }) => ({
+      file: one.file,
+      code: one.error.code,
+    })),
+    files,
+  );
+  // Nothing succeeded: nothing is written.
+  t.is((await cli([...args, '--output', output])).code, 1);
+  t.false(existsSync(output));
+});
 
 test('transcribe: a bad file among good ones is reported, the others go on, and the code is 1', async (t) => {
   const bad = at('poem.wav');

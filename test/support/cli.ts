@@ -34,6 +34,8 @@ if (built() < newest(join(root, 'lib'))) {
 
 export interface CliResult {
   code: number | null;
+  /** What ended it, where it did not end itself. */
+  signal: NodeJS.Signals | null;
   stdout: string;
   stderr: string;
 }
@@ -59,6 +61,9 @@ export async function cli(args: readonly string[], options: CliOptions = {}): Pr
         cwd: options.cwd ?? root,
         env: { ...process.env, NODE_OPTIONS: '', ...options.env },
         stdio: ['ignore', 'pipe', 'pipe'],
+        // One that hangs is a failure, not a process that stays behind.
+        timeout: 300_000,
+        killSignal: 'SIGKILL',
       });
       let [stdout, stderr] = ['', ''];
       child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -69,7 +74,7 @@ export async function cli(args: readonly string[], options: CliOptions = {}): Pr
         options.onStderr?.(stderr, (signal) => child.kill(signal));
       });
       child.on('error', reject);
-      child.on('close', (code) => resolve({ code, stdout, stderr }));
+      child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr }));
     });
   } finally {
     running--;
