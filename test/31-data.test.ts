@@ -6,6 +6,7 @@ import { DecodePool, encodeWav } from '../lib/audio/index.js';
 import { type Batch, EpochSampler, PrefetchLoader, permutation, philox4x32, readManifest } from '../lib/data/index.js';
 import { DistilWhisperError } from '../lib/errors/index.js';
 
+const shared = new URL('../../shared/', import.meta.url).pathname;
 const scratch = mkdtempSync(join(tmpdir(), 'distilwhisper-test-'));
 test.after.always(() => rmSync(scratch, { recursive: true, force: true }));
 mkdirSync(join(scratch, 'clips'));
@@ -169,17 +170,18 @@ test('emptyText: skip leaves out rows with an empty text, but not rows without t
   });
 });
 
-test("shared/speech's manifest reads as it is; its clips without transcript need emptyText: skip", (t) => {
-  const path = ['../shared', '../../shared']
-    .map((folder) => new URL(`${folder}/speech/manifest.tsv`, import.meta.url).pathname)
-    .find(existsSync);
-  if (!path) return t.log('skipped: no ../shared');
-  t.throws(() => readManifest(path), { code: 'ERR_MANIFEST', message: /line \d+: column text is empty/ });
-  const entries = readManifest(path, { emptyText: 'skip' });
-  t.true(entries.length > 1000);
-  t.true(entries.every(({ duration }) => duration! > 0));
-  t.true(readManifest(path, { language: 'pl', emptyText: 'skip' }).length >= 350);
-});
+if (!existsSync(shared)) console.log('../shared is absent: the test on its manifest is skipped');
+(existsSync(shared) ? test : test.skip)(
+  "../shared/speech's manifest reads as it is; clips without transcript need emptyText: skip",
+  (t) => {
+    const path = join(shared, 'speech', 'manifest.tsv');
+    t.throws(() => readManifest(path), { code: 'ERR_MANIFEST', message: /line \d+: column text is empty/ });
+    const entries = readManifest(path, { emptyText: 'skip' });
+    t.true(entries.length > 1000);
+    t.true(entries.every(({ duration }) => duration! > 0));
+    t.true(readManifest(path, { language: 'pl', emptyText: 'skip' }).length >= 350);
+  },
+);
 
 // ---- sampler ----
 

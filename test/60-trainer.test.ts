@@ -284,6 +284,55 @@ test.serial(
   },
 );
 
+test('a validation that an interruption cut off or came before is made up for: log, best and parameters are the same', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  const config = tinyConfig();
+  const features = normals(2 * config.num_mel_bins * 40, random(1));
+  // The best is in the middle: a validation left out would change what is kept.
+  const scores: Record<number, number> = { 2: 0.9, 4: 0.3, 6: 0.6 };
+  const run = async (path: string, abortAt: { update?: number; validation?: number } = {}): Promise<unknown> => {
+    const model = await Whisper.create(stream, config, { seed: 2, trainable: () => true });
+    const abort = new AbortController();
+    const trainer = new Trainer({
+      model,
+      batches: {
+        async *stream() {
+          for (;;) yield { features, labels: [[1, 2, 3], [4]], languages: [null, null] };
+        },
+      },
+      options: { steps: 6, learningRate: 1e-2 },
+      folder: path,
+      checkpointEvery: 5,
+      validateEvery: 2,
+      validate: async (step) => {
+        if (step === abortAt.validation) abort.abort();
+        abort.signal.throwIfAborted();
+        return { score: scores[step]! };
+      },
+      onUpdate: ({ step }) => {
+        if (step === abortAt.update) abort.abort();
+      },
+      signal: abort.signal,
+    });
+    const { best } = await trainer.run();
+    const values = await model.parameters.get('model.encoder.conv1.weight')!.value.floats();
+    return { best, values, log: readFileSync(join(path, 'log.jsonl'), 'utf8') };
+  };
+  const parent = folder(t);
+  const expected = await run(join(parent, 'whole'));
+  t.like(expected, { best: { score: 0.3, step: 4 } });
+  for (const [name, at] of Object.entries({
+    inside: { validation: 4 },
+    before: { update: 3 },
+    last: { validation: 6 },
+  })) {
+    const path = join(parent, name);
+    await t.throwsAsync(run(path, at), { code: 'ERR_INTERRUPTED' }, name);
+    t.deepEqual(await run(path), expected, name);
+  }
+  stream.close();
+});
+
 test('a folder with another run, or with other files, is refused and left alone', async (t) => {
   const path = folder(t);
   writeFileSync(join(path, 'notes.txt'), 'mine');

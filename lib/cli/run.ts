@@ -26,11 +26,11 @@ export async function run(
   let stopped: 'SIGINT' | 'SIGTERM' | null = null;
   const stop = (name: 'SIGINT' | 'SIGTERM'): void => {
     stopped = name;
-    display.note('stopping at the next safe point; Ctrl-C again quits at once');
-    abort.abort();
     // From here on the system's own action ends the process: process.exit() would wait for threads that may be stuck in a read.
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
+    display.note('stopping at the next safe point; Ctrl-C again quits at once');
+    abort.abort();
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);

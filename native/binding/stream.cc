@@ -305,7 +305,7 @@ void NativeStream::settle(Napi::Env env, const Reply& reply) {
     waiting.deferred.Reject(make_error(env, reply.fault.code, reply.fault.message).Value());
   } else if (reply.has_data) {
     Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, size_t(reply.bytes));
-    std::memcpy(buffer.Data(), reply.data, size_t(reply.bytes));
+    if (reply.bytes > 0) std::memcpy(buffer.Data(), reply.data, size_t(reply.bytes));
     waiting.deferred.Resolve(buffer);
   } else {
     waiting.deferred.Resolve(env.Undefined());

@@ -1,4 +1,3 @@
-#include <cstring>
 
 #include "core/backend.h"
 #include "core/ops.h"
@@ -20,8 +19,8 @@ class CpuBackend : public Backend {
                   (op < 0 ? "" : kOps[op].name + std::string(": ")) + "f64 is for the reference backend only");
   }
   void run(int op, const Call& call) override { kernels_[op](context_, call); }
-  void upload(void* to, const void* from, int64_t bytes) override { std::memcpy(to, from, size_t(bytes)); }
-  void download(void* to, const void* from, int64_t bytes) override { std::memcpy(to, from, size_t(bytes)); }
+  void upload(void* to, const void* from, int64_t bytes) override { memory()->write(to, from, bytes); }
+  void download(void* to, const void* from, int64_t bytes) override { memory()->write(to, from, bytes); }
   void synchronize() override {}
 
  private:

@@ -27,7 +27,10 @@ class HostMemory : public Memory {
  public:
   void* allocate(int64_t bytes) override { return dw::allocate(bytes); }
   void deallocate(void* block) override { dw::deallocate(block); }
-  void write(void* to, const void* from, int64_t bytes) override { std::memcpy(to, from, size_t(bytes)); }
+  void write(void* to, const void* from, int64_t bytes) override {
+    // An empty tensor may come with no memory at all, which memcpy may not be given.
+    if (bytes > 0) std::memcpy(to, from, size_t(bytes));
+  }
   int64_t chunk() const override { return 16 << 20; }
 };
 
