@@ -38,7 +38,7 @@ inline float log_of(float x) {
   std::memcpy(&bits, &c, 4);
   // m in [sqrt(1/2), sqrt(2))
   const int32_t e = (bits - 0x3F3504F3) >> 23;
-  const int32_t mantissa = bits - (e << 23);
+  const int32_t mantissa = bits - e * (1 << 23);
   float m;
   std::memcpy(&m, &mantissa, 4);
   const float f = m - 1.0f, z = f * f, n = float(e);

@@ -38,7 +38,7 @@ const RECIPES = {
     encoder: 4,
     decoder: 2,
     learningRate: 1.5e-3,
-    steps: 3000,
+    steps: 5000,
     targetRows: Number.POSITIVE_INFINITY,
   },
   student: { width: 128, encoder: 2, decoder: 2, learningRate: 2e-3, steps: 3500, targetRows: 80 },
