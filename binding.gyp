@@ -4,7 +4,11 @@
 # several of them hold, it keeps the one that runs anywhere.
 {
   "variables": {
-    "sanitize%": "<!(node -p \"process.env.DISTILWHISPER_SANITIZE || ''\")"
+    "sanitize%": "<!(node -p \"process.env.DISTILWHISPER_SANITIZE || ''\")",
+    "kernel_sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+    "kernel_flags": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+    "avx2_flags": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512_flags": ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]
   },
   "target_defaults": {
     "include_dirs": ["native"],
@@ -25,9 +29,9 @@
     {
       "target_name": "kernels_portable",
       "type": "static_library",
-      "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+      "sources": ["<@(kernel_sources)"],
       "defines": ["DW_ISA=portable"],
-      "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+      "cflags_cc": ["<@(kernel_flags)"]
     },
     {
       "target_name": "distilwhisper",
@@ -45,30 +49,30 @@
         {
           "target_name": "kernels_avx2",
           "type": "static_library",
-          "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+          "sources": ["<@(kernel_sources)"],
           "defines": ["DW_ISA=avx2"],
-          "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-mavx2", "-mfma", "-mf16c"]
+          "cflags_cc": ["<@(kernel_flags)", "<@(avx2_flags)"]
         },
         {
           "target_name": "kernels_avx512",
           "type": "static_library",
-          "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+          "sources": ["<@(kernel_sources)"],
           "defines": ["DW_ISA=avx512"],
-          "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]
+          "cflags_cc": ["<@(kernel_flags)", "<@(avx512_flags)"]
         },
         {
           "target_name": "kernels_avx512bf16",
           "type": "static_library",
-          "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+          "sources": ["<@(kernel_sources)"],
           "defines": ["DW_ISA=avx512bf16"],
-          "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mprefer-vector-width=512"]
+          "cflags_cc": ["<@(kernel_flags)", "<@(avx512_flags)", "-mavx512bf16"]
         },
         {
           "target_name": "kernels_amx",
           "type": "static_library",
-          "sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+          "sources": ["<@(kernel_sources)"],
           "defines": ["DW_ISA=amx"],
-          "cflags_cc": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-Wno-uninitialized", "-Wno-maybe-uninitialized", "-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mprefer-vector-width=512"]
+          "cflags_cc": ["<@(kernel_flags)", "<@(avx512_flags)", "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
         }
       ]
     }]

@@ -105,21 +105,17 @@ async function ticksWhileTraining(): Promise<{ late: number[]; busy: number[]; s
 }
 
 test.serial('a 10 ms timer is never late by more than 50 ms (p99) while training steps run', async (t) => {
-  // Other processes may keep this thread from a processor: then the measurement is made again. What it works is ours alone.
-  for (let attempt = 1; ; attempt++) {
-    const { late, busy, seconds } = await ticksWhileTraining();
-    const p99 = late[Math.floor(0.99 * late.length)]!;
-    const longest = busy.at(-1)!;
-    t.log(
-      `p99 ${p99.toFixed(1)} ms late over ${late.length} ticks, steps of ${((1000 * seconds) / 6).toFixed(0)} ms; ` +
-        `this thread worked ${longest.toFixed(1)} ms between two ticks at most`,
-    );
-    t.true(seconds > 0.5, 'the steps are long enough to block a loop that they ran on');
-    t.true(longest <= 25);
-    if (p99 > 50 && attempt < 3) continue;
-    t.true(p99 <= 50);
-    return;
-  }
+  const { late, busy, seconds } = await ticksWhileTraining();
+  const p99 = late[Math.floor(0.99 * late.length)]!;
+  const longest = busy.at(-1)!;
+  t.log(
+    `p99 ${p99.toFixed(1)} ms late over ${late.length} ticks, steps of ${((1000 * seconds) / 6).toFixed(0)} ms; ` +
+      `this thread worked ${longest.toFixed(1)} ms between two ticks at most`,
+  );
+  t.true(seconds > 0.5, 'the steps are long enough to block a loop that they ran on');
+  // What this thread works is ours alone, whatever else the machine does.
+  t.true(longest <= 25);
+  t.true(p99 <= 50);
 });
 
 test('a persistent tensor without data is zeros, in every type', async (t) => {

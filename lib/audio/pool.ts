@@ -1,4 +1,5 @@
 /** Audio decoding off the main thread. */
+import { availableParallelism } from 'node:os';
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { DistilWhisperError, type ErrorCode } from '../errors/index.js';
@@ -26,7 +27,7 @@ interface Thread {
 }
 
 export interface DecodePoolOptions {
-  /** Number of threads, 1 by default. They start with the first file. */
+  /** Number of threads; they start with the first file. Default: a processor is left to the caller, and no more than four help. */
   size?: number;
   /** The worker's module, for bundlers that move it. */
   workerUrl?: URL;
@@ -48,7 +49,7 @@ export class DecodePool {
   #closed = false;
 
   constructor(options: DecodePoolOptions = {}) {
-    const size = options.size ?? 1;
+    const size = options.size ?? Math.max(1, Math.min(4, availableParallelism() - 1));
     if (!Number.isInteger(size) || size < 1 || size > 64)
       throw new DistilWhisperError('ERR_ARGUMENT', `DecodePool: size must be a whole number from 1 to 64, got ${size}`);
     this.size = size;

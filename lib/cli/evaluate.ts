@@ -1,24 +1,13 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
 import { readManifest } from '../data/index.js';
-import { Transcriber } from '../decode/index.js';
 import { defaultNormalizer, evaluate, formatHypotheses, formatTable, toJSON } from '../evaluate/index.js';
 import { embedded } from '../recipes/index.js';
-import type { FloatType } from '../tensor/index.js';
 import { basicNormalizer, type Normalizer } from '../text/index.js';
 import { writeFileAtomic } from '../weights/index.js';
-import {
-  again,
-  checkOutputFile,
-  computeOption,
-  endHelp,
-  expertOption,
-  jsonOption,
-  modelOption,
-  threadsOption,
-  whole,
-} from './options.js';
-import { type CommandContext, printJson, run, withStream } from './run.js';
+import { addComputeOptions, addModelOptions, type DecodingOptions, withTranscriber } from './decoding.js';
+import { again, checkOutputFile, endHelp, jsonOption } from './options.js';
+import { type CommandContext, printJson, run } from './run.js';
 
 const NORMALIZERS: Record<string, Normalizer> = {
   extended: defaultNormalizer,
@@ -26,29 +15,22 @@ const NORMALIZERS: Record<string, Normalizer> = {
   none: (text) => text,
 };
 
-interface Options {
-  model?: string;
-  expert?: string[];
+interface Options extends DecodingOptions {
   manifest?: string;
   split?: string[];
   language?: string[];
   domain?: string[];
   skipEmptyText?: boolean;
   normalizer: string;
-  compute: FloatType;
-  batchSize: number;
-  threads?: number;
   hypotheses?: string;
   json?: boolean;
 }
 
 export function define(command: Command): void {
-  command
-    .description(
-      'Transcribe the utterances of a manifest, each in its own language, and count word and character errors by language and domain. A manifest is JSONL or TSV with the columns audio, text and language, and where wanted split and domain.',
-    )
-    .addOption(modelOption())
-    .addOption(expertOption())
+  command.description(
+    'Transcribe the utterances of a manifest, each in its own language, and count word and character errors by language and domain. A manifest is JSONL or TSV with the columns audio, text and language, and where wanted split and domain.',
+  );
+  addModelOptions(command)
     .option('--manifest <file>', 'utterances (default: the embedded corpus)')
     .option('--split <name>', 'only rows of this split; give it again for more', again)
     .option('--language <language>', 'only rows of this language; give it again for more', again)
@@ -61,10 +43,8 @@ export function define(command: Command): void {
       )
         .choices(Object.keys(NORMALIZERS))
         .default('extended'),
-    )
-    .addOption(computeOption())
-    .addOption(new Option('--batch-size <n>', 'utterances decoded together').argParser(whole(1)).default(16))
-    .addOption(threadsOption())
+    );
+  addComputeOptions(command, 'utterances')
     .option('--hypotheses <file>', 'write id, reference, hypothesis and wer of every utterance there, as JSON lines')
     .addOption(jsonOption('the report'))
     .action((options: Options) => run(options, (context) => evaluateManifest(options, context)));
@@ -87,24 +67,14 @@ async function evaluateManifest(options: Options, { signal, display }: CommandCo
     ...(language && { language }),
     emptyText: options.skipEmptyText ? 'skip' : 'error',
   });
-  const report = await withStream(options.threads, async (stream) => {
-    const transcriber = await Transcriber.load(options.model ?? embedded().student, {
-      stream,
-      experts: options.expert ?? [],
-      compute: options.compute,
-      batchSize: options.batchSize,
-    });
-    try {
-      return await evaluate(transcriber, entries, {
-        normalizer,
-        signal,
-        onProgress: ({ done, total, seconds }) =>
-          display.progress('evaluating', done, total, `utterances, ${seconds.toFixed(1)} s of audio`),
-      });
-    } finally {
-      await transcriber.close();
-    }
-  });
+  const report = await withTranscriber(options, (transcriber) =>
+    evaluate(transcriber, entries, {
+      normalizer,
+      signal,
+      onProgress: ({ done, total, seconds }) =>
+        display.progress('evaluating', done, total, `utterances, ${seconds.toFixed(1)} s of audio`),
+    }),
+  );
   if (options.hypotheses !== undefined) {
     const lines = formatHypotheses(report, normalizer);
     await writeFileAtomic(options.hypotheses, (sink) => sink.append(Buffer.from(lines)));

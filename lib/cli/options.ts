@@ -29,15 +29,6 @@ export function pair(text: string): [number, number] {
 /** Collects an option that may be given again. */
 export const again = (value: string, earlier: string[] = []): string[] => [...earlier, value];
 
-export const modelOption = (): Option =>
-  new Option('--model <folder>', 'model folder in Hugging Face layout (default: the embedded pocket-student)');
-
-export const expertOption = (): Option =>
-  new Option('--expert <file>', "a language's expert file; give it again for more").argParser(again);
-
-export const computeOption = (): Option =>
-  new Option('--compute <type>', 'type of the products').choices(['f32', 'bf16']).default('f32');
-
 export const threadsOption = (): Option =>
   new Option('--threads <n>', 'threads (default: the processors that this process may use)').argParser(whole(1));
 

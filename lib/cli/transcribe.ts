@@ -1,31 +1,16 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
-import { Transcriber, type Transcript } from '../decode/index.js';
+import type { Transcript } from '../decode/index.js';
 import type { DistilWhisperError } from '../errors/index.js';
-import { embedded } from '../recipes/index.js';
-import type { FloatType } from '../tensor/index.js';
 import type { Task } from '../text/index.js';
 import { writeFileAtomic } from '../weights/index.js';
-import {
-  checkOutputFile,
-  computeOption,
-  endHelp,
-  expertOption,
-  jsonOption,
-  modelOption,
-  threadsOption,
-  whole,
-} from './options.js';
-import { type CommandContext, errorLine, printJson, run, withStream } from './run.js';
+import { addComputeOptions, addModelOptions, type DecodingOptions, withTranscriber } from './decoding.js';
+import { checkOutputFile, endHelp, jsonOption } from './options.js';
+import { type CommandContext, errorLine, printJson, run } from './run.js';
 
-interface Options {
-  model?: string;
-  expert?: string[];
+interface Options extends DecodingOptions {
   language?: string;
   task: Task;
-  compute: FloatType;
-  batchSize: number;
-  threads?: number;
   output?: string;
   json?: boolean;
 }
@@ -35,18 +20,15 @@ export function define(command: Command): void {
     .description(
       'Turn audio files into text: wav, flac, mp3, ogg vorbis, opus, and whatever ffmpeg reads where it is installed. Audio longer than the model hears at once is cut at pauses.',
     )
-    .argument('<files...>', 'audio files')
-    .addOption(modelOption())
-    .addOption(expertOption())
+    .argument('<files...>', 'audio files');
+  addModelOptions(command)
     .option('--language <language>', 'code or name of the language (default: detected for each file)')
     .addOption(
       new Option('--task <task>', 'translate: into English, where the model can')
         .choices(['transcribe', 'translate'])
         .default('transcribe'),
-    )
-    .addOption(computeOption())
-    .addOption(new Option('--batch-size <n>', 'windows decoded together').argParser(whole(1)).default(16))
-    .addOption(threadsOption())
+    );
+  addComputeOptions(command, 'windows')
     .option('--output <file>', 'write the result there instead of to standard output')
     .addOption(jsonOption('an array of {file, text, language, seconds, segments, gateShare}'))
     .action((files: string[], options: Options) => run(options, (context) => transcribe(files, options, context)));
@@ -72,34 +54,24 @@ async function transcribe(
   await checkOutputFile(options.output);
   const line = (file: string, { text }: Transcript): string => `${files.length > 1 ? `${file}\t` : ''}${text}\n`;
   const outcomes: Outcome[] = [];
-  await withStream(options.threads, async (stream) => {
-    const transcriber = await Transcriber.load(options.model ?? embedded().student, {
-      stream,
-      experts: options.expert ?? [],
-      compute: options.compute,
-      batchSize: options.batchSize,
-    });
-    try {
-      await transcriber.transcribe(files, {
-        language: options.language ?? 'auto',
-        task: options.task,
-        signal,
-        onProgress: ({ done, total, seconds }) =>
-          display.progress('transcribing', done, total, `files, ${seconds.toFixed(1)} s of audio`),
-        onTranscript: (source, transcript) => {
-          const file = files[source]!;
-          outcomes[source] = { file, transcript };
-          if (!options.json && options.output === undefined) process.stdout.write(line(file, transcript));
-        },
-        onError: (source, error) => {
-          outcomes[source] = { file: files[source]!, error };
-          display.note(errorLine(error));
-        },
-      });
-    } finally {
-      await transcriber.close();
-    }
-  });
+  await withTranscriber(options, (transcriber) =>
+    transcriber.transcribe(files, {
+      language: options.language ?? 'auto',
+      task: options.task,
+      signal,
+      onProgress: ({ done, total, seconds }) =>
+        display.progress('transcribing', done, total, `files, ${seconds.toFixed(1)} s of audio`),
+      onTranscript: (source, transcript) => {
+        const file = files[source]!;
+        outcomes[source] = { file, transcript };
+        if (!options.json && options.output === undefined) process.stdout.write(line(file, transcript));
+      },
+      onError: (source, error) => {
+        outcomes[source] = { file: files[source]!, error };
+        display.note(errorLine(error));
+      },
+    }),
+  );
   const failed = outcomes.filter((outcome) => 'error' in outcome).length;
   const result = options.json
     ? `${JSON.stringify(outcomes.map(plain), null, 2)}\n`

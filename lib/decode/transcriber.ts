@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os';
 import { type DecodedAudio, DecodePool, FeatureExtractor } from '../audio/index.js';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { Whisper } from '../model/index.js';
@@ -108,7 +107,7 @@ interface Start {
 export class Transcriber {
   readonly batchSize: number;
   private readonly decoding: Decoding;
-  private readonly pool = new DecodePool({ size: Math.max(1, Math.min(4, availableParallelism() - 1)) });
+  private readonly pool = new DecodePool();
   private readonly extractor: FeatureExtractor;
   private release: () => void = () => {};
 

@@ -1,6 +1,5 @@
 /** Whole training runs: from a model folder and a manifest to an expert file or a model folder. */
 import { readFile, stat } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { DecodePool } from '../audio/index.js';
 import { type ManifestEntry, PrefetchLoader, readManifest } from '../data/index.js';
@@ -233,7 +232,7 @@ async function checkAudio(
   onProgress: (done: number) => void,
 ): Promise<void> {
   if (entries.length === 0) return;
-  const pool = new DecodePool({ size: Math.max(1, Math.min(4, availableParallelism() - 1)) });
+  const pool = new DecodePool();
   const loader = new PrefetchLoader<ManifestEntry, void, void>({
     examples: entries,
     batches: entries.map((_, position) => ({ epoch: 0, position, indices: Int32Array.of(position) })),

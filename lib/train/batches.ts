@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os';
 import { DecodePool, FeatureExtractor } from '../audio/index.js';
 import { type Batch, EpochSampler, type ManifestEntry, PrefetchLoader, type SamplerOptions } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
@@ -98,7 +97,7 @@ export class AudioBatches implements BatchSource {
     collate: (items: Float32Array[], batch: Batch) => T,
   ): AsyncGenerator<T, void, undefined> {
     const { config, entries } = this;
-    const pool = new DecodePool({ size: Math.max(1, Math.min(4, availableParallelism() - 1)) });
+    const pool = new DecodePool();
     const extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames: 2 * config.max_source_positions });
     const loader = new PrefetchLoader<number, Float32Array, T>({
       examples: entries.map((_, i) => i),

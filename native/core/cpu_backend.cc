@@ -1,4 +1,3 @@
-
 #include "core/backend.h"
 #include "core/ops.h"
 

@@ -1,5 +1,6 @@
 #include "core/plugin_backend.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <mutex>

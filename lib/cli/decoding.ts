@@ -1,0 +1,46 @@
+/** What the commands that decode share: the options of a transcriber, and a transcriber made of them. */
+import { type Command, Option } from 'commander';
+import { Transcriber } from '../decode/index.js';
+import { embedded } from '../recipes/index.js';
+import type { FloatType } from '../tensor/index.js';
+import { again, threadsOption, whole } from './options.js';
+import { withStream } from './run.js';
+
+export interface DecodingOptions {
+  model?: string;
+  expert?: string[];
+  compute: FloatType;
+  batchSize: number;
+  threads?: number;
+}
+
+/** The model and its experts. */
+export function addModelOptions(command: Command): Command {
+  return command
+    .option('--model <folder>', 'model folder in Hugging Face layout (default: the embedded pocket-student)')
+    .addOption(new Option('--expert <file>', "a language's expert file; give it again for more").argParser(again));
+}
+
+/** How it computes; `what` is decoded together. */
+export function addComputeOptions(command: Command, what: string): Command {
+  return command
+    .addOption(new Option('--compute <type>', 'type of the products').choices(['f32', 'bf16']).default('f32'))
+    .addOption(new Option('--batch-size <n>', `${what} decoded together`).argParser(whole(1)).default(16))
+    .addOption(threadsOption());
+}
+
+/** Runs `body` with the transcriber that the options ask for, and closes it. */
+export function withTranscriber<T>(
+  options: DecodingOptions,
+  body: (transcriber: Transcriber) => Promise<T>,
+): Promise<T> {
+  const { model = embedded().student, expert: experts = [], compute, batchSize } = options;
+  return withStream(options.threads, async (stream) => {
+    const transcriber = await Transcriber.load(model, { stream, experts, compute, batchSize });
+    try {
+      return await body(transcriber);
+    } finally {
+      await transcriber.close();
+    }
+  });
+}
