@@ -92,6 +92,10 @@ void NativeStream::tear_down() {
 
 void NativeStream::require_open() const {
   if (!replies_) throw Error("ERR_STREAM", "this stream was closed");
+}
+
+void NativeStream::require_usable() const {
+  require_open();
   stream_->backend().require(-1, false);
 }
 
@@ -127,7 +131,7 @@ static View shape_of(const Napi::Value& dtype, const Napi::Value& dims) {
 // create(dtype, shape, persistent) → id. Uninitialised.
 Napi::Value NativeStream::create(const Napi::CallbackInfo& info) {
   try {
-    require_open();
+    require_usable();
     View v = shape_of(info[0], info[1]);
     const bool persistent = info[2].As<Napi::Boolean>().Value();
     if (!persistent) {
@@ -154,7 +158,7 @@ Napi::Value NativeStream::create(const Napi::CallbackInfo& info) {
 // view(id, element offset, shape) → id: the same memory, another shape.
 Napi::Value NativeStream::view(const Napi::CallbackInfo& info) {
   try {
-    require_open();
+    require_usable();
     const TensorEntry base = registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value()));
     TensorEntry entry = base;
     const int64_t offset = info[1].As<Napi::Number>().Int64Value();
@@ -176,7 +180,7 @@ Napi::Value NativeStream::view(const Napi::CallbackInfo& info) {
 // order.
 void NativeStream::write(const Napi::CallbackInfo& info) {
   try {
-    require_open();
+    require_usable();
     TensorEntry& entry = registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value()));
     const bool fresh = info[2].As<Napi::Boolean>().Value();
     if (entry.storage->frozen) throw Error("ERR_ARGUMENT", "write: this tensor is frozen");
@@ -201,7 +205,7 @@ void NativeStream::write(const Napi::CallbackInfo& info) {
 // call(op, ids, numbers) → [id, dtype, ...shape][]
 Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
   try {
-    require_open();
+    require_usable();
     const int op = info[0].As<Napi::Number>().Int32Value();
     if (op < 0 || op >= kOpCount) throw Error("ERR_ARGUMENT", "call: no such operation");
     const Napi::Array ids = info[1].As<Napi::Array>();

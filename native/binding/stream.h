@@ -43,6 +43,8 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   static void settle(napi_env env, napi_value, void* context, void* data);
   void settle(Napi::Env env, const Reply& reply);
   void require_open() const;
+  // And a device that is lost refuses new work. Reads do not ask: they bring the fault that is still to be told.
+  void require_usable() const;
   void stop();
 
   Registry* registry_;

@@ -113,10 +113,12 @@ class PluginBackend : public Backend {
     check(plugin_->upload(queue_, to, from, bytes, &fault), fault);
   }
   void download(void* to, const void* from, int64_t bytes) override {
+    require(-1, false);
     dw_fault fault = {};
     check(plugin_->download(queue_, to, from, bytes, &fault), fault);
   }
   void synchronize() override {
+    require(-1, false);
     dw_fault fault = {};
     check(plugin_->synchronize(queue_, &fault), fault);
   }
