@@ -1,5 +1,9 @@
 #include "core/memory.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -9,13 +13,20 @@
 namespace dw {
 
 constexpr int64_t kAlign = 64;
+// A matrix of some megabytes has more small pages than a processor remembers, and each row of it is on another one.
+constexpr int64_t kHugePage = 2 << 20, kHugeFrom = 2 * kHugePage;
 
 void* allocate(int64_t bytes) {
+  const int64_t align = bytes >= kHugeFrom ? kHugePage : kAlign;
   const int64_t rounded = (bytes + kAlign - 1) / kAlign * kAlign;
-  void* data = std::aligned_alloc(kAlign, size_t(rounded ? rounded : kAlign));
+  void* data = nullptr;
+  if (posix_memalign(&data, size_t(align), size_t(rounded ? rounded : kAlign)) != 0) data = nullptr;
   if (!data)
     throw Error("ERR_OUT_OF_MEMORY",
                 "cannot allocate " + std::to_string(bytes) + " bytes for a tensor: memory is full");
+#if defined(__linux__)
+  if (align == kHugePage) madvise(data, size_t(rounded), MADV_HUGEPAGE);  // a wish: nothing depends on it
+#endif
   return data;
 }
 

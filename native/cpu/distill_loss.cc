@@ -44,6 +44,7 @@ Plan plan(const DistillLoss& q, int64_t active, int threads) {
   const int64_t strides = L::stride_of(q.width) + L::stride_of(q.teacher_width);
   const bool as_is = L::as_is(q.weight.dtype, q.compute, q.width) &&
                      (models == 1 || L::as_is(q.teacher_weight.dtype, q.compute, q.teacher_width));
+  const int64_t workspace = q.workspace - q.workspace / 16;  // memory comes in whole pages, some of them huge
   Plan p{1, 256, 2048};
   for (;;) {
     const int64_t pass1 = threads * p.slab * 4 * (2 * kGroup + (as_is ? 0 : strides));
@@ -51,8 +52,8 @@ Plan plan(const DistillLoss& q, int64_t active, int threads) {
     const int64_t row1 = words * 4, row3 = p.block * (e + e + 1) + p.block / p.slab * 16;
     const int64_t row = models * q.vocabulary * e + p.slabs(q.vocabulary) * 9 * 4 + 128 + most(row1, row3) +
                         4 * (q.width + q.teacher_width + q.width);
-    p.rows = (q.workspace - most(pass1, pass3) - q.rows * 8) / row;
-    if (p.slab == 64 || (p.rows >= 16 && most(pass1, pass3) < q.workspace / 2)) break;
+    p.rows = (workspace - most(pass1, pass3) - q.rows * 8) / row;
+    if (p.slab == 64 || (p.rows >= 16 && most(pass1, pass3) < workspace / 2)) break;
     p.slab /= 2, p.block /= 2;
   }
   p.rows = most(p.rows, 1);
