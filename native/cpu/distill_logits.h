@@ -3,6 +3,8 @@
 // it lies where the types allow, else converted a slab at a time; the hidden rows, which every slab needs, are packed
 // once per chunk.
 #pragma once
+#include <algorithm>
+
 #include "cpu/ffn.h"
 #include "cpu/pack.h"
 
@@ -48,14 +50,17 @@ struct Logits {
 
   // `a` is what left() gave: ld in bytes. `lanes` rows of group `group`.
   void multiply(Block a, int64_t tokens, int64_t group, int64_t lanes, float* acc) const {
-    constexpr int64_t kBlockWords = 1024;
+    constexpr int64_t kBlockWords = Pairs && kAmx ? 128 : 1024;
     const uint32_t* b = panels + group * kGroup * words;
+    [[maybe_unused]] Tiles tiles;
     for (int64_t w0 = 0; w0 < words; w0 += kBlockWords) {
       const int64_t count = words - w0 < kBlockWords ? words - w0 : kBlockWords;
       if (Pairs && kAmx) {
-        Tiles tiles;
-        tiles.product(tokens, (lanes + 15) / 16 * 16, count, static_cast<const char*>(a.data) + w0 * 4, a.ld,
-                      reinterpret_cast<const char*>(b + w0 * kNR), kNR * 4, acc, kGroup * 4, w0 > 0);
+        for (int64_t j = 0; j < lanes; j += kTileWidth)
+          tiles.product(tokens, std::min<int64_t>(kTileWidth, (lanes - j + 15) / 16 * 16), count,
+                        static_cast<const char*>(a.data) + w0 * 4, a.ld,
+                        reinterpret_cast<const char*>(b + j * words + w0 * kTileWidth), kTileWidth * 4, acc + j,
+                        kGroup * 4, w0 > 0);
         continue;
       }
       for (int64_t i = 0; i < tokens; i += kMR) {

@@ -14,7 +14,8 @@ namespace {
 
 constexpr int64_t kBlockWords = 768;    // of k in a panel: 64 × 768 words, a fifth of a second-level cache
 constexpr int64_t kChunkRows = 1536;    // of one item, so that its sums stay in the second-level cache too
-constexpr int64_t kAmxBytes = 1 << 20;  // of the left operand: tiles are so fast that it must stay in that cache
+constexpr int64_t kTileWords = 128;     // of k that AMX tiles take at a time: both operands in the nearest cache
+constexpr int64_t kTileBytes = 1 << 20, kTileColumns = 512;  // of the right operand, for one item on AMX
 // Up to so many rows the weight is read as it is: packing it (or, when it is frozen, keeping a packed copy) would cost
 // more.
 constexpr int64_t kSmallRows = kLanes == 16 ? 24 : 8, kSmallFrozenRows = 8;
@@ -22,6 +23,7 @@ constexpr double kAlone = 4e5;  // operations that are done before another threa
 
 int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Runs body(slot, item) for every item: a slot is a place for scratch, and takes the next item when it is done with
 // one.
@@ -58,7 +60,8 @@ Rows left_rows(Context& ctx, Workspace::Frame& frame, const Gemm& g, int64_t slo
   return {reinterpret_cast<const char*>(to), stride * 4};
 }
 
-// The packed form of a frozen weight: made now if it is not there yet; null when b is not such a weight.
+// The packed form of a frozen weight, by blocks of words: made now if it is not there yet; null when b is not such a
+// weight.
 const uint32_t* frozen_panels(Context& ctx, const Gemm& g, int64_t words, int64_t blocks) {
   if (!g.b_storage || !g.b_storage->frozen) return nullptr;
   const int slot = packed_slot(g.b_transposed, g.compute);
@@ -91,9 +94,8 @@ const uint32_t* frozen_panels(Context& ctx, const Gemm& g, int64_t words, int64_
 template <bool Pairs, class Packer>
 void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t* frozen, int64_t words, int64_t blocks,
               int64_t i0, int64_t i1, int64_t j0, uint32_t* panel, float* sums) {
-  constexpr int64_t kRows = kStep<Pairs>;
   const int64_t cols = least(kGroup, g.n - j0);
-  [[maybe_unused]] Tiles tiles;
+  const bool stream = streams(g);
   for (int64_t block = 0; block < blocks; block++) {
     const int64_t w0 = words * block / blocks, w1 = words * (block + 1) / blocks;
     const uint32_t* b = panel;
@@ -101,26 +103,37 @@ void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t
       b = frozen + (j0 / kGroup * words + w0) * kGroup;
     else
       packer.panels(panel, j0, g.n, w0, w1, g.k);
-    for (int64_t i = i0; i < i1; i += kRows) {
-      const int64_t rows = least(kRows, i1 - i);
+    for (int64_t i = i0; i < i1; i += kMR) {
+      const int64_t rows = least(kMR, i1 - i);
       float* acc = blocks > 1 ? sums + (i - i0) * kGroup : sums;
       const char* q = a.data + i * a.bytes + w0 * 4;
-      const char* next = a.data + (i + kRows < i1 ? i + kRows : i0) * a.bytes + w0 * 4;
-      if (Pairs && kAmx)
-        tiles.product(rows, up(cols, 16), w1 - w0, q, a.bytes, reinterpret_cast<const char*>(b), kNR * 4, acc,
-                      kGroup * 4, block > 0);
-      else
-        for (int64_t j = 0; j < cols; j += kNR) {
-          const int64_t vectors = least(kVectors, (cols - j + kLanes - 1) / kLanes);
-          const char* p = reinterpret_cast<const char*>(b + j * (w1 - w0));
-          if (rows == kMR && vectors == kVectors)
-            tile<Pairs, kMR, kVectors>(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
-          else
-            pick_tile<Pairs>(rows, vectors)(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
-        }
-      if (block + 1 == blocks) finish(g, acc, i, j0, rows, cols);
+      const char* next = a.data + (i + kMR < i1 ? i + kMR : i0) * a.bytes + w0 * 4;
+      for (int64_t j = 0; j < cols; j += kNR) {
+        const int64_t vectors = least(kVectors, (cols - j + kLanes - 1) / kLanes);
+        const char* p = reinterpret_cast<const char*>(b + j * (w1 - w0));
+        if (rows == kMR && vectors == kVectors)
+          tile<Pairs, kMR, kVectors>(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
+        else
+          pick_tile<Pairs>(rows, vectors)(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
+      }
+      if (block + 1 == blocks) finish(g, acc, kGroup, i, j0, rows, cols, stream);
     }
   }
+  if (stream) end_stream();
+}
+
+// How many rows an item takes, a multiple of `step` and at most `most`, so that the threads are done together: items
+// are column groups × chunks of rows, and each costs `extra` rows besides.
+int64_t chunk_rows(int64_t m, int64_t groups, int64_t threads, int64_t most, int64_t step, int64_t extra) {
+  int64_t chunk = 0, best = INT64_MAX;
+  for (int64_t parts = (m + most - 1) / most, tries = 0; tries < 4 * threads; parts++, tries++) {
+    const int64_t rows = up((m + parts - 1) / parts, step);
+    const int64_t items = groups * ((m + rows - 1) / rows);
+    const int64_t cost = (items + threads - 1) / threads * (rows + extra);
+    if (cost < best) best = cost, chunk = rows;
+    if (rows == step) break;
+  }
+  return chunk;
 }
 
 template <bool Pairs>
@@ -130,33 +143,78 @@ void large(Context& ctx, const Gemm& g) {
   const int64_t threads = 2.0 * double(g.m) * double(g.n) * double(g.k) < kAlone ? 1 : ctx.threads();
   const uint32_t* frozen = frozen_panels(ctx, g, words, blocks);
 
-  // Items are column groups × chunks of rows; a group is packed once per chunk, which costs as much as `pack` rows.
-  const bool chunk_by_chunk = kAmx && Pairs && frozen;
-  int64_t most = kChunkRows;
-  if (chunk_by_chunk && words > 0) most = least(most, kAmxBytes / (4 * words) > 32 ? kAmxBytes / (4 * words) : 32);
-  const int64_t groups = (g.n + kGroup - 1) / kGroup, pack = frozen ? 2 : Pairs ? (kAmx ? 400 : 48) : 24;
-  int64_t chunk = 0, best = INT64_MAX;
-  for (int64_t parts = (g.m + most - 1) / most, tries = 0; tries < 4 * threads; parts++, tries++) {
-    const int64_t rows = up((g.m + parts - 1) / parts, kStep<Pairs>);
-    const int64_t items = groups * ((g.m + rows - 1) / rows);
-    const int64_t cost = (items + threads - 1) / threads * (rows + pack);
-    if (cost < best) best = cost, chunk = rows;
-    if (rows == kStep<Pairs>) break;
-  }
+  const int64_t groups = (g.n + kGroup - 1) / kGroup;
+  const int64_t chunk = chunk_rows(g.m, groups, threads, kChunkRows, kMR, frozen ? 2 : Pairs ? 48 : 24);
   const int64_t chunks = (g.m + chunk - 1) / chunk, items = groups * chunks, slots = least(threads, items);
 
   Workspace::Frame frame(ctx.workspace);
   const int64_t panel_size = frozen ? 0 : up(words, blocks) / blocks * kGroup;
-  const int64_t sums_size = (blocks > 1 ? chunk : kStep<Pairs>)*kGroup;
+  const int64_t sums_size = (blocks > 1 ? chunk : kMR) * kGroup;
   uint32_t* panels = frame.take<uint32_t>(slots * panel_size);
   float* sums = frame.take<float>(slots * sums_size);
   const Rows a = left_rows(ctx, frame, g, threads, false);
   with_packer(g.b, g.b_type, g.ldb, g.b_transposed, g.compute, [&](const auto& packer) {
     share(ctx, slots, items, [&](int64_t slot, int64_t item) {
-      const int64_t group = chunk_by_chunk ? item % groups : item / chunks;
-      const int64_t i0 = (chunk_by_chunk ? item / groups : item % chunks) * chunk;
-      multiply<Pairs>(g, a, packer, frozen, words, blocks, i0, least(g.m, i0 + chunk), group * kGroup,
+      const int64_t i0 = item % chunks * chunk;
+      multiply<Pairs>(g, a, packer, frozen, words, blocks, i0, least(g.m, i0 + chunk), item / chunks * kGroup,
                       panels + slot * panel_size, sums + slot * sums_size);
+    });
+  });
+}
+
+// The same on AMX tiles. A band of 32 rows meets panels of 32 columns, kTileWords at a time, so that the band's words
+// stay in the nearest cache while the panels of an item, in the second-level one, pass by. Sums wait in `sums`.
+void multiply_tiles(const Gemm& g, const Rows& a, const uint32_t* panels, int64_t words, int64_t w0, int64_t w1,
+                    int64_t i0, int64_t i1, int64_t j0, int64_t cols, float* sums, int64_t stride) {
+  Tiles tiles;
+  const bool stream = streams(g);
+  const int64_t span = w1 - w0, blocks = span ? (span + kTileWords - 1) / kTileWords : 1;
+  const int64_t size = up((span + blocks - 1) / blocks, 16);
+  for (int64_t i = i0; i < i1; i += 32) {
+    const int64_t rows = least(32, i1 - i);
+    float* acc = span == words ? sums : sums + (i - i0) * stride;
+    for (int64_t w = w0; w == w0 || w < w1; w += size)
+      for (int64_t j = 0; j < cols; j += kTileWidth)
+        tiles.product(rows, up(least(kTileWidth, cols - j), 16), least(size, w1 - w), a.data + i * a.bytes + w * 4,
+                      a.bytes, reinterpret_cast<const char*>(panels + j * span + (w - w0) * kTileWidth), kTileWidth * 4,
+                      acc + j, stride * 4, w > 0);
+    if (w1 == words) finish(g, acc, stride, i, j0, rows, cols, stream);
+  }
+  if (stream) end_stream();
+}
+
+void large_tiles(Context& ctx, const Gemm& g) {
+  const int64_t words = (g.k + 1) / 2;
+  const int64_t threads = 2.0 * double(g.m) * double(g.n) * double(g.k) < kAlone ? 1 : ctx.threads();
+  const uint32_t* frozen = frozen_panels(ctx, g, words, 1);
+
+  // Columns of an item: what fits, but enough items for all threads.
+  int64_t most = words ? kTileBytes / (4 * words) / kGroup * kGroup : kTileColumns;
+  most = least(kTileColumns, most_of(kGroup, least(most, up((g.n + threads - 1) / threads, kGroup))));
+  const int64_t spans = words ? (words * most * 4 + kTileBytes - 1) / kTileBytes : 1;
+  const int64_t width = up((g.n + (g.n + most - 1) / most - 1) / ((g.n + most - 1) / most), kGroup);
+  const int64_t groups = (g.n + width - 1) / width;
+  const int64_t chunk = chunk_rows(g.m, groups, threads, kChunkRows, 32, frozen ? 2 : 400);
+  const int64_t chunks = (g.m + chunk - 1) / chunk, items = groups * chunks, slots = least(threads, items);
+
+  Workspace::Frame frame(ctx.workspace);
+  const int64_t panel_size = frozen ? 0 : (words + spans - 1) / spans * width;
+  const int64_t stride = width + 16, sums_size = (spans > 1 && !frozen ? chunk : 32) * stride;
+  uint32_t* panels = frame.take<uint32_t>(slots * panel_size);
+  float* sums = frame.take<float>(slots * sums_size);
+  const Rows a = left_rows(ctx, frame, g, threads, false);
+  with_packer(g.b, g.b_type, g.ldb, g.b_transposed, g.compute, [&](const auto& packer) {
+    share(ctx, slots, items, [&](int64_t slot, int64_t item) {
+      const int64_t i0 = item % chunks * chunk, i1 = least(g.m, i0 + chunk);
+      const int64_t j0 = item / chunks * width, cols = least(width, g.n - j0);
+      float* to = sums + slot * sums_size;
+      if (frozen) return multiply_tiles(g, a, frozen + j0 * words, words, 0, words, i0, i1, j0, cols, to, stride);
+      uint32_t* mine = panels + slot * panel_size;
+      for (int64_t s = 0; s < spans; s++) {
+        const int64_t w0 = words * s / spans, w1 = words * (s + 1) / spans;
+        for (int64_t j = 0; j < cols; j += kGroup) packer.panels(mine + j * (w1 - w0), j0 + j, g.n, w0, w1, g.k);
+        multiply_tiles(g, a, mine, words, w0, w1, i0, i1, j0, cols, to, stride);
+      }
     });
   });
 }
@@ -179,7 +237,7 @@ void small(Context& ctx, const Gemm& g) {
                    least(kDotColumns, cols - j), g.k, acc + i * kGroup + j);
           i += rows;
         }
-      finish(g, acc, 0, j0, g.m, cols);
+      finish(g, acc, kGroup, 0, j0, g.m, cols, false);
     });
   });
 }
@@ -193,6 +251,8 @@ void gemm(Context& ctx, const Gemm& g) {
   const int64_t few_frozen = kAmx && g.compute == DType::bf16 ? 1 : kSmallFrozenRows;
   if (g.b_transposed && g.m <= (frozen ? few_frozen : kSmallRows) && g.k > 0)
     small(ctx, g);
+  else if (kAmx && g.compute == DType::bf16)
+    large_tiles(ctx, g);
   else if (kDot && g.compute == DType::bf16)
     large<kDot>(ctx, g);
   else

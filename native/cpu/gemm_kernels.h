@@ -31,9 +31,10 @@ constexpr bool kDot = true;
 #else
 constexpr bool kDot = false;
 #endif
-// On AMX tiles products of pairs take more rows at a time.
+// Columns of a panel: for the register tile, or for AMX tiles.
+constexpr int kTileWidth = 32;
 template <bool Pairs>
-constexpr int kStep = Pairs && kAmx ? 32 : kMR;
+constexpr int kWidth = Pairs && kAmx ? kTileWidth : kNR;
 
 namespace {
 

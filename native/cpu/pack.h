@@ -1,5 +1,5 @@
-// Packing: a block of a stored matrix as words (see gemm_kernels.h), either row-major along k (left operand) or as a
-// panel [k word][kNR] (right operand). "Outer" is the index that is not k: m on the left, n on the right. What lies
+// Packing: a block of a stored matrix as words (see gemm_kernels.h), either row-major along k (left operand) or as
+// panels [k word][kWidth] (right operand). "Outer" is the index that is not k: m on the left, n on the right. What lies
 // beyond the matrix is zero.
 #pragma once
 #include <type_traits>
@@ -129,14 +129,18 @@ struct Packer {
       }
   }
 
-  // Columns [o0, o0 + kGroup) and words [w0, w1) as panels: dst[panel][word - w0][kNR].
+  // Columns [o0, o0 + kGroup) and words [w0, w1) as panels: dst[panel][word - w0][kWidth].
   void panels(uint32_t* dst, int64_t o0, int64_t outer, int64_t w0, int64_t w1, int64_t k) const {
+    constexpr int kColumns = kWidth<Pairs>, kPerPanel = kColumns / 16;
+    const auto at = [&](int64_t w, int v) {
+      return dst + v / kPerPanel * (w1 - w0) * kColumns + (w - w0) * kColumns + v % kPerPanel * 16;
+    };
     if (!along_k) {
       for (int64_t w = w0; w < w1; w++)
         for (int v = 0; v < 4; v++) {
           fetch(data + (w + 16) * kPer * ld + o0 + v * 16);
           if (Pairs) fetch(data + ((w + 16) * kPer + 1) * ld + o0 + v * 16);
-          _mm512_storeu_si512(dst + (w - w0) * kNR + v * 16, across16(w, o0 + v * 16, k, outer));
+          _mm512_storeu_si512(at(w, v), across16(w, o0 + v * 16, k, outer));
         }
       return;
     }
@@ -149,12 +153,12 @@ struct Packer {
           r[i] = o + i < outer ? along16(data + (o + i) * ld + w * kPer, k - w * kPer) : _mm512_setzero_si512();
         for (int i = 0; i < 16; i++) fetch(data + (o + 16 + i) * ld + w * kPer);
         transpose(r);
-        uint32_t* to = dst + (w - w0) * kNR + v * 16;
+        uint32_t* to = at(w, v);
         if (w1 - w >= 16) {
 #pragma GCC unroll 16
-          for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * kNR, r[i]);
+          for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * kColumns, r[i]);
         } else {
-          for (int i = 0; i < w1 - w; i++) _mm512_storeu_si512(to + i * kNR, r[i]);
+          for (int i = 0; i < w1 - w; i++) _mm512_storeu_si512(to + i * kColumns, r[i]);
         }
       }
   }
