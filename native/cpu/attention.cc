@@ -15,7 +15,7 @@ namespace DW_ISA {
 namespace {
 
 constexpr int64_t kQueryBlock = 96;                // a multiple of kRows after each halving down to 24
-constexpr int64_t kKeyBlock = 128;                 // a multiple of kCols
+constexpr int64_t kKeyBlock = 512;                 // a multiple of kCols
 constexpr int64_t kPackLimit = int64_t(16) << 20;  // words of packed keys and values held at a time
 constexpr int64_t kFewQueries = 4;
 constexpr int64_t kDecodeBlock = 64;  // keys
@@ -40,22 +40,29 @@ inline void store_units(float* p, Vec v, Pairs) {
 #endif
 
 // One row of S, n of its columns visible, becomes P in place (as units). Returns the factor for what was
-// summed before; sum holds kLanes parts.
+// summed before; sum holds kLanes parts. The maximum is that of S: huge scores that are near each other differ exactly.
 template <class Kind>
 float softmax_row(float* s, int64_t n, int64_t columns, float scale, float* top, float* sum) {
+  constexpr int kDegree = Kind::kPer == 2 ? 4 : 6;
   mask_from(s, n, columns);
-  Vec high = load_vec(s);
-  for (int64_t j = kLanes; j < columns; j += kLanes) high = max_vec(high, load_vec(s + j));
-  float now = largest(high) * scale;
-  now = *top > now ? *top : now;
-  const float alpha = exp_vec(splat(*top - now))[0];
-  Vec part = load_vec(sum) * splat(alpha);
-  for (int64_t j = 0; j < columns; j += kLanes) {
-    const Vec p = exp_vec(load_vec(s + j) * splat(scale) - splat(now));
-    part += p;
-    store_units(s + j / Kind::kPer, p, Kind());
+  Vec high = load_vec(s), high1 = load_vec(s + kLanes);
+  for (int64_t j = 2 * kLanes; j < columns; j += 2 * kLanes) {
+    high = max_vec(high, load_vec(s + j));
+    high1 = max_vec(high1, load_vec(s + j + kLanes));
   }
-  store_vec(sum, part);
+  float now = largest(max_vec(high, high1));
+  now = *top > now ? *top : now;
+  const float alpha = exp2_vec(splat((*top - now) * scale))[0];
+  Vec part = load_vec(sum) * splat(alpha), part1{};
+  for (int64_t j = 0; j < columns; j += 2 * kLanes) {
+    const Vec p = exp2_vec<kDegree>((load_vec(s + j) - splat(now)) * splat(scale));
+    const Vec p1 = exp2_vec<kDegree>((load_vec(s + j + kLanes) - splat(now)) * splat(scale));
+    part += p;
+    part1 += p1;
+    store_units(s + j / Kind::kPer, p, Kind());
+    store_units(s + (j + kLanes) / Kind::kPer, p1, Kind());
+  }
+  store_vec(sum, part + part1);
   *top = now;
   return alpha;
 }
@@ -78,13 +85,14 @@ void query_block(const Shape& z, const Head<T>& q, int64_t from, int64_t count, 
   for (int64_t i = 0; i < rows * padded; i++) sum_o[i] = 0;
   for (int64_t i = 0; i < rows * kLanes; i++) sum[i] = 0;
   const int64_t visible = z.keys(from + count - 1);
+  const float scale = z.scale * kLog2E;
   Tiles tiles;
   for (int64_t j = 0; j < visible; j += kKeyBlock) {
     const int64_t n = visible - j < kKeyBlock ? visible - j : kKeyBlock, columns = round_up(n, kCols);
     times_panels<Kind>(tiles, rows, columns / kCols, depth, a, depth, keys + j * depth, s, kKeyBlock);
     for (int64_t i = 0; i < count; i++) {
       const int64_t seen = z.keys(from + i) - j;
-      alpha[i] = softmax_row<Kind>(s + i * kKeyBlock, seen < n ? seen : n, columns, z.scale, top + i, sum + i * kLanes);
+      alpha[i] = softmax_row<Kind>(s + i * kKeyBlock, seen < n ? seen : n, columns, scale, top + i, sum + i * kLanes);
     }
     times_stack<Kind, kScaleAdd, false>(tiles, rows, padded, (n + Kind::kPer - 1) / Kind::kPer,
                                         reinterpret_cast<const Unit*>(s), kKeyBlock, values + j / Kind::kPer * padded,
@@ -93,7 +101,7 @@ void query_block(const Shape& z, const Head<T>& q, int64_t from, int64_t count, 
   for (int64_t i = 0; i < count; i++) {
     const float all = total(load_vec(sum + i * kLanes)), inverse = 1.0f / all;
     for (int64_t c = 0; c < z.width; c++) put(o + (from + i) * z.D, c, sum_o[i * padded + c] * inverse);
-    lse[from + i] = top[i] + std::log(all);
+    lse[from + i] = top[i] * z.scale + std::log(all);
   }
 }
 

@@ -90,8 +90,8 @@ inline void weights(float* s, float* dp, int64_t columns, float scale, const flo
                     Word* pT, Word* dsT, Word* ds) {
   const float *s1 = s + kKeyBlock, *dp1 = dp + kKeyBlock;
   for (int64_t j = 0; j < columns; j += kLanes) {
-    const Vec p0 = exp_vec(load_vec(s + j) * splat(scale) - splat(lse[0]));
-    const Vec p1 = exp_vec(load_vec(s1 + j) * splat(scale) - splat(lse[1]));
+    const Vec p0 = exp_vec<4>(load_vec(s + j) * splat(scale) - splat(lse[0]));
+    const Vec p1 = exp_vec<4>(load_vec(s1 + j) * splat(scale) - splat(lse[1]));
     const Vec d0 = p0 * (load_vec(dp + j) - splat(delta[0])), d1 = p1 * (load_vec(dp1 + j) - splat(delta[1]));
     _mm512_storeu_si512(pT + j, interleave(p0, p1));
     _mm512_storeu_si512(dsT + j, interleave(d0, d1));

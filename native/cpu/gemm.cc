@@ -12,9 +12,9 @@ namespace cpu {
 namespace DW_ISA {
 namespace {
 
-constexpr int64_t kBlockWords = 768;    // of k in a panel: 64 × 768 words, a fifth of a second-level cache
-constexpr int64_t kChunkRows = 1536;    // of one item, so that its sums stay in the second-level cache too
-constexpr int64_t kTileWords = 128;     // of k that AMX tiles take at a time: both operands in the nearest cache
+constexpr int64_t kBlockWords = 768;  // of k in a panel: 64 × 768 words, a fifth of a second-level cache
+constexpr int64_t kChunkRows = 1536;  // of one item, so that its sums stay in the second-level cache too
+constexpr int64_t kTileWords = 128;   // of k that AMX tiles take at a time: both operands in the nearest cache
 constexpr int64_t kTileBytes = 1 << 20, kTileColumns = 512;  // of the right operand, for one item on AMX
 // Up to so many rows the weight is read as it is: packing it (or, when it is frozen, keeping a packed copy) would cost
 // more.
