@@ -1,7 +1,7 @@
 // Attention on tensor cores for heads of width 64 in bf16, after FlashAttention-2 (Dao 2023). Per block of queries,
 // over tiles of 64 keys with a running maximum: S = Q·Kᵀ, P = 2^(c·(S − max)) with c = scale·log2 e, O = O·α + P·V. S
 // and P live in registers only; P is the A operand of the second product as it comes out of the first. Keys and values
-// are copied to shared memory while the tile before is worked on. A warp takes 32 queries, so that each fragment of K
+// are copied to shared memory while the tile before is worked on. A warp takes 32 rows, so that each fragment of K
 // and V feeds two products: with 16, reading shared memory is the limit. Where that leaves too few blocks for the
 // device it takes 16.
 #include <cmath>
@@ -115,22 +115,23 @@ __global__ void __launch_bounds__(kFlashThreads, 2)
   }
 }
 
-// dK, dV (kKeys) of a block of 64 keys over tiles of queries, or dQ of a block of 64 queries over tiles of keys. Either
-// way a warp owns 16 rows, S and dP have them as their rows, and nothing is summed by more than one block.
+// dK, dV (kKeys) of a block of keys over tiles of queries, or dQ of a block of queries over tiles of keys. Either way a
+// warp owns 16·kTiles rows, S and dP have them as their rows, 16·kPairs columns at a time, and nothing is summed by
+// more than one block: S is computed twice, but no sum depends on an order and no partial result leaves a block.
 //   kKeys: S = K·Qᵀ, dP = V·dOᵀ, dV += P·dO, dK += dS·Q        else: S = Q·Kᵀ, dP = dO·Vᵀ, dQ += dS·K
-template <bool kKeys, class O>
+template <bool kKeys, int kTiles, int kPairs, class O>
 __global__ void __launch_bounds__(kFlashThreads, 2)
     flash_backward_kernel(AttentionShape z, const bfloat* __restrict__ q, const bfloat* __restrict__ k,
                           const bfloat* __restrict__ v, const bfloat* __restrict__ dout, const float* __restrict__ lse,
                           const float* __restrict__ delta, O* __restrict__ da, O* __restrict__ db) {
-  constexpr int kHalf = kFlashRows / 2;
+  constexpr int kOwn = 64 * kTiles;
   __shared__ __align__(16) bfloat tile_a[2][kFlashTile], tile_b[2][kFlashTile];
   __shared__ float shifts[2][kFlashRows], deltas[2][kFlashRows];
   const int warp = int(threadIdx.x) / 32, g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
   const int own = kKeys ? z.keys : z.queries, other = kKeys ? z.queries : z.keys;
-  const int blocks = (own + kFlashRows - 1) / kFlashRows, place = int(blockIdx.x) % blocks;
+  const int blocks = (own + kOwn - 1) / kOwn, place = int(blockIdx.x) % blocks;
   // The first keys and the last queries have the most work when causal: they go first.
-  const int from = (kKeys ? place : blocks - 1 - place) * kFlashRows, mine = from + warp * 16;
+  const int from = (kKeys ? place : blocks - 1 - place) * kOwn, mine = from + warp * 16 * kTiles;
   const int64_t pair = blockIdx.x / blocks, stride = z.row;
   const int64_t item = pair / z.heads, column = pair % z.heads * kFlashWidth;
   const int64_t at_own = item * own * stride + column, at_other = item * other * stride + column;
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(kFlashThreads, 2)
   const float *lse_pair = lse + pair * z.queries, *delta_pair = delta + pair * z.queries;
   const float c = z.scale * kLog2e;
   const int begin = kKeys && z.causal ? from : 0;
-  const int end = !kKeys && z.causal ? min(other, from + kFlashRows) : other;
+  const int end = !kKeys && z.causal ? min(other, from + kOwn) : other;
 
   auto load = [&](int stage, int j) {
     load_tile(tile_a[stage], other_a, stride, j, other);
@@ -153,51 +154,61 @@ __global__ void __launch_bounds__(kFlashThreads, 2)
     }
   };
   if (begin < end) load(0, begin);
-  uint32_t a[1][4][4], b[1][4][4];
-  load_rows(a[0], own_a, stride, mine, own);
-  load_rows(b[0], own_b, stride, mine, own);
-  float shift[2] = {}, row_delta[2] = {};
-  if (!kKeys) {
+  uint32_t a[kTiles][4][4], b[kTiles][4][4];
+  float shift[kTiles][2] = {}, row_delta[kTiles][2] = {};
+#pragma unroll
+  for (int m = 0; m < kTiles; m++) {
+    load_rows(a[m], own_a, stride, mine + 16 * m, own);
+    load_rows(b[m], own_b, stride, mine + 16 * m, own);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const int row = mine + g + half * 8;
-      shift[half] = row < own ? lse_pair[row] * kLog2e : INFINITY;
-      row_delta[half] = row < own ? delta_pair[row] : 0.0f;
+      const int row = mine + 16 * m + g + half * 8;
+      shift[m][half] = !kKeys && row < own ? lse_pair[row] * kLog2e : INFINITY;
+      row_delta[m][half] = !kKeys && row < own ? delta_pair[row] : 0.0f;
     }
   }
-  float grad_a[1][8][4] = {}, grad_b[1][8][4] = {};
+  float grad_a[kTiles][8][4] = {}, grad_b[kTiles][8][4] = {};
 
   for (int j = begin, stage = 0; j < end; j += kFlashRows, stage ^= 1) {
     cp_async_wait<0>();
     __syncthreads();
     if (j + kFlashRows < end) load(stage ^ 1, j + kFlashRows);
     // Keys past the last need no mask where they are rows: such rows are not stored.
-    const bool masked =
-        (z.causal && j < from + kFlashRows && from < j + kFlashRows) || (!kKeys && j + kFlashRows > other);
+    const bool masked = (z.causal && j < from + kOwn && from < j + kFlashRows) || (!kKeys && j + kFlashRows > other);
+// Not unrolled: its addresses would take the registers that the sums need.
+#pragma unroll 1
+    for (int part = 0; part < kFlashRows; part += 16 * kPairs) {
+      float p[kTiles][2 * kPairs][4] = {}, d[kTiles][2 * kPairs][4] = {};
+      times_rows<kTiles, kPairs>(p, a, tile_a[stage], part);
+      times_rows<kTiles, kPairs>(d, b, tile_b[stage], part);
 #pragma unroll
-    for (int part = 0; part < kFlashRows; part += kHalf) {
-      float p[1][4][4] = {}, d[1][4][4] = {};
-      times_rows<1, 2>(p, a, tile_a[stage], part);
-      times_rows<1, 2>(d, b, tile_b[stage], part);
-#pragma unroll
-      for (int n = 0; n < 4; n++)
+      for (int n = 0; n < 2 * kPairs; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           const int in_tile = part + n * 8 + 2 * t + i % 2;
-          float x = exp2_fast(fmaf(p[0][n][i], c, -(kKeys ? shifts[stage][in_tile] : shift[i / 2])));
-          if (masked) {
-            const int row = mine + g + i / 2 * 8, key = kKeys ? row : j + in_tile, query = kKeys ? j + in_tile : row;
-            if (key >= z.keys || (z.causal && key > query)) x = 0;
+          const float column_shift = kKeys ? shifts[stage][in_tile] : 0,
+                      column_delta = kKeys ? deltas[stage][in_tile] : 0;
+#pragma unroll
+          for (int m = 0; m < kTiles; m++) {
+            float x = exp2_fast(fmaf(p[m][n][i], c, -(kKeys ? column_shift : shift[m][i / 2])));
+            if (masked) {
+              const int row = mine + 16 * m + g + i / 2 * 8;
+              const int key = kKeys ? row : j + in_tile, query = kKeys ? j + in_tile : row;
+              if (key >= z.keys || (z.causal && key > query)) x = 0;
+            }
+            p[m][n][i] = x;
+            d[m][n][i] = x * (d[m][n][i] - (kKeys ? column_delta : row_delta[m][i / 2]));
           }
-          p[0][n][i] = x;
-          d[0][n][i] = x * (d[0][n][i] - (kKeys ? deltas[stage][in_tile] : row_delta[i / 2]));
         }
-      times_columns<1, 2>(grad_a, d, tile_a[stage], part);
-      if (kKeys) times_columns<1, 2>(grad_b, p, tile_b[stage], part);
+      times_columns<kTiles, kPairs>(grad_a, d, tile_a[stage], part);
+      if (kKeys) times_columns<kTiles, kPairs>(grad_b, p, tile_b[stage], part);
     }
   }
-  store_rows(da + at_own, stride, mine, own, grad_a[0], z.scale, z.scale);
-  if (kKeys) store_rows(db + at_own, stride, mine, own, grad_b[0], 1, 1);
+#pragma unroll
+  for (int m = 0; m < kTiles; m++) {
+    store_rows(da + at_own, stride, mine + 16 * m, own, grad_a[m], z.scale, z.scale);
+    if (kKeys) store_rows(db + at_own, stride, mine + 16 * m, own, grad_b[m], 1, 1);
+  }
 }
 
 bool aligned(const View& v) { return reinterpret_cast<uintptr_t>(v.data) % 16 == 0; }
@@ -223,17 +234,28 @@ void flash_forward(Context& c, const AttentionShape& z, const View& q, const Vie
   });
 }
 
+namespace {
+
+template <bool kKeys>
+void backward(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& dout,
+              const float* lse, const float* delta, const View& da, const View& db) {
+  const int own = kKeys ? z.keys : z.queries;
+  const auto blocks = [&](int rows) { return z.pairs() * ((own + rows - 1) / rows); };
+  const bool wide = own > 64 && blocks(128) >= c.processors;
+  with_type(da.dtype, [&](auto* t) {
+    using O = std::remove_pointer_t<decltype(t)>;
+    launch(c, wide ? flash_backward_kernel<kKeys, 2, 1, O> : flash_backward_kernel<kKeys, 1, 2, O>,
+           blocks(wide ? 128 : 64), kFlashThreads, z, q.as<bfloat>(), k.as<bfloat>(), v.as<bfloat>(), dout.as<bfloat>(),
+           lse, delta, da.as<O>(), db.as<O>());
+  });
+}
+
+}  // namespace
+
 void flash_backward(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& dout,
                     const float* lse, const float* delta, const View& dq, const View& dk, const View& dv) {
-  const auto blocks = [&](int rows) { return z.pairs() * ((rows + kFlashRows - 1) / kFlashRows); };
-  with_type(dq.dtype, [&](auto* t) {
-    using O = std::remove_pointer_t<decltype(t)>;
-    launch(c, flash_backward_kernel<true, O>, blocks(z.keys), kFlashThreads, z, q.as<bfloat>(), k.as<bfloat>(),
-           v.as<bfloat>(), dout.as<bfloat>(), lse, delta, dk.as<O>(), dv.as<O>());
-    if (z.queries > 0)
-      launch(c, flash_backward_kernel<false, O>, blocks(z.queries), kFlashThreads, z, q.as<bfloat>(), k.as<bfloat>(),
-             v.as<bfloat>(), dout.as<bfloat>(), lse, delta, dq.as<O>(), static_cast<O*>(nullptr));
-  });
+  backward<true>(c, z, q, k, v, dout, lse, delta, dk, dv);
+  if (z.queries > 0) backward<false>(c, z, q, k, v, dout, lse, delta, dq, View());
 }
 
 }  // namespace cuda
