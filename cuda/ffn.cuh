@@ -142,9 +142,29 @@ const float* as_floats(Context& c, Workspace::Frame& frame, const View& v);
 Rows dropped_rows(Context& c, Workspace::Frame& frame, const View& x, int64_t first, int64_t m, const Dropout& drop,
                   DType compute);
 
-// y[m, D] = FFN(x), act = gelu(x·W1ᵀ + b1), y = act·W2ᵀ + b2 (+ y with `add`). `w`: the first of the four tensors; pre
-// [m, F] receives the pre-activations.
-void ffn(Context& c, const Call& call, size_t w, int64_t m, Rows x, Rows pre, Rows y, DType compute, bool add);
+// The kernels that walk down columns: block = (chunk of rows, strip of columns), a thread has N columns. What belongs
+// to a column (a bias, a sum) stays in registers, and no index needs a division.
+struct Strips {
+  int64_t rows, columns, chunk, strips, chunks;
+  int threads;
+  int64_t blocks() const { return strips * chunks; }
+};
+inline Strips strips_of(const Context& c, int64_t rows, int64_t columns, int lanes) {
+  Strips s;
+  s.rows = rows, s.columns = columns;
+  s.threads = columns / lanes > 128 ? 256 : columns / lanes > 64 ? 128 : 64;
+  s.strips = (columns + s.threads * lanes - 1) / (s.threads * lanes);
+  const int64_t wanted = std::max<int64_t>(1, int64_t(c.processors) * 8 / s.strips);
+  s.chunk = std::max<int64_t>(16, (rows + wanted - 1) / wanted);
+  s.chunks = (rows + s.chunk - 1) / s.chunk;
+  return s;
+}
+// In a kernel: the thread's first column and its rows [begin, end); it returns when there is no such column.
+#define DW_STRIP(z, N)                                                               \
+  const int64_t chunk = blockIdx.x / (z).strips, begin = chunk * (z).chunk;          \
+  const int64_t end = begin + (z).chunk < (z).rows ? begin + (z).chunk : (z).rows;   \
+  const int64_t column = (blockIdx.x % (z).strips * blockDim.x + threadIdx.x) * (N); \
+  if (column >= (z).columns) return
 
 }  // namespace cuda
 }  // namespace dw

@@ -1,8 +1,9 @@
 // The gated expert FFN, rows [R, D], F = inner width, H = gate width. For a row x of language l:
 //   G = w_out · relu(W_in · drop(x) + b_in),  g = sigmoid(G + alpha·n)
 //   y = y_s + g·delta [+ residual],  delta = drop(FFN_l(x)) - y_s,  y_s = FFN_shared(x)
-// The products are cuBLASLt's, with biases in them. Between them one pass each: the erf GELU, and one that drops, takes
-// the difference, blends and adds the residual. Noise and masks are drawn where they are used.
+// The products are cuBLASLt's. Between them one pass each: bias and the erf GELU, and one that adds the biases, drops,
+// takes the difference, blends and adds the residual. (cuBLASLt's GELU is the tanh form, and to bf16 it adds no f32
+// bias.) Noise and masks are drawn where they are used.
 #include "cast.h"
 #include "ffn.cuh"
 #include "kernels.h"
@@ -12,14 +13,22 @@ namespace cuda {
 
 namespace {
 
+// pre += bias, act = gelu(pre)
 template <int N, class P, class A>
-__global__ void gelu_kernel(const P* __restrict__ pre, A* __restrict__ act, int64_t n) {
-  DW_GRID_STRIDE(i, n / N) {
-    float x[N];
-    load(x, pre, i * N);
+__global__ void gelu_kernel(Strips z, P* __restrict__ pre, const float* __restrict__ bias, A* __restrict__ act) {
+  DW_STRIP(z, N);
+  float x[N], b[N];
+  load(b, bias, column);
+#pragma unroll 4
+  for (int64_t r = begin; r < end; r++) {
+    const int64_t at = r * z.columns + column;
+    load(x, pre, at);
 #pragma unroll
-    for (int e = 0; e < N; e++) x[e] = gelu(x[e]);
-    store(act, i * N, x);
+    for (int n = 0; n < N; n++) x[n] += b[n];
+    store(pre, at, x);
+#pragma unroll
+    for (int n = 0; n < N; n++) x[n] = gelu(x[n]);
+    store(act, at, x);
   }
 }
 
@@ -36,15 +45,15 @@ __global__ void drop_kernel(const X* __restrict__ x, O* __restrict__ out, int64_
   }
 }
 
-// hidden [m, H] becomes relu(hidden), g[r] = sigmoid(w·hidden[r] + alpha·noise); a warp for each row.
-__global__ void gate_kernel(float* __restrict__ hidden, const float* __restrict__ w, float* __restrict__ g, int64_t m,
-                            int64_t width, int64_t first, const float* __restrict__ noise, double alpha, uint32_t step,
-                            uint32_t op, uint64_t seed) {
+// hidden [m, H] becomes relu(hidden + bias), g[r] = sigmoid(w·hidden[r] + alpha·noise); a warp for each row.
+__global__ void gate_kernel(float* __restrict__ hidden, const float* __restrict__ bias, const float* __restrict__ w,
+                            float* __restrict__ g, int64_t m, int64_t width, int64_t first,
+                            const float* __restrict__ noise, double alpha, uint32_t step, uint32_t op, uint64_t seed) {
   const int64_t r = int64_t(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (r >= m) return;
   float sum = 0;
   for (int64_t i = threadIdx.x % 32; i < width; i += 32) {
-    float h = hidden[r * width + i];
+    float h = hidden[r * width + i] + bias[i];
     h = h > 0 || h != h ? h : 0.0f;
     hidden[r * width + i] = h;
     sum = fmaf(h, w[i], sum);
@@ -58,39 +67,50 @@ __global__ void gate_kernel(float* __restrict__ hidden, const float* __restrict_
   g[first + r] = 1 / (1 + expf(-sum));
 }
 
-// Rows of one language: delta = keep·e - y, y = y + g·delta + residual. All but e and delta count rows from the first
-// of the call.
+// Rows [first, first + rows) of one language: y_s = y + bias_s, delta = keep·(e + bias_e) - y_s, y = y_s + g·delta +
+// residual. All but e and delta count rows from the first of the call.
 template <int N, class Y, class R>
-__global__ void join_kernel(Y* __restrict__ y, const Y* __restrict__ e, Y* __restrict__ delta,
-                            const R* __restrict__ residual, const float* __restrict__ g, int64_t first, int64_t m,
-                            int64_t width, Dropout drop) {
-  DW_GRID_STRIDE(i, m * width / N) {
-    const int64_t at = first * width + i * N;
-    const float gate = g[at / width];
-    float s[N], x[N], k[N], r[N] = {};
+__global__ void join_kernel(Strips z, int64_t first, Y* __restrict__ y, const float* __restrict__ bias_s,
+                            const Y* __restrict__ e, const float* __restrict__ bias_e, Y* __restrict__ delta,
+                            const R* __restrict__ residual, const float* __restrict__ g, Dropout drop) {
+  DW_STRIP(z, N);
+  float s[N], x[N], k[N], of_s[N], of_e[N], rest[N] = {};
+  load(of_s, bias_s, column);
+  load(of_e, bias_e, column);
+#pragma unroll 2
+  for (int64_t r = begin; r < end; r++) {
+    const int64_t in = r * z.columns + column, at = first * z.columns + in;
+    const float gate = g[first + r];
     load(s, y, at);
-    load(x, e, i * N);
+    load(x, e, in);
+    if (residual) load(rest, residual, at);
     keep(k, drop, at);
-    if (residual) load(r, residual, at);
 #pragma unroll
     for (int n = 0; n < N; n++) {
-      x[n] = k[n] * x[n] - s[n];
-      s[n] += gate * x[n] + r[n];
+      s[n] += of_s[n];
+      x[n] = k[n] * (x[n] + of_e[n]) - s[n];
+      s[n] += gate * x[n] + rest[n];
     }
-    store(delta, i * N, x);
+    store(delta, in, x);
     store(y, at, s);
   }
 }
 
+// y += bias [+ residual]
 template <int N, class Y, class R>
-__global__ void add_kernel(Y* __restrict__ y, const R* __restrict__ residual, int64_t n) {
-  DW_GRID_STRIDE(i, n / N) {
-    float a[N], b[N];
-    load(a, y, i * N);
-    load(b, residual, i * N);
+__global__ void add_kernel(Strips z, Y* __restrict__ y, const float* __restrict__ bias,
+                           const R* __restrict__ residual) {
+  DW_STRIP(z, N);
+  float s[N], b[N], rest[N] = {};
+  load(b, bias, column);
+#pragma unroll 4
+  for (int64_t r = begin; r < end; r++) {
+    const int64_t at = r * z.columns + column;
+    load(s, y, at);
+    if (residual) load(rest, residual, at);
 #pragma unroll
-    for (int e = 0; e < N; e++) a[e] += b[e];
-    store(y, i * N, a);
+    for (int n = 0; n < N; n++) s[n] += b[n] + rest[n];
+    store(y, at, s);
   }
 }
 
@@ -120,46 +140,69 @@ void gates(Context& c, const GatedFfn& f, int64_t l, float* g, const View& hidde
   const int64_t first = f.begin(l), m = f.end(l) - first;
   const Rows x = dropped_rows(c, frame, f.at(f.x), first, m, gate_dropout(f), compute);
   const Rows h = rows_of(hidden, f.saved_row(l));
-  Gemm in = times_transposed(f.at(f.expert(l, kGateInW)), m, x, h, compute);
-  in.bias = as_floats(c, frame, f.at(f.expert(l, kGateInB)));
-  gemm(c, in);
+  gemm(c, times_transposed(f.at(f.expert(l, kGateInW)), m, x, h, compute));
   const float* noise = f.at(f.noise) ? f.at(f.noise).as<float>() : nullptr;
   launch(c, gate_kernel, (m + kThreads / 32 - 1) / (kThreads / 32), kThreads, static_cast<float*>(h.data),
-         as_floats(c, frame, f.at(f.expert(l, kGateOutW))), g, m, f.gate, first, noise, f.alpha(), f.step(), f.op(),
-         f.seed());
+         as_floats(c, frame, f.at(f.expert(l, kGateInB))), as_floats(c, frame, f.at(f.expert(l, kGateOutW))), g, m,
+         f.gate, first, noise, f.alpha(), f.step(), f.op(), f.seed());
 }
 
-// y += residual for rows [begin, end).
-void add_residual(Context& c, const View& y, const View& residual, int64_t begin, int64_t end) {
-  const int64_t n = (end - begin) * y.cols();
-  if (n == 0) return;
-  const Rows to = rows_of(y, begin), from = rows_of(residual, begin);
-  with_lanes(y.cols(), {to.data, from.data}, [&](auto lanes) {
+// act = gelu(x·W1ᵀ + b1), y = act·W2ᵀ, of m rows: an FFN less its last bias. `w`: the first of its four tensors; pre
+// [m, F] receives the pre-activations.
+void ffn(Context& c, const Call& call, size_t w, int64_t m, Rows x, Rows pre, Rows y, DType compute) {
+  Workspace::Frame frame(c.workspace);
+  gemm(c, times_transposed(call.in[w], m, x, pre, compute));
+  const Rows act = scratch(frame, compute, m, pre.columns);
+  const float* bias = as_floats(c, frame, call.in[w + 1]);
+  if (pre.columns > 0)
+    with_lanes(pre.columns, {pre.data, bias}, [&](auto lanes) {
+      constexpr int N = decltype(lanes)::value;
+      const Strips s = strips_of(c, m, pre.columns, N);
+      with_type(pre.type, [&](auto* tp) {
+        with_type(compute, [&](auto* ta) {
+          using P = std::remove_pointer_t<decltype(tp)>;
+          using A = std::remove_pointer_t<decltype(ta)>;
+          launch(c, gelu_kernel<N, P, A>, s.blocks(), s.threads, s, static_cast<P*>(pre.data), bias,
+                 static_cast<A*>(act.data));
+        });
+      });
+    });
+  gemm(c, times_transposed(call.in[w + 2], m, act, y, compute));
+}
+
+// y += bias [+ residual] of rows [begin, end).
+void add(Context& c, const View& y, const float* bias, const View& residual, int64_t begin, int64_t end) {
+  if (begin == end || y.cols() == 0) return;
+  const Rows to = rows_of(y, begin), rest = residual ? rows_of(residual, begin) : Rows();
+  with_lanes(y.cols(), {to.data, rest.data, bias}, [&](auto lanes) {
     constexpr int N = decltype(lanes)::value;
+    const Strips s = strips_of(c, end - begin, y.cols(), N);
     with_type(to.type, [&](auto* ty) {
-      with_type(from.type, [&](auto* tr) {
+      with_type(rest.type, [&](auto* tr) {
         using Y = std::remove_pointer_t<decltype(ty)>;
         using R = std::remove_pointer_t<decltype(tr)>;
-        launch(c, add_kernel<N, Y, R>, grid_for(n / N, c.processors), kThreads, static_cast<Y*>(to.data),
-               static_cast<const R*>(from.data), n);
+        launch(c, add_kernel<N, Y, R>, s.blocks(), s.threads, s, static_cast<Y*>(to.data), bias,
+               static_cast<const R*>(rest.data));
       });
     });
   });
 }
 
-void join(Context& c, const GatedFfn& f, int64_t l, Rows e, Rows delta, const View& y, const float* g) {
+void join(Context& c, const GatedFfn& f, int64_t l, Rows e, Rows delta, const View& y, const float* bias_s,
+          const float* g) {
+  Workspace::Frame frame(c.workspace);
   const View& residual = f.at(f.residual);
-  const int64_t first = f.begin(l), m = f.end(l) - first;
   const Dropout drop = expert_dropout(f);
-  with_lanes(f.width, {e.data, delta.data, y.data, residual.data, drop.mask}, [&](auto lanes) {
+  const float* bias_e = as_floats(c, frame, f.at(f.expert(l, kFc2B)));
+  with_lanes(f.width, {e.data, delta.data, y.data, residual.data, drop.mask, bias_s, bias_e}, [&](auto lanes) {
     constexpr int N = decltype(lanes)::value;
+    const Strips s = strips_of(c, f.end(l) - f.begin(l), f.width, N);
     with_type(y.dtype, [&](auto* ty) {
       with_type(residual ? residual.dtype : DType::f32, [&](auto* tr) {
         using Y = std::remove_pointer_t<decltype(ty)>;
         using R = std::remove_pointer_t<decltype(tr)>;
-        launch(c, join_kernel<N, Y, R>, grid_for(m * f.width / N, c.processors), kThreads, y.as<Y>(),
-               static_cast<const Y*>(e.data), static_cast<Y*>(delta.data), static_cast<const R*>(residual.data), g,
-               first, m, f.width, drop);
+        launch(c, join_kernel<N, Y, R>, s.blocks(), s.threads, s, f.begin(l), y.as<Y>(), bias_s,
+               static_cast<const Y*>(e.data), bias_e, static_cast<Y*>(delta.data), residual.as<R>(), g, drop);
       });
     });
   });
@@ -193,31 +236,6 @@ Rows dropped_rows(Context& c, Workspace::Frame& frame, const View& x, int64_t fi
   return out;
 }
 
-void ffn(Context& c, const Call& call, size_t w, int64_t m, Rows x, Rows pre, Rows y, DType compute, bool add) {
-  Workspace::Frame frame(c.workspace);
-  Gemm up = times_transposed(call.in[w], m, x, pre, compute);
-  up.bias = as_floats(c, frame, call.in[w + 1]);
-  gemm(c, up);
-  const Rows act = scratch(frame, compute, m, pre.columns);
-  const int64_t n = m * pre.columns;
-  if (n > 0)
-    with_lanes(pre.columns, {pre.data}, [&](auto lanes) {
-      constexpr int N = decltype(lanes)::value;
-      with_type(pre.type, [&](auto* tp) {
-        with_type(compute, [&](auto* ta) {
-          using P = std::remove_pointer_t<decltype(tp)>;
-          using A = std::remove_pointer_t<decltype(ta)>;
-          launch(c, gelu_kernel<N, P, A>, grid_for(n / N, c.processors), kThreads, static_cast<const P*>(pre.data),
-                 static_cast<A*>(act.data), n);
-        });
-      });
-    });
-  Gemm down = times_transposed(call.in[w + 2], m, act, y, compute);
-  down.bias = as_floats(c, frame, call.in[w + 3]);
-  down.beta = add ? 1 : 0;
-  gemm(c, down);
-}
-
 void gated_ffn(Context& c, const Call& call) {
   const GatedFfn f = gated_ffn_call(call);
   if (f.rows == 0) return;
@@ -228,22 +246,22 @@ void gated_ffn(Context& c, const Call& call) {
   for (int64_t l = 0; l < f.languages; l++)
     if (f.end(l) > f.begin(l)) gates(c, f, l, g, call.out[2], compute);
 
-  const bool plain = f.skip() || f.covered == 0;
-  if (plain && residual) convert(c, residual.data, residual.dtype, y.data, y.dtype, y.size());
-  ffn(c, call, f.shared, f.rows, rows_of(x), rows_of(call.out[3]), rows_of(y), compute, plain && residual);
-  if (plain) return;
+  Workspace::Frame frame(c.workspace);
+  const float* bias = as_floats(c, frame, f.at(f.shared + 3));
+  ffn(c, call, f.shared, f.rows, rows_of(x), rows_of(call.out[3]), rows_of(y), compute);
+  // Rows between languages have no expert, and none has when it is skipped.
   int64_t done = 0;
-  for (int64_t l = 0; l < f.languages; l++) {
+  for (int64_t l = 0; l < f.languages && !f.skip(); l++) {
     const int64_t first = f.begin(l), m = f.end(l) - first, at = f.saved_row(l);
-    if (residual) add_residual(c, y, residual, done, first);
+    add(c, y, bias, residual, done, first);
     done = f.end(l);
-    if (m == 0) continue;
-    Workspace::Frame frame(c.workspace);
-    const Rows e = scratch(frame, y.dtype, m, f.width);
-    ffn(c, call, f.expert(l, kFc1W), m, rows_of(x, first), rows_of(call.out[4], at), e, compute, false);
-    join(c, f, l, e, rows_of(delta, at), y, g);
+    if (m == 0 || f.width == 0) continue;
+    Workspace::Frame inner(c.workspace);
+    const Rows e = scratch(inner, y.dtype, m, f.width);
+    ffn(c, call, f.expert(l, kFc1W), m, rows_of(x, first), rows_of(call.out[4], at), e, compute);
+    join(c, f, l, e, rows_of(delta, at), y, bias, g);
   }
-  if (residual) add_residual(c, y, residual, done, f.rows);
+  add(c, y, bias, residual, done, f.rows);
 }
 
 void gate_budget(Context& c, const Call& call) {

@@ -43,33 +43,14 @@ __global__ void row_kernel(const Y* __restrict__ dy, const S* __restrict__ delta
   if (threadIdx.x % 32 == 0) dgate[r] = gate * (1 - gate) * (sum + (budget ? *budget : 0.0f));
 }
 
-// The kernels below sum columns: block = (chunk of rows, strip of columns), a thread has N columns.
-struct Strips {
-  int64_t rows, columns, chunk, strips, chunks;
-  int threads;
-  int64_t blocks() const { return strips * chunks; }
-};
-Strips strips_of(const Context& c, int64_t rows, int64_t columns, int lanes) {
-  Strips s;
-  s.rows = rows, s.columns = columns;
-  s.threads = columns / lanes > 128 ? 256 : columns / lanes > 64 ? 128 : 64;
-  s.strips = (columns + s.threads * lanes - 1) / (s.threads * lanes);
-  const int64_t wanted = std::max<int64_t>(1, int64_t(c.processors) * 8 / s.strips);
-  s.chunk = std::max<int64_t>(16, (rows + wanted - 1) / wanted);
-  s.chunks = (rows + s.chunk - 1) / s.chunk;
-  return s;
-}
-
 // d becomes (1 - g)·gelu'(pre) ⊙ d, or gelu'(pre) ⊙ d without g. Optional: act = gelu(pre), and the sums of d's columns
 // in sums [chunks, columns].
 template <int N, class P, class C>
 __global__ void slope_kernel(Strips z, const P* __restrict__ pre, C* __restrict__ d, const float* __restrict__ g,
                              C* __restrict__ act, float* __restrict__ sums) {
-  const int64_t chunk = blockIdx.x / z.strips, column = (blockIdx.x % z.strips * blockDim.x + threadIdx.x) * N;
-  if (column >= z.columns) return;
-  const int64_t end = min(z.rows, (chunk + 1) * z.chunk);
+  DW_STRIP(z, N);
   float sum[N] = {};
-  for (int64_t r = chunk * z.chunk; r < end; r++) {
+  for (int64_t r = begin; r < end; r++) {
     const float scale = g ? 1 - g[r] : 1.0f;
     float x[N], v[N];
     load(x, pre, r * z.columns + column);
@@ -88,11 +69,9 @@ __global__ void slope_kernel(Strips z, const P* __restrict__ pre, C* __restrict_
 
 template <int N, class T>
 __global__ void column_kernel(Strips z, const T* __restrict__ x, float* __restrict__ sums) {
-  const int64_t chunk = blockIdx.x / z.strips, column = (blockIdx.x % z.strips * blockDim.x + threadIdx.x) * N;
-  if (column >= z.columns) return;
-  const int64_t end = min(z.rows, (chunk + 1) * z.chunk);
+  DW_STRIP(z, N);
   float sum[N] = {};
-  for (int64_t r = chunk * z.chunk; r < end; r++) {
+  for (int64_t r = begin; r < end; r++) {
     float v[N];
     load(v, x, r * z.columns + column);
 #pragma unroll
@@ -106,11 +85,9 @@ template <class C>
 __global__ void hidden_kernel(Strips z, const float* __restrict__ hidden, const float* __restrict__ w,
                               const float* __restrict__ dgate, C* __restrict__ dhid, float* __restrict__ bias_sums,
                               float* __restrict__ weight_sums) {
-  const int64_t chunk = blockIdx.x / z.strips, column = blockIdx.x % z.strips * blockDim.x + threadIdx.x;
-  if (column >= z.columns) return;
-  const int64_t end = min(z.rows, (chunk + 1) * z.chunk);
+  DW_STRIP(z, 1);
   float of_bias = 0, of_weight = 0;
-  for (int64_t r = chunk * z.chunk; r < end; r++) {
+  for (int64_t r = begin; r < end; r++) {
     const float h = hidden[r * z.columns + column], slope = h > 0 ? dgate[r] * w[column] : 0.0f;
     of_bias += slope;
     of_weight = fmaf(dgate[r], h, of_weight);

@@ -113,9 +113,9 @@ void product(Context& c, const Grouped& z) {
   bool aligned = reinterpret_cast<uintptr_t>(z.a) % 16 == 0;
   for (int i = 0; i < z.groups; i++) aligned = aligned && reinterpret_cast<uintptr_t>(z.group[i].weight) % 16 == 0;
   if (z.rows <= kFewRows) {
-    const int64_t blocks = (z.n + kThreads / 32 - 1) / (kThreads / 32);
-    launch(c, aligned && z.k % 4 == 0 ? grouped_few_kernel<kUp, 4, T, Y> : grouped_few_kernel<kUp, 1, T, Y>, blocks,
-           kThreads, z);
+    constexpr int kVector = 16 / int(sizeof(T));
+    launch(c, aligned && z.k % kVector == 0 ? grouped_few_kernel<kUp, kVector, T, Y> : grouped_few_kernel<kUp, 1, T, Y>,
+           (z.n + kThreads / 32 - 1) / (kThreads / 32), kThreads, z);
     return;
   }
   const auto blocks = [&](int m, int n) { return z.most_tiles(m) * ((z.n + n - 1) / n); };

@@ -194,8 +194,24 @@ __global__ void __launch_bounds__(kThreads) grouped_plain_kernel(Grouped z) {
   }
 }
 
+// 16 bytes of a row as floats.
+__device__ inline void load_16(float (&x)[4], const float* p) { load(x, p, 0); }
+__device__ inline void load_16(float (&x)[8], const bfloat* p) {
+  const uint4 v = *reinterpret_cast<const uint4*>(p);
+  const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    x[2 * i] = __uint_as_float(words[i] << 16);
+    x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+  }
+}
+template <class T>
+__device__ inline void load_16(float (&x)[1], const T* p) {
+  x[0] = get(p, 0);
+}
+
 // The same for a few rows (decoding): a warp takes a column of the output, so that each weight is read once and only
-// where a row asks for it. N elements of a weight's row at a time.
+// where a row asks for it. N elements of a weight's row at a time: 16 bytes, or 1.
 constexpr int kFewRows = 16;
 template <bool kUp, int N, class T, class Y>
 __global__ void __launch_bounds__(kThreads) grouped_few_kernel(Grouped z) {
@@ -215,13 +231,14 @@ __global__ void __launch_bounds__(kThreads) grouped_few_kernel(Grouped z) {
       from[r] = a + int64_t(kUp ? z.order[place] : place) * z.k;
     }
     float sum[kAtOnce] = {};
+#pragma unroll 2
     for (int k = lane * N; k < z.k; k += 32 * N) {
       float x[N], y[N];
-      load(y, w, k);
+      load_16(y, w + k);
 #pragma unroll
       for (int r = 0; r < kAtOnce; r++) {
         if (r >= part.count) break;
-        load(x, from[r], k);
+        load_16(x, from[r] + k);
 #pragma unroll
         for (int n = 0; n < N; n++) sum[r] = fmaf(x[n], y[n], sum[r]);
       }
