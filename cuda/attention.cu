@@ -84,8 +84,11 @@ void attention_backward(Context& c, const Call& call) {
                o.as<O>(), delta, units);
       });
     });
-  const auto backward = flash_fits(z, q, k, v) && flash_fits(z, dout, k, v) ? flash_backward : plain_backward;
-  backward(c, z, q, k, v, dout, lse.as<float>(), delta, call.out[0], call.out[1], call.out[2]);
+  const View &dq = call.out[0], &dk = call.out[1], &dv = call.out[2];
+  if (flash_fits(z, q, k, v) && flash_fits(z, dout, k, v))
+    flash_backward(c, z, q, k, v, dout, lse.as<float>(), delta, dq, dk, dv);
+  else
+    plain_backward(c, z, q, k, v, dout, lse.as<float>(), delta, dq, dk, dv);
 }
 
 }  // namespace cuda

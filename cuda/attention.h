@@ -19,11 +19,12 @@ struct AttentionShape {
 
 // Tensor cores: bf16, heads of width 64, rows that start at multiples of 16 bytes.
 bool flash_fits(const AttentionShape& z, const View& q, const View& k, const View& v);
+// delta f32 [batch, heads, queries]: Σ do·o; dout is bf16. `tiles` of 16 rows for a warp: 1 or 2, or 0 to choose.
 void flash_forward(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& o,
-                   float* lse);
-// delta f32 [batch, heads, queries]: Σ do·o; dout is bf16.
+                   float* lse, int tiles = 0);
 void flash_backward(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& dout,
-                    const float* lse, const float* delta, const View& dq, const View& dk, const View& dv);
+                    const float* lse, const float* delta, const View& dq, const View& dk, const View& dv,
+                    int tiles = 0);
 
 // Any type and width up to 128, in full f32.
 void plain_forward(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& o,

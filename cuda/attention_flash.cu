@@ -219,43 +219,42 @@ bool flash_fits(const AttentionShape& z, const View& q, const View& k, const Vie
   return q.dtype == DType::bf16 && z.width == kFlashWidth && aligned(q) && aligned(k) && aligned(v);
 }
 
+// Two tiles for a warp where the rows fill them and the device.
+static int choose(const Context& c, const AttentionShape& z, int rows, int tiles) {
+  if (tiles != 0) return tiles;
+  return rows > 64 && z.pairs() * ((rows + 127) / 128) >= c.processors ? 2 : 1;
+}
+static int64_t blocks(const AttentionShape& z, int rows, int tiles) {
+  return z.pairs() * ((rows + 64 * tiles - 1) / (64 * tiles));
+}
+
 void flash_forward(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& o,
-                   float* lse) {
-  const auto blocks = [&](int queries) { return z.pairs() * ((z.queries + queries - 1) / queries); };
-  const bool wide = z.queries > 64 && blocks(128) >= c.processors;
+                   float* lse, int tiles) {
+  tiles = choose(c, z, z.queries, tiles);
   with_type(o.dtype, [&](auto* t) {
     using O = std::remove_pointer_t<decltype(t)>;
-    if (wide)
-      launch(c, flash_kernel<2, O>, blocks(128), kFlashThreads, z, q.as<bfloat>(), k.as<bfloat>(), v.as<bfloat>(),
-             o.as<O>(), lse);
-    else
-      launch(c, flash_kernel<1, O>, blocks(64), kFlashThreads, z, q.as<bfloat>(), k.as<bfloat>(), v.as<bfloat>(),
-             o.as<O>(), lse);
+    launch(c, tiles == 2 ? flash_kernel<2, O> : flash_kernel<1, O>, blocks(z, z.queries, tiles), kFlashThreads, z,
+           q.as<bfloat>(), k.as<bfloat>(), v.as<bfloat>(), o.as<O>(), lse);
   });
 }
 
-namespace {
-
 template <bool kKeys>
-void backward(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& dout,
-              const float* lse, const float* delta, const View& da, const View& db) {
+static void backward(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& dout,
+                     const float* lse, const float* delta, const View& da, const View& db, int tiles) {
   const int own = kKeys ? z.keys : z.queries;
-  const auto blocks = [&](int rows) { return z.pairs() * ((own + rows - 1) / rows); };
-  const bool wide = own > 64 && blocks(128) >= c.processors;
+  tiles = choose(c, z, own, tiles);
   with_type(da.dtype, [&](auto* t) {
     using O = std::remove_pointer_t<decltype(t)>;
-    launch(c, wide ? flash_backward_kernel<kKeys, 2, 1, O> : flash_backward_kernel<kKeys, 1, 2, O>,
-           blocks(wide ? 128 : 64), kFlashThreads, z, q.as<bfloat>(), k.as<bfloat>(), v.as<bfloat>(), dout.as<bfloat>(),
+    launch(c, tiles == 2 ? flash_backward_kernel<kKeys, 2, 1, O> : flash_backward_kernel<kKeys, 1, 2, O>,
+           blocks(z, own, tiles), kFlashThreads, z, q.as<bfloat>(), k.as<bfloat>(), v.as<bfloat>(), dout.as<bfloat>(),
            lse, delta, da.as<O>(), db.as<O>());
   });
 }
 
-}  // namespace
-
 void flash_backward(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& dout,
-                    const float* lse, const float* delta, const View& dq, const View& dk, const View& dv) {
-  backward<true>(c, z, q, k, v, dout, lse, delta, dk, dv);
-  if (z.queries > 0) backward<false>(c, z, q, k, v, dout, lse, delta, dq, View());
+                    const float* lse, const float* delta, const View& dq, const View& dk, const View& dv, int tiles) {
+  backward<true>(c, z, q, k, v, dout, lse, delta, dk, dv, tiles);
+  if (z.queries > 0) backward<false>(c, z, q, k, v, dout, lse, delta, dq, View(), tiles);
 }
 
 }  // namespace cuda
