@@ -219,10 +219,10 @@ bool flash_fits(const AttentionShape& z, const View& q, const View& k, const Vie
   return q.dtype == DType::bf16 && z.width == kFlashWidth && aligned(q) && aligned(k) && aligned(v);
 }
 
-// Two tiles for a warp where the rows fill them and the device.
+// Two tiles for a warp where the rows fill them and the blocks, two at a time, every processor.
 static int choose(const Context& c, const AttentionShape& z, int rows, int tiles) {
   if (tiles != 0) return tiles;
-  return rows > 64 && z.pairs() * ((rows + 127) / 128) >= c.processors ? 2 : 1;
+  return rows > 64 && z.pairs() * ((rows + 127) / 128) >= 2 * c.processors ? 2 : 1;
 }
 static int64_t blocks(const AttentionShape& z, int rows, int tiles) {
   return z.pairs() * ((rows + 64 * tiles - 1) / (64 * tiles));

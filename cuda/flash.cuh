@@ -89,9 +89,6 @@ __device__ inline void times_columns(float (&c)[kTiles][8][4], const float (&p)[
   }
 }
 
-__device__ inline void put_pair(float* p, float x, float y) { *reinterpret_cast<float2*>(p) = make_float2(x, y); }
-__device__ inline void put_pair(bfloat* p, float x, float y) { *reinterpret_cast<uint32_t*>(p) = pack_bf16(x, y); }
-
 // Rows [first, first + 16) of one head become c·(low for rows g, high for rows g + 8).
 template <class O>
 __device__ inline void store_rows(O* head, int64_t stride, int first, int count, const float (&c)[8][4], float low,

@@ -109,9 +109,14 @@ const void* as_type(Context& c, Workspace::Frame& frame, const View& v, DType ty
 
 // One of the two products of all groups, T: their type, Y: the output's.
 template <bool kUp, class T, class Y>
-void product(Context& c, const Grouped& z) {
-  bool aligned = reinterpret_cast<uintptr_t>(z.a) % 16 == 0;
-  for (int i = 0; i < z.groups; i++) aligned = aligned && reinterpret_cast<uintptr_t>(z.group[i].weight) % 16 == 0;
+void product(Context& c, Grouped& z) {
+  const auto at = [](const void* p, int bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; };
+  bool aligned = at(z.a, 16);
+  z.pairs = z.n % 2 == 0 && at(z.c, 8) && at(z.residual, 8);
+  for (int i = 0; i < z.groups; i++) {
+    aligned = aligned && at(z.group[i].weight, 16);
+    z.pairs = z.pairs && at(z.group[i].bias, 8);
+  }
   if (z.rows <= kFewRows) {
     constexpr int kVector = 16 / int(sizeof(T));
     launch(c, aligned && z.k % kVector == 0 ? grouped_few_kernel<kUp, kVector, T, Y> : grouped_few_kernel<kUp, 1, T, Y>,
@@ -123,7 +128,7 @@ void product(Context& c, const Grouped& z) {
     if (blocks(128, 128) >= c.processors)
       launch(c, grouped_kernel<kUp, Y, 128, 128>, blocks(128, 128), kThreads, z);
     else
-      launch(c, grouped_kernel<kUp, Y, 32, 64>, blocks(32, 64), kThreads, z);
+      launch(c, grouped_kernel<kUp, Y, 64, 64>, blocks(64, 64), kThreads, z);
     return;
   }
   launch(c, grouped_plain_kernel<kUp, T, Y>, blocks(64, 64), kThreads, z);

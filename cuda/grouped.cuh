@@ -26,6 +26,7 @@ struct Grouped {
   void* c;        // up: by place, in the products' type; down: y by row
   const void* residual;
   bool residual_bf16;
+  bool pairs;  // two columns of the output at once: n is even, and bias, residual and output begin at 8 bytes
 
   // The most tiles of `height` rows that the groups can have.
   int64_t most_tiles(int height) const { return (int64_t(rows) + height - 1) / height + groups; }
@@ -60,6 +61,26 @@ __device__ inline void finish(const Grouped& z, const Group& g, int row, int pla
     v += z.residual_bf16 ? get(static_cast<const bfloat*>(z.residual), at)
                          : get(static_cast<const float*>(z.residual), at);
   put(static_cast<Y*>(z.c), at, v);
+}
+
+// Two columns of it at once; n and column are even.
+template <bool kUp, class Y>
+__device__ inline void finish_pair(const Grouped& z, const Group& g, int row, int place, int column, float v, float w) {
+  const float2 bias = *reinterpret_cast<const float2*>(g.bias + column);
+  v += bias.x, w += bias.y;
+  if (kUp) {
+    put_pair(static_cast<Y*>(z.c) + int64_t(place) * z.n + column, gelu(v), gelu(w));
+    return;
+  }
+  const int64_t at = int64_t(row) * z.n + column;
+  if (z.residual && z.residual_bf16) {
+    const uint32_t pair = *reinterpret_cast<const uint32_t*>(static_cast<const bfloat*>(z.residual) + at);
+    v += __uint_as_float(pair << 16), w += __uint_as_float(pair & 0xffff0000u);
+  } else if (z.residual) {
+    const float2 pair = *reinterpret_cast<const float2*>(static_cast<const float*>(z.residual) + at);
+    v += pair.x, w += pair.y;
+  }
+  put_pair(static_cast<Y*>(z.c) + at, v, w);
 }
 
 // Tiles kM × kN on tensor cores, 8 warps, three stages of 32 columns in flight. k is a multiple of 8.
@@ -139,14 +160,20 @@ __global__ void __launch_bounds__(256) grouped_kernel(Grouped z) {
 #pragma unroll
   for (int m = 0; m < kTall; m++)
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int in_tile = m_warp + m * 16 + lane / 4 + i / 2 * 8;
+    for (int half = 0; half < 2; half++) {
+      const int in_tile = m_warp + m * 16 + lane / 4 + half * 8;
       if (in_tile >= part.count) continue;
       const int place = part.first + in_tile, row = kUp ? 0 : z.order[place];
 #pragma unroll
       for (int n = 0; n < 2 * kWide; n++) {
-        const int column = n0 + n_warp + n * 8 + lane % 4 * 2 + i % 2;
-        if (column < z.n) finish<kUp, Y>(z, group, row, place, column, sum[m][n][i]);
+        const int column = n0 + n_warp + n * 8 + lane % 4 * 2;
+        const float v = sum[m][n][2 * half], w = sum[m][n][2 * half + 1];
+        if (z.pairs && column < z.n) {
+          finish_pair<kUp, Y>(z, group, row, place, column, v, w);
+          continue;
+        }
+        if (column < z.n) finish<kUp, Y>(z, group, row, place, column, v);
+        if (column + 1 < z.n) finish<kUp, Y>(z, group, row, place, column + 1, w);
       }
     }
 }

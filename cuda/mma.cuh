@@ -60,5 +60,9 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
   return u;
 }
 
+// Two neighbours of a row of C.
+__device__ inline void put_pair(float* p, float x, float y) { *reinterpret_cast<float2*>(p) = make_float2(x, y); }
+__device__ inline void put_pair(bfloat* p, float x, float y) { *reinterpret_cast<uint32_t*>(p) = pack_bf16(x, y); }
+
 }  // namespace cuda
 }  // namespace dw

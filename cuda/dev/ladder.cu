@@ -182,12 +182,12 @@ void grouped(Context& c, Device& device) {
   launch(c, route_kernel, grid_for(g.rows + 1, c.processors), kThreads, order, ones, g.rows);
   g.group[0] = {w0.data, bias.as<float>(), -1, -1};
   g.group[1] = {w1.data, bias.as<float>(), 0, g.rows};
-  g.order = order, g.ones = ones, g.a = x.data, g.c = y.data;
+  g.order = order, g.ones = ones, g.a = x.data, g.c = y.data, g.pairs = true;
   const auto blocks = [&](int m, int n) { return g.most_tiles(m) * ((g.n + n - 1) / n); };
   l.climb("gated_ffn_hard, one product", 2.0 * g.rows * g.n * g.k, y,
           {{"plain tiles", [&] { launch(c, grouped_plain_kernel<true, bfloat, bfloat>, blocks(64, 64), kThreads, g); }},
-           {"tensor cores, tiles of 32 × 64",
-            [&] { launch(c, grouped_kernel<true, bfloat, 32, 64>, blocks(32, 64), kThreads, g); }},
+           {"tensor cores, tiles of 64 × 64",
+            [&] { launch(c, grouped_kernel<true, bfloat, 64, 64>, blocks(64, 64), kThreads, g); }},
            {"tiles of 128 × 128",
             [&] { launch(c, grouped_kernel<true, bfloat, 128, 128>, blocks(128, 128), kThreads, g); }}});
 }
