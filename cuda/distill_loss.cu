@@ -2,339 +2,89 @@
 // Dt]; the formulas stand in native/reference/distill_loss.cc. No tensor of N × V: rows go through in chunks whose f32
 // logits fit the workspace. For a chunk every product is done once, and one kernel with a block for each row does the
 // rest while the row's logits are in the second-level cache:
-//   1. running maximum and sums                      2. JS only: the divergence and Σ ps·a, which its gradient needs
-//   first
+//   1. running maximum and sums
+//   2. JS only: the divergence and Σ ps·a, which its gradient needs first
 //   3. d total / d logits in the products' type, written over the student's logits
 // Then dh = d·W, whose long sum over the vocabulary is cut in parts that are added in order, and dW += dᵀ·h.
 #include <algorithm>
-#include <cmath>
 
+#include "distill_rows.cuh"
 #include "gemm.h"
 #include "kernels.h"
-#include "launch.cuh"
-#include "math.cuh"
-#include "ops/distill_loss.h"
 
 namespace dw {
 namespace cuda {
 
 namespace {
 
-constexpr int kRowThreads = 512;
-constexpr int64_t kConverted = 8192;  // tokens of a head that are converted to the products' type at a time
-
-struct Loss {
-  int64_t rows, vocabulary, stride;  // stride: from one row of logits to the next, in f32
-  Distill kind;
-  bool all_positions, grad;
-  float tau, epsilon;
-  double smoothing, ce_weight, kd_weight;
-  const int32_t* labels;
-  const int* labelled;  // how many rows have a label
-  float *ce_rows, *kd_rows;
-};
-
-__device__ inline bool is_token(int32_t label, int64_t vocabulary) { return label >= 0 && label < vocabulary; }
-
-// Each x[i] becomes the sum (or largest) over the block; `room` is [warps][8].
-template <bool kSum, int K>
-__device__ inline void block_reduce(float (&x)[K], float (*room)[8]) {
-#pragma unroll
-  for (int i = 0; i < K; i++)
-    for (int lane = 16; lane > 0; lane /= 2) {
-      const float other = __shfl_xor_sync(0xffffffffu, x[i], lane);
-      x[i] = kSum ? x[i] + other : fmaxf(x[i], other);
-    }
-  __syncthreads();
-  if (threadIdx.x % 32 == 0)
-    for (int i = 0; i < K; i++) room[threadIdx.x / 32][i] = x[i];
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < K; i++) {
-    x[i] = room[0][i];
-    for (int w = 1; w < kRowThreads / 32; w++) x[i] = kSum ? x[i] + room[w][i] : fmaxf(x[i], room[w][i]);
-  }
-}
-
-// Labels that are tokens; others than -100 trap. One block.
-__global__ void __launch_bounds__(kRowThreads)
-    count_kernel(const int32_t* __restrict__ labels, int64_t rows, int64_t vocabulary, int* labelled, Trap trap) {
-  __shared__ int counts[kRowThreads];
-  int mine = 0;
-  for (int64_t r = threadIdx.x; r < rows; r += kRowThreads) {
-    if (is_token(labels[r], vocabulary))
-      mine++;
-    else if (labels[r] != kIgnored)
-      trap(TrapKind::labels, r, labels[r], vocabulary);
-  }
-  counts[threadIdx.x] = mine;
-  for (int half = kRowThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (int(threadIdx.x) < half) counts[threadIdx.x] += counts[threadIdx.x + half];
-  }
-  if (threadIdx.x == 0) *labelled = counts[0];
-}
-
-// Four logits at a time; those behind the vocabulary are `fill`.
-__device__ inline int load_logits(float (&x)[4], const float* row, int64_t v, int64_t vocabulary, float fill) {
-  const float4 f = *reinterpret_cast<const float4*>(row + v);
-  x[0] = f.x, x[1] = f.y, x[2] = f.z, x[3] = f.w;
-  const int count = int(min(vocabulary - v, int64_t(4)));
-  for (int i = count; i < 4; i++) x[i] = fill;
-  return count;
-}
-__device__ inline void store_gradient(float* row, int64_t v, const float (&x)[4]) {
-  *reinterpret_cast<float4*>(row + v) = make_float4(x[0], x[1], x[2], x[3]);
-}
-__device__ inline void store_gradient(bfloat* row, int64_t v, const float (&x)[4]) {
-  struct alignas(8) {
-    bfloat v[4];
-  } four;
-  for (int i = 0; i < 4; i++) four.v[i] = __float2bfloat16_rn(x[i]);
-  *reinterpret_cast<uint2*>(row + v) = *reinterpret_cast<const uint2*>(&four);
-}
-
-// log(ps/m) and log(pt/m) need 1/m. Below the smallest normal number a probability adds nothing.
-constexpr float kLeast = 1.17549435e-38f;
-__device__ inline float inverse_mean(float ps, float pt, float epsilon) {
-  return 1 / fmaxf(0.5f * (ps + pt) + epsilon, kLeast);
-}
-
-// Row first + blockIdx.x. s, t: logits [rows, stride], t null without a teacher. d overlays s: a row of it takes no
-// more room than the row of logits, and a thread is never behind what the others overwrite.
-template <class E>
-__global__ void __launch_bounds__(kRowThreads) row_kernel(Loss z, int64_t first, float* s_all, const float* t_all) {
-  __shared__ float room[kRowThreads / 32][8];
-  const int64_t r = first + blockIdx.x, step = kRowThreads * 4;
-  float* s = s_all + int64_t(blockIdx.x) * z.stride;
-  const float* t = t_all ? t_all + int64_t(blockIdx.x) * z.stride : nullptr;
-  E* d = reinterpret_cast<E*>(s);
-  const int64_t label = is_token(z.labels[r], z.vocabulary) ? z.labels[r] : -1, begin = threadIdx.x * 4;
-  const bool distilled = t && (z.all_positions || label >= 0);
-  if (label < 0 && !distilled) {
-    if (threadIdx.x == 0) z.ce_rows[r] = z.kd_rows[r] = 0;
-    const float none[4] = {};
-    if (z.grad)
-      for (int64_t v = begin; v < z.vocabulary; v += step) store_gradient(d, v, none);
-    return;
-  }
-  const bool one = z.tau == 1;
-  const float inverse = 1 / z.tau;
-  float x[4], y[4];
-
-  float top[2] = {-INFINITY, -INFINITY};
-  float sums[5] = {};  // Σ e at temperature 1, at tau, of the teacher; Σ s; Σ e_t·(t - s)
-  for (int64_t v = begin; v < z.vocabulary; v += step) {
-    const int count = load_logits(x, s, v, z.vocabulary, -INFINITY);
-    const float high = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
-    if (high > top[0]) {
-      sums[0] *= expf(top[0] - high);
-      sums[1] *= expf((top[0] - high) * inverse);
-      top[0] = high;
-    }
-    for (int i = 0; i < count; i++) {
-      sums[0] += expf(x[i] - top[0]);
-      if (!one) sums[1] += expf((x[i] - top[0]) * inverse);
-      sums[3] += x[i];
-    }
-    if (!distilled) continue;
-    load_logits(y, t, v, z.vocabulary, -INFINITY);
-    const float high_t = fmaxf(fmaxf(y[0], y[1]), fmaxf(y[2], y[3]));
-    if (high_t > top[1]) {
-      const float less = expf((top[1] - high_t) * inverse);
-      sums[2] *= less;
-      sums[4] *= less;
-      top[1] = high_t;
-    }
-    for (int i = 0; i < count; i++) {
-      const float e = expf((y[i] - top[1]) * inverse);
-      sums[2] += e;
-      sums[4] = fmaf(e, y[i] - x[i], sums[4]);
-    }
-  }
-  const float mine_s = top[0], mine_t = top[1];
-  block_reduce<false>(top, room);
-  if (mine_s != top[0]) {
-    sums[0] *= expf(mine_s - top[0]);
-    sums[1] *= expf((mine_s - top[0]) * inverse);
-  }
-  if (distilled && mine_t != top[1]) {
-    const float less = expf((mine_t - top[1]) * inverse);
-    sums[2] *= less;
-    sums[4] *= less;
-  }
-  const float s_label = label >= 0 ? s[label] : 0.0f;
-  block_reduce<true>(sums, room);
-  if (one) sums[1] = sums[0];
-  const float over_one = 1 / sums[0], over_tau = 1 / sums[1], over_t = distilled ? 1 / sums[2] : 0.0f;
-  auto student = [&](float logit) { return expf((logit - top[0]) * inverse) * over_tau; };
-  auto teacher = [&](float logit) { return expf((logit - top[1]) * inverse) * over_t; };
-
-  float js[2] = {};  // Σ pt·log(pt/m) + ps·log(ps/m), and Σ ps·a
-  if (distilled && z.kind == Distill::js) {
-    for (int64_t v = begin; v < z.vocabulary; v += step) {
-      const int count = load_logits(x, s, v, z.vocabulary, 0);
-      load_logits(y, t, v, z.vocabulary, 0);
-      for (int i = 0; i < count; i++) {
-        const float ps = student(x[i]), pt = teacher(y[i]), over = inverse_mean(ps, pt, z.epsilon);
-        const float la = logf(fmaxf(ps * over, kLeast)), lb = logf(fmaxf(pt * over, kLeast));
-        js[0] += pt * lb + ps * la;
-        js[1] += 0.5f * ps * (la + z.epsilon * over);
-      }
-    }
-    block_reduce<true>(js, room);
-  }
-
-  if (threadIdx.x == 0) {
-    double ce = 0, kd = 0;
-    if (label >= 0) {
-      // lse - (1 - ε)·s_y - ε·mean, each less the row's largest logit.
-      const double mean = double(sums[3]) / double(z.vocabulary) - double(top[0]);
-      ce = log(double(sums[0])) - (1 - z.smoothing) * (double(s_label) - double(top[0])) -
-           (z.smoothing > 0 ? z.smoothing * mean : 0);
-    }
-    if (distilled) {
-      const double tau = z.tau;
-      kd = z.kind == Distill::js ? double(js[0]) / 2
-                                 : (double(sums[4]) / double(sums[2]) - (double(top[1]) - double(top[0]))) / tau +
-                                       log(double(sums[1])) - log(double(sums[2]));
-      kd *= tau * tau;
-    }
-    z.ce_rows[r] = float(ce);
-    z.kd_rows[r] = float(kd);
-  }
-  if (!z.grad) return;
-
-  const int labelled = *z.labelled;
-  const float ce_share = label >= 0 ? float(z.ce_weight / double(labelled)) : 0.0f;
-  const float less = float(double(ce_share) * (z.smoothing / double(z.vocabulary)));
-  const float kd_share =
-      distilled ? float(z.kd_weight / double(z.all_positions ? z.rows : int64_t(labelled)) * double(z.tau)) : 0.0f;
-  const float of_label = float(double(ce_share) * (1 - z.smoothing));
-  // Every thread takes part in every round: what is read in a round must be read by all before any of it is
-  // overwritten.
-  for (int64_t from = 0; from < z.vocabulary; from += step) {
-    const int64_t v = from + begin;
-    if (v < z.vocabulary) {
-      load_logits(x, s, v, z.vocabulary, 0);
-      if (distilled) load_logits(y, t, v, z.vocabulary, 0);
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const float e = expf(x[i] - top[0]);
-        float gradient = ce_share * e * over_one - less;
-        if (distilled) {
-          const float ps = one ? e * over_tau : student(x[i]), pt = teacher(y[i]);
-          if (z.kind == Distill::js) {
-            const float over = inverse_mean(ps, pt, z.epsilon);
-            const float a = 0.5f * (logf(fmaxf(ps * over, kLeast)) + z.epsilon * over);
-            gradient += kd_share * ps * (a - js[1]);
-          } else {
-            gradient += kd_share * (ps - pt);
-          }
-        }
-        x[i] = v + i == label ? gradient - of_label : gradient;
-      }
-    }
-    __syncthreads();
-    if (v < z.vocabulary) store_gradient(d, v, x);
-  }
-}
-
-// out[i] = Σ_part parts[part][i]
-__global__ void join_kernel(const float* __restrict__ parts, int count, int64_t n, float* __restrict__ out) {
-  DW_GRID_STRIDE(i, n) {
-    float sum = parts[i];
-    for (int p = 1; p < count; p++) sum += parts[p * n + i];
-    out[i] = sum;
-  }
-}
-
-// The four statistics, in double and always in the same order. One block.
-__global__ void __launch_bounds__(kRowThreads) stats_kernel(Loss z, float* __restrict__ stats) {
-  __shared__ double ce[kRowThreads], kd[kRowThreads];
-  double a = 0, b = 0;
-  for (int64_t r = threadIdx.x; r < z.rows; r += kRowThreads) {
-    a += double(z.ce_rows[r]);
-    b += double(z.kd_rows[r]);
-  }
-  ce[threadIdx.x] = a;
-  kd[threadIdx.x] = b;
-  for (int half = kRowThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (int(threadIdx.x) < half) {
-      ce[threadIdx.x] += ce[threadIdx.x + half];
-      kd[threadIdx.x] += kd[threadIdx.x + half];
-    }
-  }
-  if (threadIdx.x != 0) return;
-  const double labelled = *z.labelled, positions = z.all_positions ? double(z.rows) : labelled;
-  a = labelled > 0 ? ce[0] / labelled : 0;
-  b = positions > 0 ? kd[0] / positions : 0;
-  stats[0] = float(a);
-  stats[1] = float(b);
-  stats[2] = float(z.ce_weight * a + z.kd_weight * b);
-  stats[3] = float(labelled);
-}
-
-// How the rows are cut into chunks, and the sum over the vocabulary of dh into parts of `part` tokens.
+// How the work is cut: rows into chunks, the sum over the vocabulary of dh into parts that are computed side by side. A
+// head of another type than the products' is converted `block` tokens at a time, and then the parts are one after the
+// other.
 struct Plan {
-  int64_t rows, part;
+  int64_t rows, part, block;
   int parts;
 };
-Plan plan(const Context& c, const Loss& z, int64_t width, bool teach, int64_t workspace) {
-  Plan p = {1, z.vocabulary, 1};
-  const auto cut = [&](int64_t rows) {
-    // About one tile of 128 × 128 for every processor, and sums of 512 at least.
-    const int64_t tiles = ((rows + 127) / 128) * ((width + 127) / 128);
-    const int64_t wanted = std::min<int64_t>({c.processors / std::max<int64_t>(tiles, 1), z.vocabulary / 512, 16});
-    const int64_t part = wanted < 2 ? z.vocabulary : (z.vocabulary / wanted + 63) / 64 * 64;
-    return std::pair<int64_t, int>(part, int((z.vocabulary + part - 1) / part));
-  };
-  const int64_t logits = z.stride * 4 * (teach ? 2 : 1);
-  p.rows = std::max<int64_t>(1, workspace / (logits + 16 * width * 4));
+Plan plan(const Context& c, const Loss& z, const View& weight, const View& head, DType compute, int64_t workspace) {
+  const int64_t width = weight.cols(), widest = std::max(width, head ? head.cols() : 0);
+  const bool converts = weight.dtype != compute || (head && head.dtype != compute);
+  Plan p = {1, z.vocabulary, z.vocabulary, 1};
+  if (converts) {
+    const int64_t token = std::max<int64_t>(1, widest * size_of(compute));
+    p.block = std::min(z.vocabulary, std::max<int64_t>(64, std::min<int64_t>(8192, workspace / 8 / token)));
+    workspace -= p.block * token;
+  }
+  const int64_t logits = z.stride * 4 * (head ? 2 : 1);
+  p.rows = std::max<int64_t>(1, workspace / (logits + 16 * width * 4 + widest * size_of(compute)));
   if (p.rows >= 64) p.rows = p.rows / 64 * 64;
   const int64_t chunks = (z.rows + p.rows - 1) / p.rows;
   if (chunks > 0) p.rows = std::min(p.rows, ((z.rows + chunks - 1) / chunks + 15) / 16 * 16);
-  const auto parts = cut(p.rows);
-  p.part = parts.first, p.parts = z.grad ? parts.second : 1;
+  if (weight.dtype != compute || !z.grad) return p;
+  // About one tile of 128 × 128 for every processor, and sums of 512 at least.
+  const int64_t tiles = std::max<int64_t>(1, (p.rows + 127) / 128 * ((width + 127) / 128));
+  const int64_t wanted = std::min<int64_t>({c.processors / tiles, z.vocabulary / 512, 16});
+  if (wanted < 2) return p;
+  p.part = (z.vocabulary / wanted + 63) / 64 * 64;
+  p.parts = int((z.vocabulary + p.part - 1) / p.part);
   return p;
 }
 
-void logits(Context& c, const View& hidden, const View& weight, int64_t first, int64_t rows, float* to, int64_t stride,
-            DType compute) {
-  const int64_t width = hidden.cols(), vocabulary = weight.rows();
-  const int64_t block = weight.dtype == compute ? vocabulary : kConverted;
-  for (int64_t v = 0; v < vocabulary; v += block) {
+char* row_of(const View& v, int64_t row) { return v.as<char>() + row * v.cols() * size_of(v.dtype); }
+
+// to [rows, stride] = rows of hidden · weightᵀ
+void logits(Context& c, const Plan& p, const View& hidden, const View& weight, int64_t first, int64_t rows, float* to,
+            int64_t stride, DType compute) {
+  const int64_t block = weight.dtype == compute ? weight.rows() : p.block;
+  for (int64_t v = 0; v < weight.rows(); v += block) {
     Gemm g;
-    g.m = rows, g.n = std::min(block, vocabulary - v), g.k = width;
-    g.a = hidden.as<char>() + first * width * size_of(hidden.dtype), g.a_type = hidden.dtype, g.lda = width;
-    g.b = weight.as<char>() + v * width * size_of(weight.dtype), g.b_type = weight.dtype, g.ldb = width;
-    g.b_transposed = true;
+    g.m = rows, g.n = std::min(block, weight.rows() - v), g.k = hidden.cols();
+    g.a = row_of(hidden, first), g.a_type = hidden.dtype, g.lda = hidden.cols();
+    g.b = row_of(weight, v), g.b_type = weight.dtype, g.ldb = hidden.cols(), g.b_transposed = true;
     g.c = to + v, g.ldc = stride;
     g.compute = compute;
     gemm(c, g);
   }
 }
 
-// dh [rows, D] = d·W; parts [p.parts][rows][D].
+// dhidden [rows, D] = d·W, by way of parts [p.parts][rows][D] when there are several.
 void hidden_gradient(Context& c, const Plan& p, const View& weight, int64_t rows, const void* d, int64_t ld,
                      DType compute, float* parts, float* dhidden) {
-  const int64_t width = weight.cols(), vocabulary = weight.rows(), full = vocabulary / p.part;
+  const int64_t width = weight.cols(), vocabulary = weight.rows(), n = rows * width;
   const bool together = weight.dtype == compute;
-  for (int64_t i = 0; i < p.parts;) {
-    const int64_t batch = together && i < full ? full : 1, v = i * p.part;
+  const int64_t step = together ? p.part : p.block;
+  for (int64_t v = 0; v < vocabulary;) {
+    const int64_t batch = together ? std::max<int64_t>(1, (vocabulary - v) / step) : 1;
     Gemm g;
-    g.m = rows, g.n = width, g.k = std::min(p.part, vocabulary - v);
+    g.m = rows, g.n = width, g.k = std::min(step, vocabulary - v);
     g.a = static_cast<const char*>(d) + v * size_of(compute), g.a_type = compute, g.lda = ld;
-    g.b = weight.as<char>() + v * width * size_of(weight.dtype), g.b_type = weight.dtype, g.ldb = width;
-    g.c = (p.parts == 1 ? dhidden : parts) + i * rows * width, g.ldc = width;
+    g.b = row_of(weight, v), g.b_type = weight.dtype, g.ldb = width;
+    g.c = p.parts > 1 ? parts + v / step * n : dhidden, g.ldc = width;
     g.compute = compute;
+    g.beta = !together && v > 0 ? 1 : 0;
     g.batch = batch;
-    if (batch > 1) g.stride_a = p.part, g.stride_b = p.part * width, g.stride_c = rows * width;
+    if (batch > 1) g.stride_a = step, g.stride_b = step * width, g.stride_c = n;
     gemm(c, g);
-    i += batch;
+    v += batch * step;
   }
-  const int64_t n = rows * width;
   if (p.parts > 1 && n > 0) launch(c, join_kernel, grid_for(n, c.processors), kThreads, parts, p.parts, n, dhidden);
 }
 
@@ -358,14 +108,14 @@ void distill_loss(Context& c, const Call& call) {
   launch(c, count_kernel, 1, kRowThreads, z.labels, z.rows, z.vocabulary, labelled, c.trap);
 
   const bool teach = z.kind != Distill::none;
-  const Plan p = plan(c, z, width, teach, call.integer(8));
+  const Plan p = plan(c, z, weight, head, compute, call.integer(8));
   float* s = frame.take<float>(std::min(p.rows, z.rows) * z.stride);
   float* t = teach ? frame.take<float>(std::min(p.rows, z.rows) * z.stride) : nullptr;
   float* parts = p.parts > 1 ? frame.take<float>(p.parts * std::min(p.rows, z.rows) * width) : nullptr;
   for (int64_t first = 0; first < z.rows; first += p.rows) {
     const int64_t rows = std::min(p.rows, z.rows - first);
-    logits(c, hidden, weight, first, rows, s, z.stride, compute);
-    if (teach) logits(c, teacher, head, first, rows, t, z.stride, compute);
+    logits(c, p, hidden, weight, first, rows, s, z.stride, compute);
+    if (teach) logits(c, p, teacher, head, first, rows, t, z.stride, compute);
     launch(c, compute == DType::bf16 ? row_kernel<bfloat> : row_kernel<float>, rows, kRowThreads, z, first, s, t);
     if (!z.grad) continue;
     const int64_t ld = compute == DType::bf16 ? 2 * z.stride : z.stride;
@@ -374,7 +124,7 @@ void distill_loss(Context& c, const Call& call) {
     Gemm g;
     g.m = z.vocabulary, g.n = width, g.k = rows;
     g.a = s, g.a_type = compute, g.lda = ld, g.a_transposed = true;
-    g.b = hidden.as<char>() + first * width * size_of(hidden.dtype), g.b_type = hidden.dtype, g.ldb = width;
+    g.b = row_of(hidden, first), g.b_type = hidden.dtype, g.ldb = width;
     g.c = dweight.data, g.ldc = width;
     g.compute = compute;
     g.beta = 1;
