@@ -6,7 +6,10 @@
 
 // clang-format off
 #define DW_CUDA_OPS(X)                                                                             \
-  X(cast) X(fill)
+  X(cast) X(fill)                                                                                  \
+  X(attention) X(attention_backward)                                                               \
+  X(gated_ffn) X(gated_ffn_backward) X(gated_ffn_hard) X(gate_budget)                              \
+  X(distill_loss)
 // clang-format on
 
 namespace dw {

@@ -153,6 +153,7 @@ const cases: Case[] = [
   { batch: 1, queries: 97, keys: 199, heads: 1, width: 33, causal: true },
   { batch: 1, queries: 19, keys: 70, heads: 1, width: 80 },
   { batch: 1, queries: 97, keys: 130, heads: 2, width: 64, scale: 1e4 },
+  { batch: 2, queries: 150, keys: 181, heads: 2, width: 64, causal: true },
   { batch: 0, queries: 5, keys: 5, heads: 2, width: 16 },
   { batch: 2, queries: 0, keys: 5, heads: 2, width: 16 },
 ];
@@ -232,22 +233,24 @@ test.serial(
   'attention gives the same bits twice, and forward on any number of threads; bf16 outputs are roundings',
   async (t) => {
     const c: Case = { batch: 1, queries: 211, keys: 400, heads: 3, width: 64, causal: true };
+    const threaded = [1, 2, 3].map((threads) => ({ isa: `${threads} threads`, stream: new Stream({ threads }) }));
     for (const dtype of ['f32', 'bf16'] as const) {
       const x = inputs(c, dtype, 4);
-      const first = await run(fast.at(-1)!.stream, 'attention', [x.q, x.k, x.v], numbers(c, 'f32'));
-      for (const threads of [1, 2, 3]) {
-        const stream = new Stream({ threads });
-        const again = await run(stream, 'attention', [x.q, x.k, x.v], numbers(c, 'f32'));
-        t.true(same(again, first), `${dtype} on ${threads} threads`);
-        const call = [x.q, x.k, x.v, { ...x.q, data: Float32Array.from(first[0]!) }];
+      const forward = (stream: Stream, out: Float) => run(stream, 'attention', [x.q, x.k, x.v], numbers(c, out));
+      const onOne = await forward(threaded[0]!.stream, 'f32');
+      for (const { stream } of threaded) t.true(same(await forward(stream, 'f32'), onOne), `${dtype} on any threads`);
+      for (const { isa, stream } of [...threaded, ...fast]) {
+        const first = await forward(stream, 'f32');
+        t.true(same(await forward(stream, 'f32'), first), `${dtype} ${isa}`);
         const saved = { data: Float32Array.from(first[1]!), shape: [1, 3, 211] };
-        const backward = () => run(stream, 'attention_backward', [...call, saved, x.grad], [3, 1, number('f32')]);
-        t.true(same(await backward(), await backward()), `${dtype} backward on ${threads} threads`);
-        stream.close();
+        const call = [x.q, x.k, x.v, { ...x.q, data: Float32Array.from(first[0]!) }, saved, x.grad];
+        const backward = () => run(stream, 'attention_backward', call, [3, 1, number('f32')]);
+        t.true(same(await backward(), await backward()), `${dtype} backward ${isa}`);
+        const [rounded] = await forward(stream, 'bf16');
+        t.true(same([rounded!], [first[0]!.map(roundBf16)]), `${dtype} rounded ${isa}`);
       }
-      const [rounded] = await run(fast.at(-1)!.stream, 'attention', [x.q, x.k, x.v], numbers(c, 'bf16'));
-      t.true(same([rounded!], [first[0]!.map(roundBf16)]));
     }
+    for (const { stream } of threaded) stream.close();
   },
 );
 

@@ -86,6 +86,33 @@ const cases: Case[] = [
     gateDropout: 0.1,
     expertDropout: 0.3,
   },
+  {
+    title: 'a few rows of two languages',
+    rows: 12,
+    width: 16,
+    inner: 40,
+    gate: 8,
+    ranges: [
+      [0, 4],
+      [5, 11],
+    ],
+    residual: true,
+  },
+  {
+    title: 'rows of two languages and of none, in widths that tensor cores take',
+    rows: 150,
+    width: 72,
+    inner: 264,
+    gate: 16,
+    ranges: [
+      [3, 61],
+      [61, 141],
+    ],
+    alpha: 1,
+    gateDropout: 0.1,
+    expertDropout: 0.3,
+    residual: true,
+  },
 ];
 
 /** The weights of the shared FFN, then of every language: gate_in.w .b, gate_out.w, fc1.w .b, fc2.w .b. */

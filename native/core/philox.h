@@ -4,13 +4,20 @@
 #include <cmath>
 #include <cstdint>
 
+// Kernels of the CUDA plugin draw by the same functions.
+#ifdef __CUDACC__
+#define DW_ANYWHERE __host__ __device__
+#else
+#define DW_ANYWHERE
+#endif
+
 namespace dw {
 
 struct Philox4 {
   uint32_t v[4];
 };
 
-inline Philox4 philox(uint64_t block, uint32_t step, uint32_t op, uint64_t seed) {
+DW_ANYWHERE inline Philox4 philox(uint64_t block, uint32_t step, uint32_t op, uint64_t seed) {
   uint32_t c0 = uint32_t(block), c1 = uint32_t(block >> 32), c2 = step, c3 = op;
   uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
   for (int round = 0; round < 10; round++) {
@@ -27,14 +34,14 @@ inline Philox4 philox(uint64_t block, uint32_t step, uint32_t op, uint64_t seed)
 }
 
 // [0, 1) with 24 bits.
-inline float uniform_of(uint32_t word) { return float(word >> 8) * (1.0f / 16777216.0f); }
+DW_ANYWHERE inline float uniform_of(uint32_t word) { return float(word >> 8) * (1.0f / 16777216.0f); }
 
-inline float uniform_at(uint64_t i, uint32_t step, uint32_t op, uint64_t seed) {
+DW_ANYWHERE inline float uniform_at(uint64_t i, uint32_t step, uint32_t op, uint64_t seed) {
   return uniform_of(philox(i / 4, step, op, seed).v[i % 4]);
 }
 
 // Box-Muller on words (2j, 2j+1) of the block: element 2j takes the cosine, 2j+1 the sine.
-inline float normal_at(uint64_t i, uint32_t step, uint32_t op, uint64_t seed) {
+DW_ANYWHERE inline float normal_at(uint64_t i, uint32_t step, uint32_t op, uint64_t seed) {
   const Philox4 r = philox(i / 4, step, op, seed);
   const int pair = int(i % 4) / 2 * 2;
   const double u = (double(r.v[pair] >> 8) + 1.0) * (1.0 / 16777216.0);  // (0, 1]
@@ -43,7 +50,7 @@ inline float normal_at(uint64_t i, uint32_t step, uint32_t op, uint64_t seed) {
 }
 
 // A dropout keep mask: element i is kept with probability 1 - p and then scaled by 1 / (1 - p).
-inline bool kept_at(uint64_t i, float p, uint32_t step, uint32_t op, uint64_t seed) {
+DW_ANYWHERE inline bool kept_at(uint64_t i, float p, uint32_t step, uint32_t op, uint64_t seed) {
   return uniform_at(i, step, op, seed) >= p;
 }
 

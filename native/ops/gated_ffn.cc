@@ -5,49 +5,6 @@
 
 namespace dw {
 
-// ---- layout ----
-
-static GatedFfn layout(const Call& call, size_t x, size_t shared) {
-  const int64_t languages = call.integer(0);
-  GatedFfn f{call, x, 0, shared, shared + 4, 0, 0, 0, 0, 0, size_t(1 + 2 * languages), 0, 0, 0, 0, languages, 0};
-  f.rows = call.in[x].rows();
-  f.width = call.in[x].cols();
-  f.inner = call.in[shared].rows();
-  f.gate = languages ? call.in[f.experts].rows() : 0;
-  for (int64_t l = 0; l < languages; l++) f.covered += f.end(l) - f.begin(l);
-  return f;
-}
-
-GatedFfn gated_ffn_call(const Call& call) {
-  GatedFfn f = layout(call, 0, 2);
-  f.residual = 1;
-  f.noise = f.expert(f.languages, 0);
-  f.gate_mask = f.noise + 1;
-  f.expert_mask = f.noise + 2;
-  return f;
-}
-
-GatedFfn gated_ffn_backward_call(const Call& call) {
-  GatedFfn f = layout(call, 2, 3);
-  f.gate_mask = f.expert(f.languages, 0);
-  f.expert_mask = f.gate_mask + 1;
-  f.saved = f.gate_mask + 2;
-  f.gradients = f.saved + 5;
-  return f;
-}
-
-GatedFfn gated_ffn_hard_call(const Call& call) {
-  GatedFfn f = layout(call, 0, 2);
-  f.residual = 1;
-  return f;
-}
-
-int64_t GatedFfn::saved_row(int64_t l) const {
-  int64_t row = 0;
-  for (int64_t i = 0; i < l; i++) row += end(i) - begin(i);
-  return row;
-}
-
 double gate_noise(const GatedFfn& f, int64_t row) {
   if (f.alpha() == 0) return 0;
   if (f.at(f.noise)) return load(f.at(f.noise), row);

@@ -1,4 +1,5 @@
-// Where the tensors and numbers of the gated expert operations stand in a call, for the oracle and the kernels.
+// Where the tensors and numbers of the gated expert operations stand in a call, for the oracle and the kernels of every
+// backend.
 #pragma once
 #include "core/op.h"
 
@@ -32,9 +33,48 @@ struct GatedFfn {
   uint32_t op() const { return uint32_t(call.num[settings + 6]); }
 };
 
-GatedFfn gated_ffn_call(const Call& call);           // gated_ffn
-GatedFfn gated_ffn_backward_call(const Call& call);  // gated_ffn_backward
-GatedFfn gated_ffn_hard_call(const Call& call);      // gated_ffn_hard
+inline int64_t GatedFfn::saved_row(int64_t l) const {
+  int64_t row = 0;
+  for (int64_t i = 0; i < l; i++) row += end(i) - begin(i);
+  return row;
+}
+
+namespace detail {
+inline GatedFfn layout(const Call& call, size_t x, size_t shared) {
+  const int64_t languages = call.integer(0);
+  GatedFfn f{call, x, 0, shared, shared + 4, 0, 0, 0, 0, 0, size_t(1 + 2 * languages), 0, 0, 0, 0, languages, 0};
+  f.rows = call.in[x].rows();
+  f.width = call.in[x].cols();
+  f.inner = call.in[shared].rows();
+  f.gate = languages ? call.in[f.experts].rows() : 0;
+  for (int64_t l = 0; l < languages; l++) f.covered += f.end(l) - f.begin(l);
+  return f;
+}
+}  // namespace detail
+
+inline GatedFfn gated_ffn_call(const Call& call) {
+  GatedFfn f = detail::layout(call, 0, 2);
+  f.residual = 1;
+  f.noise = f.expert(f.languages, 0);
+  f.gate_mask = f.noise + 1;
+  f.expert_mask = f.noise + 2;
+  return f;
+}
+
+inline GatedFfn gated_ffn_backward_call(const Call& call) {
+  GatedFfn f = detail::layout(call, 2, 3);
+  f.gate_mask = f.expert(f.languages, 0);
+  f.expert_mask = f.gate_mask + 1;
+  f.saved = f.gate_mask + 2;
+  f.gradients = f.saved + 5;
+  return f;
+}
+
+inline GatedFfn gated_ffn_hard_call(const Call& call) {
+  GatedFfn f = detail::layout(call, 0, 2);
+  f.residual = 1;
+  return f;
+}
 
 // The gate's noise of a row: the given one, or drawn; 0 when alpha is 0.
 double gate_noise(const GatedFfn& f, int64_t row);

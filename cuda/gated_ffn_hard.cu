@@ -1,0 +1,186 @@
+// Inference of the gated expert FFN: G ≥ 0 sends a row to its language's FFN, else to the shared one, and the other is
+// never computed. For a row x: y = W2·gelu(W1·x + b1) + b2 [+ residual] with the weights that its gate chose. The gate
+// is in full f32 whatever the products' type: near 0 it decides. Which rows went where stays on the device
+// (grouped.cuh).
+#include "cast.h"
+#include "grouped.cuh"
+#include "kernels.h"
+
+namespace dw {
+namespace cuda {
+
+namespace {
+
+// g[r] = 1[w·relu(hidden[r]) ≥ 0]; a warp for each row.
+__global__ void decide_kernel(const float* __restrict__ hidden, const float* __restrict__ w, float* __restrict__ g,
+                              int64_t m, int64_t width) {
+  const int64_t r = int64_t(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+  if (r >= m) return;
+  float sum = 0;
+  for (int64_t i = threadIdx.x % 32; i < width; i += 32) {
+    const float h = hidden[r * width + i];
+    sum = fmaf(h > 0 || h != h ? h : 0.0f, w[i], sum);
+  }
+  for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
+  if (threadIdx.x % 32 == 0) g[r] = sum >= 0 ? 1.0f : 0.0f;
+}
+
+// The whole gate of a few rows, a block each: a warp takes every eighth hidden unit.
+template <class X>
+__global__ void __launch_bounds__(kThreads)
+    few_gates_kernel(const X* __restrict__ x, const float* __restrict__ w_in, const float* __restrict__ b_in,
+                     const float* __restrict__ w_out, float* __restrict__ g, int64_t width, int64_t gate) {
+  __shared__ float parts[kThreads / 32];
+  const int64_t r = blockIdx.x;
+  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
+  float all = 0;
+  for (int64_t h = warp; h < gate; h += kThreads / 32) {
+    float sum = 0;
+    for (int64_t i = lane; i < width; i += 32) sum = fmaf(get(x, r * width + i), w_in[h * width + i], sum);
+    for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
+    sum += b_in[h];
+    all = fmaf(sum > 0 || sum != sum ? sum : 0.0f, w_out[h], all);
+  }
+  if (lane == 0) parts[warp] = all;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int i = 1; i < kThreads / 32; i++) all += parts[i];
+  g[r] = all >= 0 ? 1.0f : 0.0f;
+}
+
+// ones[r] = rows before r whose gate is 1; order lists the rows whose gate is 0, then the others. One block.
+constexpr int kRouters = 1024;
+__global__ void __launch_bounds__(kRouters)
+    route_kernel(const float* __restrict__ g, int rows, int* __restrict__ order, int* __restrict__ ones) {
+  __shared__ int counts[2][kRouters];
+  const int tid = int(threadIdx.x), each = (rows + kRouters - 1) / kRouters;
+  const int begin = min(rows, tid * each), end = min(rows, begin + each);
+  int mine = 0;
+  for (int r = begin; r < end; r++) mine += g[r] != 0;
+  counts[0][tid] = mine;
+  int side = 0;
+  for (int i = 1; i < kRouters; i *= 2, side ^= 1) {
+    __syncthreads();
+    counts[side ^ 1][tid] = counts[side][tid] + (tid >= i ? counts[side][tid - i] : 0);
+  }
+  __syncthreads();
+  const int zeros = rows - counts[side][kRouters - 1];
+  int before = counts[side][tid] - mine;
+  for (int r = begin; r < end; r++) {
+    ones[r] = before;
+    const bool one = g[r] != 0;
+    order[one ? zeros + before : r - before] = r;
+    before += one;
+  }
+  if (tid == 0) ones[rows] = rows - zeros;
+}
+
+void gates(Context& c, const GatedFfn& f, int64_t l, float* g) {
+  Workspace::Frame frame(c.workspace);
+  const int64_t first = f.begin(l), m = f.end(l) - first;
+  const View& w_in = f.at(f.expert(l, kGateInW));
+  const float* bias = as_floats(c, frame, f.at(f.expert(l, kGateInB)));
+  const float* w_out = as_floats(c, frame, f.at(f.expert(l, kGateOutW)));
+  const Rows x = rows_of(f.at(f.x), first);
+  if (m <= kFewRows) {
+    const float* w = as_floats(c, frame, w_in);
+    with_type(x.type, [&](auto* t) {
+      using X = std::remove_pointer_t<decltype(t)>;
+      launch(c, few_gates_kernel<X>, m, kThreads, static_cast<const X*>(x.data), w, bias, w_out, g + first, f.width,
+             f.gate);
+    });
+    return;
+  }
+  const Rows hidden = scratch(frame, DType::f32, m, f.gate);
+  Gemm in = times_transposed(w_in, m, x, hidden, DType::f32);
+  in.bias = bias;
+  gemm(c, in);
+  launch(c, decide_kernel, (m + kThreads / 32 - 1) / (kThreads / 32), kThreads, static_cast<const float*>(hidden.data),
+         w_out, g + first, m, f.gate);
+}
+
+// A tensor in the products' type.
+const void* as_type(Context& c, Workspace::Frame& frame, const View& v, DType type) {
+  if (v.dtype == type) return v.data;
+  void* copy = frame.take<char>(v.size() * size_of(type));
+  convert(c, v.data, v.dtype, copy, type, v.size());
+  return copy;
+}
+
+// One of the two products of all groups, T: their type, Y: the output's.
+template <bool kUp, class T, class Y>
+void product(Context& c, Grouped& z) {
+  const auto at = [](const void* p, int bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; };
+  bool aligned = at(z.a, 16);
+  z.pairs = z.n % 2 == 0 && at(z.c, 8) && at(z.residual, 8);
+  for (int i = 0; i < z.groups; i++) {
+    aligned = aligned && at(z.group[i].weight, 16);
+    z.pairs = z.pairs && at(z.group[i].bias, 8);
+  }
+  if (z.rows <= kFewRows) {
+    constexpr int kVector = 16 / int(sizeof(T));
+    launch(c, aligned && z.k % kVector == 0 ? grouped_few_kernel<kUp, kVector, T, Y> : grouped_few_kernel<kUp, 1, T, Y>,
+           (z.n + kThreads / 32 - 1) / (kThreads / 32), kThreads, z);
+    return;
+  }
+  const auto blocks = [&](int m, int n) { return z.most_tiles(m) * ((z.n + n - 1) / n); };
+  if (std::is_same<T, bfloat>::value && aligned && z.k % 8 == 0) {
+    if (blocks(128, 128) >= c.processors)
+      launch(c, grouped_kernel<kUp, Y, 128, 128>, blocks(128, 128), kThreads, z);
+    else
+      launch(c, grouped_kernel<kUp, Y, 64, 64>, blocks(64, 64), kThreads, z);
+    return;
+  }
+  launch(c, grouped_plain_kernel<kUp, T, Y>, blocks(64, 64), kThreads, z);
+}
+
+}  // namespace
+
+void gated_ffn_hard(Context& c, const Call& call) {
+  const GatedFfn f = gated_ffn_hard_call(call);
+  if (f.rows == 0 || f.width == 0) return;
+  const DType compute = DType(call.integer(f.settings));
+  const View &x = f.at(f.x), &residual = f.at(f.residual), &y = call.out[0];
+  float* g = call.out[1].as<float>();
+  if (f.covered < f.rows) cudaMemsetAsync(g, 0, size_t(f.rows) * 4, c.stream);
+  for (int64_t l = 0; l < f.languages; l++)
+    if (f.end(l) > f.begin(l)) gates(c, f, l, g);
+
+  Workspace::Frame frame(c.workspace);
+  int *order = nullptr, *ones = nullptr;
+  if (f.rows > kFewRows) {
+    order = frame.take<int>(f.rows);
+    ones = frame.take<int>(f.rows + 1);
+    launch(c, route_kernel, 1, kRouters, g, int(f.rows), order, ones);
+  }
+  const void* in = as_type(c, frame, x, compute);
+  void* act = frame.take<char>(f.rows * f.inner * size_of(compute));
+  // Groups that have rows: the shared FFN first, then every language's; kGroups of them at a time.
+  for (int64_t l = -1; l < f.languages;) {
+    Workspace::Frame inner(c.workspace);
+    Grouped up = {}, down;
+    up.gate = g, up.order = order, up.ones = ones, up.rows = int(f.rows);
+    down = up;
+    for (; l < f.languages && up.groups < kGroups; l++) {
+      if (l >= 0 && f.end(l) == f.begin(l)) continue;
+      const size_t w = l < 0 ? f.shared : f.expert(l, kFc1W);
+      const int begin = l < 0 ? -1 : int(f.begin(l)), end = l < 0 ? -1 : int(f.end(l));
+      up.group[up.groups++] = {as_type(c, inner, f.at(w), compute), as_floats(c, inner, f.at(w + 1)), begin, end};
+      down.group[down.groups++] = {as_type(c, inner, f.at(w + 2), compute), as_floats(c, inner, f.at(w + 3)), begin,
+                                   end};
+    }
+    if (up.groups == 0) break;
+    up.n = down.k = int(f.inner), up.k = down.n = int(f.width);
+    up.a = in, up.c = act;
+    down.a = act, down.c = y.data;
+    down.residual = residual.data, down.residual_bf16 = residual.dtype == DType::bf16;
+    with_type(compute, [&](auto* tt) {
+      using T = std::remove_pointer_t<decltype(tt)>;
+      if (up.n > 0) product<true, T, T>(c, up);
+      with_type(y.dtype, [&](auto* ty) { product<false, T, std::remove_pointer_t<decltype(ty)>>(c, down); });
+    });
+  }
+}
+
+}  // namespace cuda
+}  // namespace dw

@@ -1,0 +1,15 @@
+// How a launcher starts a kernel.
+#pragma once
+#include "context.h"
+
+namespace dw {
+namespace cuda {
+
+// `blocks` ≥ 1 blocks in one dimension, on the context's stream. The queue checks for errors after the call.
+template <class... P, class... A>
+void launch(Context& c, void (*kernel)(P...), int64_t blocks, int threads, A... arguments) {
+  kernel<<<unsigned(blocks), unsigned(threads), 0, c.stream>>>(arguments...);
+}
+
+}  // namespace cuda
+}  // namespace dw
