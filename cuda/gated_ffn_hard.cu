@@ -142,20 +142,24 @@ void gated_ffn_hard(Context& c, const Call& call) {
   const DType compute = DType(call.integer(f.settings));
   const View &x = f.at(f.x), &residual = f.at(f.residual), &y = call.out[0];
   float* g = call.out[1].as<float>();
-  cudaMemsetAsync(g, 0, size_t(f.rows) * 4, c.stream);
+  if (f.covered < f.rows) cudaMemsetAsync(g, 0, size_t(f.rows) * 4, c.stream);
   for (int64_t l = 0; l < f.languages; l++)
     if (f.end(l) > f.begin(l)) gates(c, f, l, g);
 
   Workspace::Frame frame(c.workspace);
-  int *order = frame.take<int>(f.rows), *ones = frame.take<int>(f.rows + 1);
-  launch(c, route_kernel, 1, kRouters, g, int(f.rows), order, ones);
+  int *order = nullptr, *ones = nullptr;
+  if (f.rows > kFewRows) {
+    order = frame.take<int>(f.rows);
+    ones = frame.take<int>(f.rows + 1);
+    launch(c, route_kernel, 1, kRouters, g, int(f.rows), order, ones);
+  }
   const void* in = as_type(c, frame, x, compute);
   void* act = frame.take<char>(f.rows * f.inner * size_of(compute));
   // Groups that have rows: the shared FFN first, then every language's; kGroups of them at a time.
   for (int64_t l = -1; l < f.languages;) {
     Workspace::Frame inner(c.workspace);
     Grouped up = {}, down;
-    up.order = order, up.ones = ones, up.rows = int(f.rows);
+    up.gate = g, up.order = order, up.ones = ones, up.rows = int(f.rows);
     down = up;
     for (; l < f.languages && up.groups < kGroups; l++) {
       if (l >= 0 && f.end(l) == f.begin(l)) continue;

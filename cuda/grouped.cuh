@@ -19,8 +19,9 @@ struct Group {
 struct Grouped {
   Group group[kGroups];
   int groups;
-  const int* order;  // [rows] row of each place of the list
-  const int* ones;   // [rows + 1] rows before this one whose gate is 1
+  const float* gate;  // [rows]: 0 or 1
+  const int* order;   // [rows] row of each place of the list
+  const int* ones;    // [rows + 1] rows before this one whose gate is 1; both null for a few rows
   int rows, n, k;
   const void* a;  // up: x by row; down: gelu(..) by place
   void* c;        // up: by place, in the products' type; down: y by row
@@ -35,12 +36,12 @@ struct Grouped {
 struct Part {
   int group, first, count;  // places [first, first + count) of the list; group < 0: none
 };
-__device__ inline Part part_of(const Grouped& z, int tile, int height) {
+__device__ inline Part part_of(const Grouped& z, const int* ones, int tile, int height) {
   for (int i = 0; i < z.groups; i++) {
     const Group& g = z.group[i];
-    const int all = z.ones[z.rows];
-    const int first = g.begin < 0 ? 0 : z.rows - all + z.ones[g.begin];
-    const int count = g.begin < 0 ? z.rows - all : z.ones[g.end] - z.ones[g.begin];
+    const int all = ones[z.rows];
+    const int first = g.begin < 0 ? 0 : z.rows - all + ones[g.begin];
+    const int count = g.begin < 0 ? z.rows - all : ones[g.end] - ones[g.begin];
     const int tiles = (count + height - 1) / height;
     if (tile < tiles) return {i, first + tile * height, min(height, count - tile * height)};
     tile -= tiles;
@@ -91,7 +92,7 @@ __global__ void __launch_bounds__(256) grouped_kernel(Grouped z) {
   constexpr int kTall = kHeight / 16, kWide = kWidth / 16;
   __shared__ __align__(16) bfloat rows_a[kStages][kM * kK], rows_b[kStages][kN * kK];
   const int n_tiles = (z.n + kN - 1) / kN, n0 = int(blockIdx.x) % n_tiles * kN;
-  const Part part = part_of(z, int(blockIdx.x) / n_tiles, kM);
+  const Part part = part_of(z, z.ones, int(blockIdx.x) / n_tiles, kM);
   if (part.group < 0) return;
   const Group& group = z.group[part.group];
   const bfloat *a = static_cast<const bfloat*>(z.a), *b = static_cast<const bfloat*>(group.weight);
@@ -184,7 +185,7 @@ __global__ void __launch_bounds__(kThreads) grouped_plain_kernel(Grouped z) {
   constexpr int kSide = 64, kK = 16;
   __shared__ float ta[kK][kSide + 1], tb[kK][kSide + 1];
   const int n_tiles = (z.n + kSide - 1) / kSide, n0 = int(blockIdx.x) % n_tiles * kSide;
-  const Part part = part_of(z, int(blockIdx.x) / n_tiles, kSide);
+  const Part part = part_of(z, z.ones, int(blockIdx.x) / n_tiles, kSide);
   if (part.group < 0) return;
   const Group& group = z.group[part.group];
   const T *a = static_cast<const T*>(z.a), *b = static_cast<const T*>(group.weight);
@@ -243,11 +244,24 @@ constexpr int kFewRows = 16;
 template <bool kUp, int N, class T, class Y>
 __global__ void __launch_bounds__(kThreads) grouped_few_kernel(Grouped z) {
   constexpr int kAtOnce = 4;
+  __shared__ int order[kFewRows], ones[kFewRows + 1];
+  if (threadIdx.x == 0) {
+    int place = 0, before = 0;
+    for (int r = 0; r < z.rows; r++) {
+      ones[r] = before;
+      before += z.gate[r] != 0;
+    }
+    ones[z.rows] = before;
+    for (int wanted = 0; wanted < 2; wanted++)
+      for (int r = 0; r < z.rows; r++)
+        if ((z.gate[r] != 0) == (wanted != 0)) order[place++] = r;
+  }
+  __syncthreads();
   const int lane = int(threadIdx.x) % 32, column = int(blockIdx.x) * (kThreads / 32) + int(threadIdx.x) / 32;
   if (column >= z.n) return;
   const T* a = static_cast<const T*>(z.a);
   for (int tile = 0;; tile++) {
-    const Part part = part_of(z, tile, kAtOnce);
+    const Part part = part_of(z, ones, tile, kAtOnce);
     if (part.group < 0) return;
     const Group& group = z.group[part.group];
     const T* w = static_cast<const T*>(group.weight) + int64_t(column) * z.k;
@@ -255,7 +269,7 @@ __global__ void __launch_bounds__(kThreads) grouped_few_kernel(Grouped z) {
 #pragma unroll
     for (int r = 0; r < kAtOnce; r++) {
       const int place = part.first + (r < part.count ? r : 0);
-      from[r] = a + int64_t(kUp ? z.order[place] : place) * z.k;
+      from[r] = a + int64_t(kUp ? order[place] : place) * z.k;
     }
     float sum[kAtOnce] = {};
 #pragma unroll 2
@@ -274,7 +288,7 @@ __global__ void __launch_bounds__(kThreads) grouped_few_kernel(Grouped z) {
     for (int r = 0; r < kAtOnce; r++) {
       for (int i = 16; i > 0; i /= 2) sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], i);
       const int place = part.first + r;
-      if (lane == 0 && r < part.count) finish<kUp, Y>(z, group, z.order[place], place, column, sum[r]);
+      if (lane == 0 && r < part.count) finish<kUp, Y>(z, group, order[place], place, column, sum[r]);
     }
   }
 }

@@ -87,6 +87,18 @@ const cases: Case[] = [
     expertDropout: 0.3,
   },
   {
+    title: 'a few rows of two languages',
+    rows: 12,
+    width: 16,
+    inner: 40,
+    gate: 8,
+    ranges: [
+      [0, 4],
+      [5, 11],
+    ],
+    residual: true,
+  },
+  {
     title: 'rows of two languages and of none, in widths that tensor cores take',
     rows: 150,
     width: 72,
