@@ -2,6 +2,7 @@
 
 #include "cast.h"
 #include "kernels.h"
+#include "launch.cuh"
 #include "math.cuh"
 
 namespace dw {
@@ -29,8 +30,10 @@ void convert(Context& c, const void* from, DType from_type, void* to, DType to_t
   }
   with_type(from_type, [&](auto* a) {
     with_type(to_type, [&](auto* o) {
-      convert_kernel<<<grid_for(n, c.processors), kThreads, 0, c.stream>>>(
-          static_cast<decltype(a)>(const_cast<void*>(from)), static_cast<decltype(o)>(to), n);
+      using A = std::remove_pointer_t<decltype(a)>;
+      using O = std::remove_pointer_t<decltype(o)>;
+      launch(c, convert_kernel<A, O>, grid_for(n, c.processors), kThreads, static_cast<const A*>(from),
+             static_cast<O*>(to), n);
     });
   });
 }
@@ -49,11 +52,11 @@ void fill(Context& c, const Call& call) {
   if (n == 0) return;
   const unsigned grid = grid_for(n, c.processors);
   if (x.dtype == DType::i32)
-    fill_kernel<<<grid, kThreads, 0, c.stream>>>(x.as<int32_t>(), int32_t(value), n);
+    launch(c, fill_kernel<int32_t>, grid, kThreads, x.as<int32_t>(), int32_t(value), n);
   else if (x.dtype == DType::f32)
-    fill_kernel<<<grid, kThreads, 0, c.stream>>>(x.as<float>(), float(value), n);
+    launch(c, fill_kernel<float>, grid, kThreads, x.as<float>(), float(value), n);
   else
-    fill_kernel<<<grid, kThreads, 0, c.stream>>>(x.as<uint16_t>(), to_bf16(float(value)).bits, n);
+    launch(c, fill_kernel<uint16_t>, grid, kThreads, x.as<uint16_t>(), to_bf16(float(value)).bits, n);
 }
 
 }  // namespace cuda

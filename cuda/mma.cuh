@@ -8,8 +8,14 @@
 
 #include "math.cuh"
 
+#ifdef DW_EMULATOR
+#include "emulated_mma.h"  // test/support/cuda-emulator
+#endif
+
 namespace dw {
 namespace cuda {
+
+#ifndef DW_EMULATOR
 
 // c += a·b
 __device__ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
@@ -51,6 +57,8 @@ __device__ inline float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+
+#endif
 
 // Two floats as bf16, the first in the lower half.
 __device__ inline uint32_t pack_bf16(float low, float high) {

@@ -25,7 +25,7 @@ struct TrapRecord {
 struct Trap {
   TrapRecord* record;
   int32_t op;
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(DW_EMULATOR)
   __device__ void operator()(TrapKind kind, int64_t index, int64_t value, int64_t limit) const {
     if (atomicCAS(&record->set, 0, 1) != 0) return;
     record->op = op;

@@ -10,10 +10,12 @@ export { normals, random } from './random.js';
 
 export const oracle = new Stream({ backend: 'reference', threads: 1 });
 export const isas: Isa[] = isaNames.slice(0, isaNames.indexOf(chooseIsa('auto')) + 1);
-export const fast: { isa: Isa; stream: Stream }[] = isas.map((isa) => ({
+/** Every CPU path, and the CUDA device (or its emulation) where DISTILWHISPER_TEST_CUDA asks for it. */
+export const fast: { isa: string; stream: Stream }[] = isas.map((isa) => ({
   isa,
   stream: new Stream({ isa, threads: 2 }),
 }));
+if (process.env.DISTILWHISPER_TEST_CUDA) fast.push({ isa: 'cuda', stream: new Stream({ device: 'cuda' }) });
 export const number = dtypeNumber;
 
 export function toBf16(values: ArrayLike<number>): Uint16Array {

@@ -1,0 +1,82 @@
+// CUDA's execution model on the processor, so that the kernels of cuda/ can be held against the oracles without a GPU.
+// Included before every source (-include). A thread of a block is a fibre; fibres meet where the hardware makes threads
+// meet (__syncthreads, shuffles, tensor cores), in an order that DW_EMULATOR_ORDER changes. Blocks run one by one.
+// It aborts on what is undefined on a GPU: a warp-wide instruction or a barrier that some threads have left, addresses
+// that are not aligned. Asynchronous copies arrive when they are waited for, and their targets hold NaN until then.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+
+#undef __global__
+#undef __device__
+#undef __host__
+#undef __shared__
+#undef __launch_bounds__
+#undef __align__
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+
+using std::max;
+using std::min;
+
+struct EmulatedIndex {
+  unsigned x;
+};
+extern EmulatedIndex threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulator {
+
+void run(int64_t blocks, int threads, const std::function<void()>& kernel);
+void barrier();
+// All lanes of a warp bring an operand; the last one runs `work` on the 32 of them.
+void warp(void* mine, void (*work)(void** all));
+[[noreturn]] void fail(const char* what);
+void copy_async(void* to, const void* from, bool valid);
+void commit();
+void wait(int pending);
+
+inline void check_aligned(const void* p, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(p) % bytes != 0) fail("an address is not aligned");
+}
+template <class T>
+struct Shuffle {
+  T value, got;
+  int from;
+};
+
+}  // namespace emulator
+
+inline void __syncthreads() { emulator::barrier(); }
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  emulator::Shuffle<T> mine{value, value, int(threadIdx.x % 32) ^ mask};
+  emulator::warp(&mine, [](void** all) {
+    for (int i = 0; i < 32; i++) {
+      auto* lane = static_cast<emulator::Shuffle<T>*>(all[i]);
+      lane->got = static_cast<emulator::Shuffle<T>*>(all[lane->from])->value;
+    }
+  });
+  return mine.got;
+}
+inline float __uint_as_float(uint32_t bits) {
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+inline int atomicCAS(int* p, int compare, int value) {
+  const int old = *p;
+  if (old == compare) *p = value;
+  return old;
+}
+inline void __threadfence_system() {}
