@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "cublaslt.h"
 #include "gemm.h"
+#include "launch.cuh"
 #include "math.cuh"
 
 namespace dw {
@@ -29,9 +30,10 @@ __global__ void finish_kernel(T* c, int64_t m, int64_t n, int64_t ldc, float sca
 
 void finish(Context& context, const Gemm& g, float scale, const float* bias) {
   with_type(g.c_type, [&](auto* t) {
+    using T = std::remove_pointer_t<decltype(t)>;
     for (int64_t b = 0; b < g.batch; b++)
-      finish_kernel<<<grid_for(g.m * g.n, context.processors), kThreads, 0, context.stream>>>(
-          static_cast<decltype(t)>(g.c) + b * g.stride_c, g.m, g.n, g.ldc, scale, bias);
+      launch(context, finish_kernel<T>, grid_for(g.m * g.n, context.processors), kThreads,
+             static_cast<T*>(g.c) + b * g.stride_c, g.m, g.n, g.ldc, scale, bias);
   });
 }
 

@@ -9,7 +9,7 @@
 #include "math.cuh"
 
 #ifdef DW_EMULATOR
-#include "emulated_mma.h"  // test/support/cuda-emulator
+#include "emulated_mma.h"  // test/cuda-emulator
 #endif
 
 namespace dw {

@@ -1,42 +1,112 @@
-// Builds build-emulator/cuda-emulator.so: the kernels of cuda/ for a device emulated on the processor (test/support/
-// cuda-emulator). With DISTILWHISPER_CUDA_PLUGIN= set to it and DISTILWHISPER_TEST_CUDA=1 the tables of test/1N run it.
-// Needs g++ on x86-64 and the headers of a CUDA toolkit, no GPU.
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+// Builds build/cuda-emulator/cuda-emulator.so: the CUDA plugin for a device that is emulated on the processor
+// (test/cuda-emulator), from the sources of cuda/ and with g++ alone. Prints its path, or 'skipped: ' and why there is none.
+// What is newer than its sources is left as it is. --sanitize: another one, under AddressSanitizer and UBSan.
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+const sanitize = process.argv.includes('--sanitize');
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const emulator = join(root, 'test/support/cuda-emulator');
-const headers = [process.env.CUDA_PATH, '/usr/local/cuda']
-  .map((folder) => folder && join(folder, 'include'))
-  .find((folder) => folder && existsSync(join(folder, 'cuda_runtime_api.h')));
-if (!headers) {
-  console.error('build-cuda-emulator: no cuda_runtime_api.h in CUDA_PATH or /usr/local/cuda: skipped');
-  process.exit(0);
-}
-const out = join(root, 'build-emulator');
-mkdirSync(out, { recursive: true });
-const host = ['kernels.cc', 'trap.cc'];
-const skipped = ['gemm.cu']; // plain loops in the emulator
-const sources = readdirSync(join(root, 'cuda'))
-  .filter((file) => (file.endsWith('.cu') && !skipped.includes(file)) || host.includes(file))
-  .map((file) => join(root, 'cuda', file));
-sources.push(join(emulator, 'device.cc'));
-const newest = (folder) =>
-  Math.max(...readdirSync(folder).map((file) => (/\.(h|cuh)$/.test(file) ? statSync(join(folder, file)).mtimeMs : 0)));
-const changed = Math.max(...['cuda', 'native/core', 'native/ops'].map((f) => newest(join(root, f))), newest(emulator));
+const emulator = join(root, 'test', 'cuda-emulator');
+const out = join(root, 'build', sanitize ? 'cuda-emulator-sanitized' : 'cuda-emulator');
+const plugin = join(out, 'cuda-emulator.so');
+const compiler = process.env.CXX ?? 'g++';
+
+// Of cuda/ all but what the emulation has itself.
+const own = ['cublaslt.cc', 'workspace.cc'];
+const sources = [join(root, 'cuda'), emulator].flatMap((folder) =>
+  readdirSync(folder)
+    .filter((file) => /\.(cc|cu)$/.test(file) && !(folder !== emulator && own.includes(file)))
+    .map((file) => join(folder, file)),
+);
+sources.push(join(root, 'native/core/audio.cc'));
 const flags = [
-  ...['-x', 'c++', '-std=c++17', '-O2', '-g', '-fPIC', '-fvisibility=hidden', '-ffp-contract=off'],
-  ...['-fno-strict-aliasing', '-Wall', '-Wno-unknown-pragmas', '-Wno-unused-function', '-DDW_EMULATOR'],
-  ...['-include', join(emulator, 'emulator.h'), '-I', emulator, '-I', join(root, 'native'), '-I', join(root, 'cuda')],
-  ...['-isystem', headers],
+  ...['-x', 'c++', '-std=c++17', '-O2', '-fPIC', '-fvisibility=hidden', '-ffp-contract=off', '-fno-strict-aliasing'],
+  ...['-Wall', '-Wno-unknown-pragmas', '-MMD', '-DDW_EMULATOR', '-Ddistilwhisper_plugin=cuda_plugin'],
+  ...['-include', join(emulator, 'execution.h'), '-I', join(emulator, 'include'), '-I', emulator],
+  ...['-I', join(root, 'native'), '-I', join(root, 'cuda')],
+  // Arrays of known bounds (shared memory above all) trap when an index leaves them.
+  ...(sanitize
+    ? ['-g1', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined']
+    : ['-fsanitize=bounds', '-fsanitize-undefined-trap-on-error']),
 ];
-const objects = sources.map((source) => {
-  const object = join(out, `${basename(source)}.o`);
-  const made = existsSync(object) ? statSync(object).mtimeMs : 0;
-  if (made < Math.max(changed, statSync(source).mtimeMs))
-    execFileSync('g++', [...flags, '-c', source, '-o', object], { stdio: 'inherit' });
-  return object;
-});
-execFileSync('g++', ['-shared', '-o', join(out, 'cuda-emulator.so'), ...objects], { stdio: 'inherit' });
+
+const time = (path) => (existsSync(path) ? statSync(path).mtimeMs : 0);
+/** Older than a source or header of its own, or compiled in another way. */
+function stale(object, dependencies) {
+  const made = time(object);
+  if (made < time(fileURLToPath(import.meta.url)) || !existsSync(dependencies)) return true;
+  const files = readFileSync(dependencies, 'utf8').replace(/\\\n/g, ' ').split(/\s+/).slice(1);
+  return files.some((file) => file && (!existsSync(file) || time(file) > made));
+}
+
+function compile(args) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(compiler, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+    child.on('error', reject);
+    child.on('close', (code) => (code === 0 ? resolve() : reject(new Error(`${compiler} ends with ${code}`))));
+  });
+}
+
+async function build() {
+  const objects = sources.map((source) => join(out, `${basename(source)}.o`));
+  const work = sources
+    .map((source, i) => ({ source, object: objects[i], dependencies: `${objects[i].slice(0, -2)}.d` }))
+    .filter(({ object, dependencies }) => stale(object, dependencies))
+    // The largest first: no core waits at the end.
+    .sort((a, b) => statSync(b.source).size - statSync(a.source).size);
+  if (work.length === 0 && time(plugin) >= Math.max(...objects.map(time))) return;
+  const worker = async () => {
+    for (let next = work.shift(); next; next = work.shift()) {
+      // The door of the emulation has the name that the plugin's own gives up.
+      const door = next.source === join(emulator, 'emulated_device.cc') ? ['-Udistilwhisper_plugin'] : [];
+      await compile([...flags, ...door, '-MF', next.dependencies, '-c', next.source, '-o', next.object]);
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+  const made = `${plugin}.${process.pid}`;
+  await compile(['-shared', ...(sanitize ? ['-fsanitize=address,undefined'] : []), '-o', made, ...objects]);
+  renameSync(made, plugin);
+}
+
+/** One process builds, others wait for it. */
+async function alone(body) {
+  const lock = join(out, 'lock');
+  for (;;) {
+    try {
+      writeFileSync(lock, String(process.pid), { flag: 'wx' });
+      break;
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error;
+    }
+    const holder = existsSync(lock) ? Number(readFileSync(lock, 'utf8')) : 0;
+    try {
+      if (holder) process.kill(holder, 0);
+    } catch {
+      rmSync(lock, { force: true }); // it ended without taking its lock away
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  try {
+    await body();
+  } finally {
+    rmSync(lock, { force: true });
+  }
+}
+
+if (process.platform !== 'linux' || process.arch !== 'x64') {
+  console.log(
+    `skipped: the fibres of the emulation are for Linux on x86-64, this is ${process.platform} ${process.arch}`,
+  );
+} else {
+  mkdirSync(out, { recursive: true });
+  try {
+    await alone(build);
+    console.log(plugin);
+  } catch (error) {
+    if (error.code !== 'ENOENT') throw error;
+    console.log(`skipped: there is no ${compiler}`);
+  }
+}

@@ -9,7 +9,7 @@ const sources = (folder) =>
     if (entry.isDirectory()) return sources(path);
     return /\.(cc|h|cpp|cu|cuh)$/.test(entry.name) ? [path] : [];
   });
-const files = ['native', 'cuda', 'bench', 'scripts'].flatMap(sources);
+const files = ['native', 'cuda', 'bench', 'scripts', 'test/cuda-emulator'].flatMap(sources);
 const mode = process.argv.includes('--write') ? ['-i'] : ['--dry-run', '--Werror'];
 try {
   execFileSync('npx', ['clang-format', ...mode, ...files], { stdio: 'inherit' });

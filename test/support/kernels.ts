@@ -1,21 +1,57 @@
 /**
- * Runs one call on the oracle and on every CPU path of this machine, and compares the outputs.
- * The oracle computes in double on the same (already rounded) inputs.
+ * Runs one call on the oracle, on every CPU path of this machine, on its GPU where it has one, and on a CUDA device that
+ * is emulated (test/cuda-emulator), and compares the outputs. The oracle computes in double on the same (already rounded)
+ * inputs.
  */
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
-import { chooseIsa, isaNames } from '../../lib/native/index.js';
+import { chooseIsa, cudaReport, isaNames, packageRoot } from '../../lib/native/index.js';
 import { bf16ToFloat32, type DType, dtypeNumber, type Isa, Stream, type Tensor } from '../../lib/tensor/index.js';
 
 export { normals, random } from './random.js';
 
 export const oracle = new Stream({ backend: 'reference', threads: 1 });
 export const isas: Isa[] = isaNames.slice(0, isaNames.indexOf(chooseIsa('auto')) + 1);
-/** Every CPU path, and the CUDA device (or its emulation) where DISTILWHISPER_TEST_CUDA asks for it. */
-export const fast: { isa: string; stream: Stream }[] = isas.map((isa) => ({
-  isa,
-  stream: new Stream({ isa, threads: 2 }),
-}));
-if (process.env.DISTILWHISPER_TEST_CUDA) fast.push({ isa: 'cuda', stream: new Stream({ device: 'cuda' }) });
+
+/** Opens a stream on the CUDA plugin at `path`. */
+export function streamOn(path: string): Stream {
+  const before = process.env.DISTILWHISPER_CUDA_PLUGIN;
+  process.env.DISTILWHISPER_CUDA_PLUGIN = path;
+  try {
+    return new Stream({ device: 'cuda' });
+  } finally {
+    if (before === undefined) delete process.env.DISTILWHISPER_CUDA_PLUGIN;
+    else process.env.DISTILWHISPER_CUDA_PLUGIN = before;
+  }
+}
+
+/** Builds the plugin of the emulated device where it is older than its sources. Null, after a line why, without g++. */
+export function emulatedPlugin(): string | null {
+  if (process.env.DISTILWHISPER_EMULATED_PLUGIN) return process.env.DISTILWHISPER_EMULATED_PLUGIN;
+  const script = join(packageRoot(), 'scripts', 'build-cuda-emulator.mjs');
+  const said = execFileSync(process.execPath, [script], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  }).trim();
+  if (!said.startsWith('skipped: ')) return said;
+  console.log(`the emulated CUDA device is ${said}`);
+  return null;
+}
+
+export interface Path {
+  /** An instruction set, 'cuda', or 'cuda, emulated'. */
+  isa: string;
+  stream: Stream;
+}
+/** GPU and emulated device, where there are any. */
+export const devices: Path[] = [];
+if (cudaReport().devices.some((device) => !device.problem))
+  devices.push({ isa: 'cuda', stream: new Stream({ device: 'cuda' }) });
+const emulated = emulatedPlugin();
+if (emulated) devices.push({ isa: 'cuda, emulated', stream: streamOn(emulated) });
+/** Everything that is held against the oracle; the last is the fastest CPU path. */
+export const fast: Path[] = [...devices, ...isas.map((isa) => ({ isa, stream: new Stream({ isa, threads: 2 }) }))];
 export const number = dtypeNumber;
 
 export function toBf16(values: ArrayLike<number>): Uint16Array {
@@ -60,7 +96,7 @@ export async function run(
 }
 
 /**
- * Holds every CPU path against the oracle. `bound(output, index, expected)` is the largest error allowed for one element.
+ * Holds every path against the oracle. `bound(output, index, expected)` is the largest error allowed for one element.
  */
 export async function compare(
   t: ExecutionContext,

@@ -4,9 +4,6 @@
 // It aborts on what is undefined on a GPU: a warp-wide instruction or a barrier that some threads have left, addresses
 // that are not aligned. Asynchronous copies arrive when they are waited for, and their targets hold NaN until then.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -14,12 +11,6 @@
 #include <cstring>
 #include <functional>
 
-#undef __global__
-#undef __device__
-#undef __host__
-#undef __shared__
-#undef __launch_bounds__
-#undef __align__
 #define __global__
 #define __device__
 #define __host__
@@ -34,6 +25,23 @@ struct EmulatedIndex {
   unsigned x;
 };
 extern EmulatedIndex threadIdx, blockIdx, blockDim, gridDim;
+
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 namespace emulator {
 
@@ -54,20 +62,28 @@ struct Shuffle {
   T value, got;
   int from;
 };
+template <class T>
+T shuffle(T value, int from) {
+  Shuffle<T> mine{value, value, from};
+  warp(&mine, [](void** all) {
+    for (int i = 0; i < 32; i++) {
+      auto* lane = static_cast<Shuffle<T>*>(all[i]);
+      lane->got = static_cast<Shuffle<T>*>(all[lane->from])->value;
+    }
+  });
+  return mine.got;
+}
 
 }  // namespace emulator
 
 inline void __syncthreads() { emulator::barrier(); }
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
-  emulator::Shuffle<T> mine{value, value, int(threadIdx.x % 32) ^ mask};
-  emulator::warp(&mine, [](void** all) {
-    for (int i = 0; i < 32; i++) {
-      auto* lane = static_cast<emulator::Shuffle<T>*>(all[i]);
-      lane->got = static_cast<emulator::Shuffle<T>*>(all[lane->from])->value;
-    }
-  });
-  return mine.got;
+  return emulator::shuffle(value, int(threadIdx.x % 32) ^ mask);
+}
+template <class T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return emulator::shuffle(value, lane % 32);
 }
 inline float __uint_as_float(uint32_t bits) {
   float f;
