@@ -1,23 +1,48 @@
-#include <type_traits>
-
 #include "cast.h"
 #include "kernels.h"
+#include "lanes.cuh"
 #include "launch.cuh"
-#include "math.cuh"
 
 namespace dw {
 namespace cuda {
 
 namespace {
 
-template <class A, class O>
-__global__ void convert_kernel(const A* __restrict__ x, O* __restrict__ y, int64_t n) {
-  DW_GRID_STRIDE(i, n) put(y, i, get(x, i));
+template <int N>
+__global__ void convert_kernel(Any x, Any y, int64_t n) {
+  DW_GRID_STRIDE(i, n / N) {
+    float v[N];
+    load(v, x, i * N);
+    store(y, i * N, v);
+  }
 }
 
-template <class T>
-__global__ void fill_kernel(T* x, T value, int64_t n) {
+// n words of 4 bytes from a 4-byte aligned address: 16 bytes at a time where that is aligned.
+template <int N>
+__global__ void fill_kernel(uint32_t* __restrict__ x, uint32_t word, int64_t n) {
+  DW_GRID_STRIDE(i, n / N) {
+    if (N == 4)
+      reinterpret_cast<uint4*>(x)[i] = make_uint4(word, word, word, word);
+    else
+      x[i] = word;
+  }
+}
+
+__global__ void fill_short_kernel(uint16_t* __restrict__ x, uint16_t value, int64_t n) {
   DW_GRID_STRIDE(i, n) x[i] = value;
+}
+
+// cache[r / t, offset + r % t] = x[r], rows of `width`
+template <int N>
+__global__ void cache_kernel(Any x, Any cache, int64_t rows, int64_t t, int64_t width, int64_t positions,
+                             int64_t offset) {
+  const int64_t per = width / N;
+  DW_GRID_STRIDE(i, rows * per) {
+    const int64_t r = i / per, column = i % per * N;
+    float v[N];
+    load(v, x, r * width + column);
+    store(cache, (r / t * positions + offset + r % t) * width + column, v);
+  }
 }
 
 }  // namespace
@@ -28,13 +53,16 @@ void convert(Context& c, const void* from, DType from_type, void* to, DType to_t
     cudaMemcpyAsync(to, from, size_t(n * size_of(to_type)), cudaMemcpyDeviceToDevice, c.stream);
     return;
   }
-  with_type(from_type, [&](auto* a) {
-    with_type(to_type, [&](auto* o) {
-      using A = std::remove_pointer_t<decltype(a)>;
-      using O = std::remove_pointer_t<decltype(o)>;
-      launch(c, convert_kernel<A, O>, grid_for(n, c.processors), kThreads, static_cast<const A*>(from),
-             static_cast<O*>(to), n);
-    });
+  const Any x{const_cast<void*>(from), from_type == DType::bf16}, y{to, to_type == DType::bf16};
+  // What is left over is shorter than a thread's share.
+  with_eight(0, {from, to}, [&](auto lanes) {
+    constexpr int N = decltype(lanes)::value;
+    const int64_t whole = n / N * N;
+    if (whole > 0) launch(c, convert_kernel<N>, grid_for(whole / N, c.processors), kThreads, x, y, whole);
+    if (whole == n) return;
+    const Any x1{static_cast<char*>(x.data) + whole * size_of(from_type), x.bf16};
+    const Any y1{static_cast<char*>(y.data) + whole * size_of(to_type), y.bf16};
+    launch(c, convert_kernel<1>, 1, 32, x1, y1, n - whole);
   });
 }
 
@@ -47,16 +75,39 @@ void cast(Context& c, const Call& call) {
 // x[i] = value                                       x [..], f32, bf16 or i32
 void fill(Context& c, const Call& call) {
   const View& x = call.in[0];
-  const int64_t n = x.size();
   const double value = call.num[0];
+  int64_t n = x.size();
   if (n == 0) return;
-  const unsigned grid = grid_for(n, c.processors);
-  if (x.dtype == DType::i32)
-    launch(c, fill_kernel<int32_t>, grid, kThreads, x.as<int32_t>(), int32_t(value), n);
-  else if (x.dtype == DType::f32)
-    launch(c, fill_kernel<float>, grid, kThreads, x.as<float>(), float(value), n);
+  const uintptr_t address = reinterpret_cast<uintptr_t>(x.data);
+  uint32_t word;
+  if (x.dtype == DType::bf16) {
+    const uint16_t bits = to_bf16(float(value)).bits;
+    if (address % 4 != 0 || n % 2 != 0)
+      return launch(c, fill_short_kernel, grid_for(n, c.processors), kThreads, x.as<uint16_t>(), bits, n);
+    word = uint32_t(bits) << 16 | bits;
+    n /= 2;
+  } else if (x.dtype == DType::i32) {
+    word = uint32_t(int32_t(value));
+  } else {
+    const float v = float(value);
+    std::memcpy(&word, &v, 4);
+  }
+  if (n % 4 == 0 && address % 16 == 0)
+    launch(c, fill_kernel<4>, grid_for(n / 4, c.processors), kThreads, x.as<uint32_t>(), word, n);
   else
-    launch(c, fill_kernel<uint16_t>, grid, kThreads, x.as<uint16_t>(), to_bf16(float(value)).bits, n);
+    launch(c, fill_kernel<1>, grid_for(n, c.processors), kThreads, x.as<uint32_t>(), word, n);
+}
+
+// cache[:, offset : offset + t] = x                  x [B, t, D], cache [B, P, D]
+void cache_write(Context& c, const Call& call) {
+  const View &x = call.in[0], &cache = call.in[1];
+  const int64_t t = x.shape[1], width = x.shape[2], rows = x.shape[0] * t;
+  if (rows * width == 0) return;
+  with_eight(width, {x.data, cache.data}, [&](auto lanes) {
+    constexpr int N = decltype(lanes)::value;
+    launch(c, cache_kernel<N>, grid_for(rows * width / N, c.processors), kThreads, any_of(x), any_of(cache), rows, t,
+           width, cache.shape[1], call.integer(0));
+  });
 }
 
 }  // namespace cuda

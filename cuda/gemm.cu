@@ -18,22 +18,23 @@ namespace {
 
 constexpr int64_t kWorkspace = 32 << 20;
 
-// c[i, j] = c[i, j]·scale + bias[j]: what cuBLASLt cannot do for a pair of types, and products over nothing.
+// c[i, j] = from[i, j]·scale + bias[j]: what cuBLASLt cannot do for a pair of types, and products over nothing.
 template <class T>
-__global__ void finish_kernel(T* c, int64_t m, int64_t n, int64_t ldc, float scale, const float* __restrict__ bias) {
+__global__ void finish_kernel(T* c, const T* from, int64_t m, int64_t n, int64_t ldc, float scale,
+                              const float* __restrict__ bias) {
   DW_GRID_STRIDE(i, m * n) {
-    T* at = c + i / n * ldc;
-    const int64_t j = i % n;
-    put(at, j, (scale == 0 ? 0.0f : get(at, j) * scale) + (bias ? bias[j] : 0.0f));
+    const int64_t j = i % n, at = i / n * ldc + j;
+    put(c, at, (scale == 0 ? 0.0f : get(from, at) * scale) + (bias ? bias[j] : 0.0f));
   }
 }
 
-void finish(Context& context, const Gemm& g, float scale, const float* bias) {
+void finish(Context& context, const Gemm& g, float scale, const void* from) {
   with_type(g.c_type, [&](auto* t) {
     using T = std::remove_pointer_t<decltype(t)>;
     for (int64_t b = 0; b < g.batch; b++)
       launch(context, finish_kernel<T>, grid_for(g.m * g.n, context.processors), kThreads,
-             static_cast<T*>(g.c) + b * g.stride_c, g.m, g.n, g.ldc, scale, bias);
+             static_cast<T*>(g.c) + b * g.stride_c, static_cast<const T*>(from) + b * g.stride_c, g.m, g.n, g.ldc,
+             scale, g.bias);
   });
 }
 
@@ -151,7 +152,7 @@ struct GemmState::Impl {
     key.stride_c = g.stride_c;
     key.align_a = alignment(g.a);
     key.align_b = alignment(g.b);
-    key.align_c = alignment(g.c);
+    key.align_c = std::min(alignment(g.c), alignment(g.addend));
     key.compute = uint8_t(g.compute);
     key.c_type = uint8_t(g.c_type);
     key.a_transposed = g.a_transposed;
@@ -206,7 +207,7 @@ static const void* operand(Context& context, Workspace::Frame& frame, const void
 
 void gemm(Context& context, const Gemm& given) {
   if (given.m == 0 || given.n == 0 || given.batch == 0) return;
-  if (given.k == 0) return finish(context, given, given.beta, given.bias);
+  if (given.k == 0) return finish(context, given, given.beta, given.addend ? given.addend : given.c);
   GemmState::Impl& state = context.gemm.impl();
   state.open();
   Workspace::Frame frame(context.workspace);
@@ -222,10 +223,10 @@ void gemm(Context& context, const Gemm& given) {
     state.check(state.lt->desc_set(p.desc, kLtDescBiasPointer, &g.bias, sizeof g.bias), "setting the bias");
   void* scratch = p.chosen.workspace_size ? frame.take<char>(int64_t(p.chosen.workspace_size)) : nullptr;
   const float one = 1;
-  state.check(state.lt->matmul(state.handle, p.desc, &one, g.b, p.b, g.a, p.a, &g.beta, g.c, p.c, g.c, p.c,
-                               &p.chosen.algo, scratch, p.chosen.workspace_size, context.stream),
+  state.check(state.lt->matmul(state.handle, p.desc, &one, g.b, p.b, g.a, p.a, &g.beta, g.addend ? g.addend : g.c, p.c,
+                               g.c, p.c, &p.chosen.algo, scratch, p.chosen.workspace_size, context.stream),
               "running a product");
-  if (g.bias && !p.bias_fused) finish(context, g, 1, g.bias);
+  if (g.bias && !p.bias_fused) finish(context, g, 1, g.c);
 }
 
 }  // namespace cuda

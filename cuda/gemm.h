@@ -9,8 +9,8 @@
 namespace dw {
 namespace cuda {
 
-// C[m, n] = A·B + beta·C + bias, summed in f32. Operands of another type than `compute` are rounded to it first, in
-// workspace. GELU is not here: cuBLASLt's is the tanh form, Whisper's the erf one.
+// C[m, n] = A·B + beta·addend + bias, summed in f32. Operands of another type than `compute` are rounded to it first,
+// in workspace. GELU is not here: cuBLASLt's is the tanh form, Whisper's the erf one.
 struct Gemm {
   int64_t m = 0, n = 0, k = 0;
   const void* a = nullptr;  // [m, k] with rows lda elements apart; a_transposed: [k, m]
@@ -27,6 +27,7 @@ struct Gemm {
   DType compute = DType::f32;   // f32: full precision, no TF32. bf16: tensor cores
   const float* bias = nullptr;  // [n]
   float beta = 0;
+  const void* addend = nullptr;  // what beta multiplies, laid out as C; null: C itself
   // The same product `batch` times, matrices these many elements apart.
   int64_t batch = 1, stride_a = 0, stride_b = 0, stride_c = 0;
 };

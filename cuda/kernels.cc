@@ -17,7 +17,7 @@ constexpr int kCount = int(sizeof kNames / sizeof kNames[0]);
 struct Table {
   Launch launch[kCount] = {};
   uint8_t present[kCount] = {};
-  void add(const char* name, Launch f) {
+  void enter(const char* name, Launch f) {
     for (int op = 0; op < kCount; op++)
       if (std::strcmp(kNames[op], name) == 0) {
         launch[op] = f;
@@ -25,7 +25,7 @@ struct Table {
       }
   }
   Table() {
-#define DW_ADD(name) add(#name, name);
+#define DW_ADD(name) enter(#name, name);
     DW_CUDA_OPS(DW_ADD)
 #undef DW_ADD
   }

@@ -6,7 +6,10 @@
 
 // clang-format off
 #define DW_CUDA_OPS(X)                                                                             \
-  X(cast) X(fill)                                                                                  \
+  X(cast) X(fill) X(add) X(gelu_backward) X(cache_write) X(random_normal) X(random_uniform)          \
+  X(linear) X(linear_backward_input) X(linear_backward_weight) X(unfold) X(fold)                   \
+  X(layer_norm) X(layer_norm_backward) X(embedding) X(embedding_backward) X(add_backward_rows)        \
+  X(global_norm) X(adamw) X(top_k) X(log_mel) X(mel_filters) X(resample)                             \
   X(attention) X(attention_backward)                                                               \
   X(gated_ffn) X(gated_ffn_backward) X(gated_ffn_hard) X(gate_budget)                              \
   X(distill_loss)

@@ -1,5 +1,7 @@
 #include "trap.h"
 
+#include <cstring>
+
 #include "core/error.h"
 #include "kernels.h"
 
@@ -17,6 +19,14 @@ void throw_trap(TrapRecord& record) {
       throw Error("ERR_ARGUMENT", op + ": argument 'ids': " + ids + " at element " + at);
     case TrapKind::suppress:
       throw Error("ERR_ARGUMENT", op + ": argument 'suppress': " + ids);
+    case TrapKind::samples: {
+      const uint32_t bits = uint32_t(r.value);
+      float sample;
+      std::memcpy(&sample, &bits, 4);
+      throw Error("ERR_AUDIO_SAMPLES",
+                  op + ": argument 'samples': expected finite samples, nominally from -1 to 1, got " +
+                      std::to_string(sample) + " at index " + at);
+    }
     case TrapKind::labels:
       throw Error("ERR_ARGUMENT", op + ": argument 'labels': expected token ids below " + std::to_string(r.limit) +
                                       " or -100, got " + got + " in row " + at);

@@ -11,6 +11,7 @@ enum class TrapKind : int32_t {
   ids,       // argument 'ids': `value` at element `index` is not in [0, limit)
   suppress,  // top_k's 'suppress': the same
   labels,    // distill_loss's 'labels': `value` in row `index` is neither -100 nor in [0, limit)
+  samples,   // argument 'samples': element `index` is beyond kLargestSample or NaN; `value` holds its bits
   logits,    // top_k's 'logits': NaN or +inf in row `index`
 };
 

@@ -18,7 +18,8 @@ namespace {
 
 // The codes that plugins use, as the strings that Error keeps.
 const char* known_code(const char* code) {
-  for (const char* known : {"ERR_ARGUMENT", "ERR_CUDA", "ERR_DTYPE", "ERR_KERNEL", "ERR_OUT_OF_MEMORY", "ERR_SHAPE"})
+  for (const char* known :
+       {"ERR_ARGUMENT", "ERR_AUDIO_SAMPLES", "ERR_CUDA", "ERR_DTYPE", "ERR_KERNEL", "ERR_OUT_OF_MEMORY", "ERR_SHAPE"})
     if (std::strcmp(code, known) == 0) return known;
   return "ERR_KERNEL";
 }

@@ -4,6 +4,7 @@
 // once. Outputs and scratch memory hold NaN until something is written there.
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "context.h"
@@ -136,14 +137,15 @@ static int run(dw_queue* queue, int32_t op, const dw_call* call, dw_fault* fault
   dw_call isolated = *call;
   isolated.in = tensors.data();
   isolated.out = tensors.data() + call->in_count;
+  const std::string name = dw::cuda::op_name(op);
   const int failed = cuda_plugin()->run(queue, op, &isolated, fault);
   for (int32_t i = 0; i < count; i++) {
     if (!copies[size_t(i)]) continue;
     const Guarded& copy = *copies[size_t(i)];
-    copy.check("a kernel wrote beside a tensor");
+    copy.check((name + " wrote beside a tensor").c_str());
     const dw_tensor& given = i < call->in_count ? call->in[i] : call->out[i - call->in_count];
     if (copy.bytes() == 0 || std::memcmp(given.data, copy.data(), copy.bytes()) == 0) continue;
-    if (given.frozen) emulator::fail("a kernel wrote to a frozen tensor");
+    if (given.frozen) emulator::fail((name + " wrote to a frozen tensor").c_str());
     std::memcpy(given.data, copy.data(), copy.bytes());
   }
   return failed;

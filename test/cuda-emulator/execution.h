@@ -85,10 +85,32 @@ template <class T>
 T __shfl_sync(unsigned, T value, int lane) {
   return emulator::shuffle(value, lane % 32);
 }
+inline unsigned __ballot_sync(unsigned, bool vote) {
+  struct Lane {
+    bool vote;
+    unsigned all;
+  } mine{vote, 0};
+  emulator::warp(&mine, [](void** all) {
+    unsigned votes = 0;
+    for (int i = 0; i < 32; i++) votes |= unsigned(static_cast<Lane*>(all[i])->vote) << i;
+    for (int i = 0; i < 32; i++) static_cast<Lane*>(all[i])->all = votes;
+  });
+  return mine.all;
+}
+inline int __ffs(int x) { return __builtin_ffs(x); }
 inline float __uint_as_float(uint32_t bits) {
   float f;
   std::memcpy(&f, &bits, 4);
   return f;
+}
+inline uint32_t __float_as_uint(float f) {
+  uint32_t bits;
+  std::memcpy(&bits, &f, 4);
+  return bits;
+}
+inline void sincospif(float x, float* sine, float* cosine) {
+  *sine = float(std::sin(M_PI * double(x)));
+  *cosine = float(std::cos(M_PI * double(x)));
 }
 inline int atomicCAS(int* p, int compare, int value) {
   const int old = *p;

@@ -1,0 +1,70 @@
+#include "kernels.h"
+#include "lanes.cuh"
+#include "launch.cuh"
+
+namespace dw {
+namespace cuda {
+
+namespace {
+
+// `period` is a multiple of N, or n.
+template <int N>
+__global__ void add_kernel(Any a, Any b, Any y, float alpha, float beta, int64_t n, int64_t period) {
+  DW_GRID_STRIDE(k, n / N) {
+    const int64_t i = k * N;
+    Raw<N> ra, rb;
+    fetch(ra, a, i);
+    fetch(rb, b, period == n ? i : i % period);
+    float u[N], v[N];
+    unpack(u, ra, a.bf16);
+    unpack(v, rb, b.bf16);
+#pragma unroll
+    for (int e = 0; e < N; e++) u[e] = alpha * u[e] + beta * v[e];
+    store(y, i, u);
+  }
+}
+
+template <int N>
+__global__ void gelu_backward_kernel(Any dy, Any pre, Any out, int64_t n) {
+  DW_GRID_STRIDE(k, n / N) {
+    const int64_t i = k * N;
+    Raw<N> rd, rp;
+    fetch(rd, dy, i);
+    fetch(rp, pre, i);
+    float d[N], x[N];
+    unpack(d, rd, dy.bf16);
+    unpack(x, rp, pre.bf16);
+#pragma unroll
+    for (int e = 0; e < N; e++) d[e] *= gelu_grad(x[e]);
+    store(out, i, d);
+  }
+}
+
+}  // namespace
+
+// y = alpha·a + beta·b                               a, y [..]; b as a, or its trailing shape, repeating
+void add(Context& c, const Call& call) {
+  const View &a = call.in[0], &b = call.in[1], &y = call.out[0];
+  const int64_t n = a.size(), period = b.size();
+  if (n == 0) return;
+  with_eight(n | period, {a.data, b.data, y.data}, [&](auto lanes) {
+    constexpr int N = decltype(lanes)::value;
+    launch(c, add_kernel<N>, grid_for(n / N, c.processors), kThreads, any_of(a), any_of(b), any_of(y),
+           float(call.num[0]), float(call.num[1]), n, period);
+  });
+}
+
+// dpre = dy ⊙ gelu'(pre)                             dy, pre, dpre [..]
+void gelu_backward(Context& c, const Call& call) {
+  const View &dy = call.in[0], &pre = call.in[1], &out = call.out[0];
+  const int64_t n = pre.size();
+  if (n == 0) return;
+  with_eight(n, {dy.data, pre.data, out.data}, [&](auto lanes) {
+    constexpr int N = decltype(lanes)::value;
+    launch(c, gelu_backward_kernel<N>, grid_for(n / N, c.processors), kThreads, any_of(dy), any_of(pre), any_of(out),
+           n);
+  });
+}
+
+}  // namespace cuda
+}  // namespace dw

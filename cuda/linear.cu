@@ -1,0 +1,164 @@
+// Linear layers. The products are cuBLASLt's; where its epilogues end (the erf GELU, a kept pre-activation, an f32 bias
+// or residual on a bf16 result) the sums go to f32 scratch memory and one more pass makes the result of them. That
+// happens in blocks of rows whose sums stay in the L2 cache, so that they cost no traffic to memory.
+#include "cast.h"
+#include "columns.h"
+#include "kernels.h"
+#include "lanes.cuh"
+#include "launch.cuh"
+#include "products.cuh"
+
+namespace dw {
+namespace cuda {
+
+namespace {
+
+constexpr int64_t kSumsInCache = 24 << 20;  // bytes: half of Hopper's L2, and enough rows to fill the device
+
+// s = sums + bias; pre = s; s = gelu(s) or s ⊙ gelu'(gelu_of); y = s + residual. All but bias [rows, columns].
+struct Epilogue {
+  const float* sums;
+  const float* bias;
+  Any pre, gelu_of, residual, y;
+  bool gelu;
+  void skip(int64_t elements) {
+    for (Any* a : {&pre, &gelu_of, &residual, &y})
+      if (a->data) a->data = static_cast<char*>(a->data) + elements * (a->bf16 ? 2 : 4);
+  }
+};
+
+template <int N>
+__global__ void epilogue_kernel(Strips z, Epilogue e) {
+  DW_STRIP(z, N);
+  const Any sums{const_cast<float*>(e.sums), false}, bias{const_cast<float*>(e.bias), false};
+  float b[N] = {};
+  if (bias) load(b, bias, column);
+  for (int64_t r = begin; r < end; r++) {
+    const int64_t at = r * z.columns + column;
+    Raw<N> rs, ro, rr;
+    fetch(rs, sums, at);
+    if (e.gelu_of) fetch(ro, e.gelu_of, at);
+    if (e.residual) fetch(rr, e.residual, at);
+    float s[N], v[N];
+    unpack(s, rs, false);
+#pragma unroll
+    for (int n = 0; n < N; n++) s[n] += b[n];
+    if (e.pre) store(e.pre, at, s);
+    if (e.gelu) {
+#pragma unroll
+      for (int n = 0; n < N; n++) s[n] = gelu(s[n]);
+    }
+    if (e.gelu_of) {
+      unpack(v, ro, e.gelu_of.bf16);
+#pragma unroll
+      for (int n = 0; n < N; n++) s[n] *= gelu_grad(v[n]);
+    }
+    if (e.residual) {
+      unpack(v, rr, e.residual.bf16);
+#pragma unroll
+      for (int n = 0; n < N; n++) s[n] += v[n];
+    }
+    store(e.y, at, s);
+  }
+}
+
+void finish(Context& c, Epilogue e, int64_t rows, int64_t columns) {
+  with_eight(columns, {e.sums, e.bias, e.pre.data, e.gelu_of.data, e.residual.data, e.y.data}, [&](auto lanes) {
+    constexpr int N = decltype(lanes)::value;
+    const Strips s = strips_of(c, rows, columns, N);
+    launch(c, epilogue_kernel<N>, s.blocks(), s.threads, s, e);
+  });
+}
+
+// The product, then the epilogue: fused where cuBLASLt has it.
+void product(Context& c, Gemm g, Epilogue e) {
+  if (g.m == 0 || g.n == 0) return;
+  const bool exact = g.c_type == DType::f32;
+  const bool plain = !e.gelu && !e.gelu_of && !e.pre, adds = !e.residual || e.residual.bf16 == e.y.bf16;
+  if (plain && adds && (exact || !e.bias)) {
+    g.bias = e.bias;
+    g.addend = e.residual.data;
+    g.beta = e.residual ? 1.0f : 0.0f;
+    return gemm(c, g);
+  }
+  if (exact) {
+    e.sums = static_cast<const float*>(g.c);
+    gemm(c, g);
+    return finish(c, e, g.m, g.n);
+  }
+  const int64_t most = std::max<int64_t>(128, kSumsInCache / 4 / g.n / 128 * 128);
+  Workspace::Frame frame(c.workspace);
+  float* sums = frame.take<float>(std::min(most, g.m) * g.n);
+  const int64_t total = g.m;
+  g.c = sums;
+  g.c_type = DType::f32;
+  e.sums = sums;
+  for (int64_t first = 0; first < total; first += most) {
+    g.m = std::min(most, total - first);
+    gemm(c, g);
+    finish(c, e, g.m, g.n);
+    g.a = static_cast<const char*>(g.a) + g.m * g.lda * size_of(g.a_type);
+    e.skip(g.m * g.n);
+  }
+}
+
+template <int N>
+__global__ void gelu_kernel(Any x, Any y, int64_t n) {
+  DW_GRID_STRIDE(k, n / N) {
+    float v[N];
+    load(v, x, k * N);
+#pragma unroll
+    for (int e = 0; e < N; e++) v[e] = gelu(v[e]);
+    store(y, k * N, v);
+  }
+}
+
+}  // namespace
+
+// y = act(x·Wᵀ + b) + residual                       x [.., K], W [N, K], b f32 [N] → y [.., N], pre [.., N]
+void linear(Context& c, const Call& call) {
+  const View &x = call.in[0], &w = call.in[1], &bias = call.in[2], &residual = call.in[3], &y = call.out[0];
+  const Gemm g = times_transposed(w, x.rows(), rows_of(x), rows_of(y), DType(call.integer(2)));
+  Epilogue e{};
+  e.bias = bias ? bias.as<float>() : nullptr;
+  e.gelu = call.num[0] != 0;
+  if (call.num[1] != 0) e.pre = any_of(call.out[1]);
+  if (residual) e.residual = any_of(residual);
+  e.y = any_of(y);
+  product(c, g, e);
+}
+
+// dx = (dy·W) ⊙ gelu'(gelu_of) + residual            dy [.., N], W [N, K] → dx [.., K]
+void linear_backward_input(Context& c, const Call& call) {
+  const View &dy = call.in[0], &w = call.in[1], &gelu_of = call.in[2], &residual = call.in[3], &dx = call.out[0];
+  const Gemm g = times(w, dy.rows(), rows_of(dy), rows_of(dx), DType(call.integer(0)));
+  Epilogue e{};
+  if (gelu_of) e.gelu_of = any_of(gelu_of);
+  if (residual) e.residual = any_of(residual);
+  e.y = any_of(dx);
+  product(c, g, e);
+}
+
+// dW += dyᵀ·x, db += Σ_rows dy                        dy [.., N], x [.., K], dW f32 [N, K]; with x_gelu gelu(x) for x
+void linear_backward_weight(Context& c, const Call& call) {
+  const View &dy = call.in[0], &x = call.in[1], &dweight = call.in[2], &dbias = call.in[3];
+  const DType compute = DType(call.integer(1));
+  const int64_t rows = dy.rows();
+  if (rows == 0) return;
+  if (dbias) add_columns(c, dy, dbias.as<float>());
+  if (!dweight || dweight.size() == 0) return;
+  Workspace::Frame frame(c.workspace);
+  Rows input = rows_of(x);
+  if (call.num[0] != 0) {
+    input = scratch(frame, compute, rows, x.cols());
+    const Any from = any_of(x), to{input.data, compute == DType::bf16};
+    with_eight(x.size(), {from.data, to.data}, [&](auto lanes) {
+      constexpr int N = decltype(lanes)::value;
+      launch(c, gelu_kernel<N>, grid_for(x.size() / N, c.processors), kThreads, from, to, x.size());
+    });
+  }
+  gemm(c, weight_gradient(dweight, rows, rows_of(dy), input, compute));
+}
+
+}  // namespace cuda
+}  // namespace dw
