@@ -199,6 +199,17 @@ test('unfold and fold agree with the oracle for both strides and both layouts, a
       }
 });
 
+test('a result of many rows and columns, which a GPU finishes in blocks of rows, is as the oracle has it', async (t) => {
+  const next = random(7);
+  const [m, n, k] = [131, 50001, 1];
+  const x: Input = { data: normals(m * k, next), shape: [m, k] };
+  const w: Input = { data: normals(n * k, next), shape: [n, k] };
+  const bias: Input = { data: normals(n, next), shape: [n] };
+  const residual: Input = { data: normals(m * n, next), shape: [m, n] };
+  const numbers = [0, 0, number('f32'), number('bf16')];
+  await compare(t, 'blocks', 'linear', [x, w, bias, residual], numbers, (_, __, e) => Math.abs(e) / 128 + 4e-6);
+});
+
 test('the gradients are the derivatives of the forward pass (central differences in double)', async (t) => {
   const next = random(6);
   const [m, n, k] = [4, 6, 5];

@@ -187,6 +187,21 @@ test.serial('AdamW: every CPU path is the oracle over groups of odd sizes, each 
     }
 });
 
+test.serial('more tensors than one launch of a GPU takes: their norm, and their update', async (t) => {
+  const next = random(18);
+  const gradients = Array.from({ length: 1501 }, (_, i) => vector(normals(i % 4, next)));
+  await compare(t, '1501 gradients', 'global_norm', gradients, [1, 1], (_, __, e) => 2 * EPS * Math.abs(e));
+  const groups = Array.from({ length: 601 }, (_, i) => someGroup(1 + (i % 3), next, i % 5, i % 2 === 0));
+  const numbers = numbersOf(
+    settings,
+    groups.map(({ step }) => step),
+  );
+  await compare(t, '601 groups', 'adamw', inputsOf(groups, 0.5), numbers, (o, _, e) =>
+    // Every group's p, m, v and its copy where it has one.
+    o % 7 === 3 ? Math.abs(e) / 128 + 1e-6 : 1e-6,
+  );
+});
+
 test.serial('the bf16 copy is the rounded parameter, bit for bit', async (t) => {
   for (const { stream } of streams) {
     const group = someGroup(1003, random(15), 3, true);

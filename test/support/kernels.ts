@@ -44,10 +44,11 @@ export interface Path {
   isa: string;
   stream: Stream;
 }
+/** Whether this machine has a GPU that can be used. */
+export const gpu = cudaReport().devices.some((device) => !device.problem);
 /** GPU and emulated device, where there are any. */
 export const devices: Path[] = [];
-if (cudaReport().devices.some((device) => !device.problem))
-  devices.push({ isa: 'cuda', stream: new Stream({ device: 'cuda' }) });
+if (gpu) devices.push({ isa: 'cuda', stream: new Stream({ device: 'cuda' }) });
 const emulated = emulatedPlugin();
 if (emulated) devices.push({ isa: 'cuda, emulated', stream: streamOn(emulated) });
 /** Everything that is held against the oracle; the last is the fastest CPU path. */
