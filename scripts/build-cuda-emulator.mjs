@@ -29,7 +29,7 @@ const flags = [
   ...['-I', join(root, 'native'), '-I', join(root, 'cuda')],
   // Arrays of known bounds (shared memory above all) trap when an index leaves them.
   ...(sanitize
-    ? ['-g1', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined']
+    ? ['-O1', '-g1', '-fsanitize=address,undefined', '-fno-sanitize-recover=undefined']
     : ['-fsanitize=bounds', '-fsanitize-undefined-trap-on-error']),
 ];
 

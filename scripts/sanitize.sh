@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer in a copy of its own and runs kernel tests on it.
+# Builds the addon, in a copy of its own, and the emulated CUDA device with AddressSanitizer and
+# UndefinedBehaviorSanitizer, and runs the kernel tests on them. `sanitize.sh emulator`: the emulated device only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 asan=$(g++ -print-file-name=libasan.so)
@@ -7,16 +8,23 @@ if [ ! -e "$asan" ]; then
   echo 'skipped: this compiler brings no libasan'
   exit 0
 fi
-copy=$(mktemp -d)
-trap 'rm -rf "$copy"' EXIT
-cp -r lib native test binding.gyp package.json tsconfig.json "$copy/"
-ln -s "$PWD/node_modules" "$copy/node_modules"
-prefix=$(dirname "$(dirname "$(command -v node)")")
-[ -e "$prefix/include/node/node_api.h" ] && headers="--nodedir=$prefix" || headers=''
-cd "$copy"
-# The instruction sets share their sources: two of them cover every line at half the cost.
-DISTILWHISPER_SANITIZE=address,undefined npx node-gyp configure build -j max --loglevel=error $headers
+plugin=$(node scripts/build-cuda-emulator.mjs --sanitize)
+case "$plugin" in
+  skipped:*) echo "the emulated CUDA device is $plugin" ;;
+  *) export DISTILWHISPER_EMULATED_PLUGIN="$plugin" ;;
+esac
+if [ "${1:-}" != emulator ]; then
+  copy=$(mktemp -d)
+  trap 'rm -rf "$copy"' EXIT
+  cp -r cuda lib native scripts test binding.gyp package.json tsconfig.json "$copy/"
+  ln -s "$PWD/node_modules" "$copy/node_modules"
+  prefix=$(dirname "$(dirname "$(command -v node)")")
+  [ -e "$prefix/include/node/node_api.h" ] && headers="--nodedir=$prefix" || headers=''
+  cd "$copy"
+  # The instruction sets share their sources: two of them cover every line at half the cost.
+  DISTILWHISPER_SANITIZE=address,undefined npx node-gyp configure build -j max --loglevel=error $headers
+fi
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-for test in 11-linear 12-attention 13-norm-rows 14-gated-ffn 15-distill-loss 16-audio-kernels 17-optimizer 18-decode-random 50-model; do
+for test in 11-linear 12-attention 13-norm-rows 14-gated-ffn 15-distill-loss 16-audio-kernels 17-optimizer 18-decode-random 50-model 64-cuda-training; do
   LD_PRELOAD="$asan" node --import=tsx node_modules/ava/entrypoints/cli.mjs --timeout=20m "test/$test.test.ts" --match='!*within 1e-5*'
 done

@@ -7,7 +7,7 @@ import { WhisperTokenizer } from '../lib/text/index.js';
 import { splitClsrCheckpoint, type WhisperConfig } from '../lib/weights/index.js';
 import { attachRandomExpert } from './support/experts.js';
 import { configOf, floats, golden, goldenJson, goldenPath, ints, type Tensors } from './support/golden.js';
-import { isas, relativeL2 } from './support/kernels.js';
+import { devices, isas, relativeL2 } from './support/kernels.js';
 import { normals, random } from './support/random.js';
 import { tinyConfig } from './support/tiny.js';
 import { refused } from './support/weights.js';
@@ -99,7 +99,7 @@ const PROMPTS = [
 const LANGUAGES = ['catalan', null, 'thai', 'catalan', 'czech', 'thai'];
 
 test.serial('a batch of several languages with caches says what each item says alone by full forwards', async (t) => {
-  for (const stream of streams) {
+  for (const stream of [...devices.map((device) => device.stream), ...streams]) {
     const model = await lively(stream);
     const heard = sounds(model, PROMPTS.length);
     const options = { endOfText: 20, suppress: [9], suppressAtBegin: [20, 11], maxTokens: 24, gateValues: true };
