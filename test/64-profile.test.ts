@@ -6,6 +6,7 @@ import test, { type ExecutionContext } from 'ava';
 import { type ErrorCode, isDistilWhisperError } from '../lib/errors/index.js';
 import { measureCeilings, onThread, Profile, phase, readProfile } from '../lib/index.js';
 import { Whisper } from '../lib/model/index.js';
+import { defaultThreads } from '../lib/native/index.js';
 import { countWork } from '../lib/profile/index.js';
 import { Stream, Tape } from '../lib/tensor/index.js';
 import { scratchFolder } from './support/cli.js';
@@ -43,6 +44,12 @@ test('ceilings: what the best instructions do is not less than what plain ones d
   t.is(best.threads, 1);
   for (const { f32, bf16, read } of [best, portable]) t.true(f32 > 0.1 && bf16 > 0.1 && read > 0.1);
   t.true(best.f32 > 0.7 * portable.f32);
+  // Threads that take turns on a processor do not add up to more than it does.
+  const [all, many] = [
+    await measureCeilings(),
+    await measureCeilings({ threads: Math.min(1024, 16 * defaultThreads()) }),
+  ];
+  t.true(many.f32 < 1.4 * all.f32, `${many.f32} and ${all.f32} GFLOP/s`);
   refusal(t, await t.throwsAsync(measureCeilings({ threads: 0 })), 'ERR_ARGUMENT', /threads: expected .* got 0/);
 });
 
@@ -384,6 +391,23 @@ test.serial('reading: cut traces are whole up to the cut, other files are refuse
     'ERR_TRACE',
     /line \d+: expected an event, got/,
   );
+  for (const [from, to] of [
+    [/"format":1/, '"format":2'],
+    [/"ceilings":\{/, '"limits":{'],
+    [/"read":[\d.]+/, '"read":0'],
+    [/\{"ph":"M","pid":1,"tid":1.*\}/, 'null'],
+    [/"type":"f32"/, '"type":32'],
+    [/"dur":[\d.]+/, '"dur":"long"'],
+    [/"flop":0,/, ''],
+    [/"lost":0/, '"lost":null'],
+  ] as const) {
+    t.regex(text, from);
+    await refused(
+      at('field.json', text.replace(from, to)),
+      'ERR_TRACE',
+      /line \d+: expected an event with all its fields/,
+    );
+  }
   await refused(join(scratch, 'none.json'), 'ERR_FILE_NOT_FOUND', /none\.json/);
   await refused(scratch, 'ERR_FILE_READ', /folder/);
 });

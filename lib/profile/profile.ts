@@ -14,6 +14,8 @@ const LOOK_EVERY = 100;
 /** Names of the events with what the whole trace is about. */
 export const HEAD = 'distilwhisper';
 export const END = 'distilwhisper end';
+/** Of the head: what reads another one does not know this. */
+export const FORMAT = 1;
 
 /** Of which threads and instructions the ceilings are measured that the trace is held against. */
 export type ProfileOptions = CeilingOptions;
@@ -78,7 +80,7 @@ export class Profile {
         };
         const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', processors: cpus().length, node: process.version };
         const started = new Date().toISOString();
-        const args = { format: 1, version, started, machine, ceilings };
+        const args = { format: FORMAT, version, started, machine, ceilings };
         file.add(JSON.stringify({ ph: 'M', pid: 1, name: HEAD, args }));
         return new Profile(file, new Recorder(file));
       } catch (error) {

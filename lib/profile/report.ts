@@ -2,8 +2,8 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { DistilWhisperError, fileReadError } from '../errors/index.js';
-import type { Ceilings } from '../native/index.js';
-import { END, HEAD } from './profile.js';
+import { type Ceilings, ceilingNames } from '../native/index.js';
+import { END, FORMAT, HEAD } from './profile.js';
 
 /** Calls of a kernel that computed in one type. */
 export interface KernelSummary {
@@ -90,6 +90,29 @@ interface Lane {
   gaps: number[];
 }
 
+const object = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
+const numbers = (...values: unknown[]): boolean => values.every(Number.isFinite);
+
+/** Whether all is there that the sums are made of. */
+function isEvent(value: unknown): value is Event {
+  if (!object(value) || typeof value.name !== 'string') return false;
+  const { ph, cat, name, ts, dur } = value;
+  const args = object(value.args) ? value.args : {};
+  if (ph === 'M' && name === HEAD) return isHead(args);
+  if (ph === 'M' && name === END) return numbers(args.seconds, args.lost);
+  if (ph === 'M') return value.args === args;
+  if (ph === 'C') return numbers(ts, args.busy);
+  if (ph !== 'X') return typeof ph === 'string' && numbers(ts);
+  if (cat !== 'kernel' && cat !== 'transfer') return numbers(ts, dur);
+  return numbers(ts, dur, args.flop, args.bytes) && typeof args.type === 'string';
+}
+
+function isHead({ format, machine, ceilings }: Record<string, unknown>): boolean {
+  return (
+    format === FORMAT && object(machine) && object(ceilings) && ceilingNames.every((name) => Number(ceilings[name]) > 0)
+  );
+}
+
 /** Shorter pauses between two calls are not looked at one by one: they are idle time. */
 const GAP = 20;
 
@@ -134,13 +157,15 @@ class Reader {
     if (this.number === 1 && text !== '[') this.refuse('line 1: expected the array that a profile begins with');
     const line = text.endsWith(',') ? text.slice(0, -1) : text;
     if (this.number === 1 || line === '' || line === ']') return;
-    let event: Event;
+    let event: unknown;
     try {
-      event = JSON.parse(line) as Event;
+      event = JSON.parse(line);
     } catch {
       this.bad = `line ${this.number}: expected an event, got '${line.slice(0, 40)}'`;
       return;
     }
+    if (!isEvent(event))
+      this.refuse(`line ${this.number}: expected an event with all its fields, got '${line.slice(0, 40)}'`);
     if (!this.head && event.name !== HEAD) this.refuse(`line ${this.number}: expected the head of a profile`);
     this.event(event);
   }

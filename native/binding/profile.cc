@@ -1,6 +1,7 @@
 #include "binding/profile.h"
 
 #include <cstring>
+#include <new>
 #include <string>
 
 #include "binding/stream.h"
@@ -86,8 +87,8 @@ class CeilingWorker : public Napi::AsyncWorker {
       value_ = measure_ceiling(isa_, what_, threads_, bytes_);
     } catch (const Error& e) {
       fault_ = {e.code, e.what()};
-    } catch (const std::exception& e) {  // no thread could be started
-      fault_ = {"ERR_OUT_OF_MEMORY", e.what()};
+    } catch (const std::bad_alloc&) {
+      fault_ = {"ERR_OUT_OF_MEMORY", "memory is full while a ceiling was measured"};
     }
   }
   void OnOK() override {

@@ -62,9 +62,8 @@ static std::unique_ptr<Backend> make_backend(const Napi::CallbackInfo& info) {
 
 NativeStream::NativeStream(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<NativeStream>(info), registry_(&Registry::of(info.Env())), env_(info.Env()) {
-  std::unique_ptr<Backend> backend;
   try {
-    backend = make_backend(info);
+    stream_ = std::make_unique<Stream>(make_backend(info));
   } catch (const Error& e) {
     throw_typed(env_, e);
   }
@@ -73,7 +72,6 @@ NativeStream::NativeStream(const Napi::CallbackInfo& info)
                                       &replies_) != napi_ok)
     throw Napi::Error::New(env_, "cannot create a thread-safe function");
   napi_unref_threadsafe_function(env_, replies_);
-  stream_ = std::make_unique<Stream>(std::move(backend));
   registry_->streams.insert(this);
 }
 

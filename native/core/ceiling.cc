@@ -3,10 +3,12 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <numeric>
 #include <thread>
 #include <vector>
 
 #include "core/memory.h"
+#include "core/thread.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -36,31 +38,36 @@ void pin([[maybe_unused]] int thread) {
 #endif
 }
 
-// Runs step(thread), which returns the work that it did, over and over on every thread; work per second in 1e9.
+// Runs step(thread), which returns the work that it did, over and over on every thread; work per second in 1e9. All
+// threads count from one start: where they take turns on fewer processors, their rates must not add up to more.
 template <class Prepare, class Step>
 double rate(int threads, const Prepare& prepare, const Step& step) {
+  constexpr double kNever = -1;
   std::atomic<int> ready{0};
+  std::atomic<double> start{0};  // 0: not yet
   std::vector<double> rates(static_cast<size_t>(threads));
   std::vector<std::thread> team;
-  for (int t = 0; t < threads; t++)
-    team.emplace_back([&, t] {
-      pin(t);
-      prepare(t);
-      ready++;
-      while (ready < threads) std::this_thread::yield();
-      const double start = now();
-      double work = 0, seconds = 0;
-      do {
-        work += step(t);
-      } while ((seconds = now() - start) < kSeconds);
-      rates[size_t(t)] = work / seconds * 1e-9;
-    });
-  double sum = 0;
-  for (int t = 0; t < threads; t++) {
-    team[size_t(t)].join();
-    sum += rates[size_t(t)];
+  const auto measure = [&](int t) {
+    pin(t);
+    prepare(t);
+    if (++ready == threads) start = now();
+    while (start == 0) std::this_thread::yield();
+    if (start == kNever) return;
+    double work = 0, seconds = 0;
+    do {
+      work += step(t);
+    } while ((seconds = now() - start) < kSeconds);
+    rates[size_t(t)] = work / seconds * 1e-9;
+  };
+  try {
+    for (int t = 0; t < threads; t++) team.push_back(start_thread([&measure, t] { measure(t); }));
+  } catch (...) {
+    start = kNever;
+    for (std::thread& thread : team) thread.join();
+    throw;
   }
-  return sum;
+  for (std::thread& thread : team) thread.join();
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
 // Each thread reads its own part of the buffer, from front to back, over and over.

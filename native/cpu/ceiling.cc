@@ -26,23 +26,24 @@ constexpr int kSteps = 4096;
 
 volatile float sink;
 
-// The compiler must not see that a factor never changes.
+// The compiler must not see that a factor never changes, nor that all sums are equal: it would compute one of them.
 template <class T>
-inline void hide(T& factor) {
+inline void hide(T& value) {
 #if defined(__AVX512F__)
-  __asm__ volatile("" : "+v"(factor));
+  __asm__ volatile("" : "+v"(value));
 #elif defined(__x86_64__)
-  __asm__ volatile("" : "+x"(factor));
+  __asm__ volatile("" : "+x"(value));
 #elif defined(__aarch64__)
-  __asm__ volatile("" : "+w"(factor));
+  __asm__ volatile("" : "+w"(value));
 #else
-  __asm__ volatile("" : "+m"(factor));
+  __asm__ volatile("" : "+m"(value));
 #endif
 }
 
 double f32_loop() {
   Vector sums[kChains] = {}, a, b;
   for (int i = 0; i < kLanes; i++) a[i] = 0.5f, b[i] = 1.0f;
+  for (Vector& sum : sums) hide(sum);
   for (int s = 0; s < kSteps; s++) {
     hide(a);
     hide(b);
@@ -83,7 +84,7 @@ double bf16_loop() {
 void bf16_prepare() {}
 double bf16_loop() {
   __m512 sums[kChains];
-  for (auto& s : sums) s = _mm512_setzero_ps();
+  for (__m512& sum : sums) hide(sum = _mm512_setzero_ps());
   __m512i a = _mm512_set1_epi32(0x3F803F80), b = a;
   for (int s = 0; s < kSteps; s++) {
     hide(a);
