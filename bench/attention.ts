@@ -20,19 +20,15 @@ function cases(context: Context, { batch, queries, keys, causal }: (typeof SHAPE
   const v = rows(keys, 3);
   const dout = rows(queries, 4);
   const forward = () => stream.call('attention', [q, k, v], [HEADS, causal ? 1 : 0, keys, 0, t]);
-  const flop = (4 * batch * queries * keys * D) / (causal ? 2 : 1);
   const name = typeName(type);
   return [
     {
       name: `${name}, forward`,
-      flop,
       ceiling: type,
       queue: () => stream.tidy(() => void forward() as undefined),
     },
     {
       name: `${name}, forward and backward`,
-      // The backward computes the scores again: five products to the forward's two.
-      flop: 3.5 * flop,
       ceiling: type,
       queue: () =>
         stream.tidy(() => {

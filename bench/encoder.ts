@@ -1,7 +1,6 @@
 /** How long does Whisper-small's encoder take for 30 s, plain and with a language's experts? */
 import type { Tensor } from '../lib/tensor/index.js';
 import { LANGUAGE, randomFeatures, randomModel, TYPES, typeName } from './data.js';
-import { encoderFlop, sum } from './flop.js';
 import { measureGroup, type Question } from './harness.js';
 import { peerCase } from './peers.js';
 
@@ -29,16 +28,14 @@ export const encoder: Question = {
       const run = (languages: string[] | null) => (): void => {
         stream.tidy(() => void model.encode(features, languages ? { languages } : {}) as undefined);
       };
-      const flop = sum(encoderFlop(config, 1));
       const [plain, gated] = [`${typeName(type)}, plain`, `${typeName(type)}, hard-gated`];
       const args = ['encoder', '--student', 'small', '--batch', '1'];
       yield await measureGroup(context, {
         title: `Whisper-small encoder, 30 s, ${typeName(type)}`,
         cases: [
-          { name: plain, flop, ceiling: type, queue: run(null) },
+          { name: plain, ceiling: type, queue: run(null) },
           {
             name: gated,
-            flop,
             ceiling: type,
             queue: run([LANGUAGE]),
             notes: () => ({ 'rows that take the expert, %': 100 * share }),

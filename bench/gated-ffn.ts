@@ -54,12 +54,10 @@ function cases(context: Context, type: FloatType): Case[] {
       return undefined;
     });
   };
-  const one = 4 * ROWS * D * F;
   const name = typeName(type);
   return [
     {
       name: `${name}, plain FFN`,
-      flop: one,
       ceiling: type,
       queue: quietly(() => {
         const [h] = stream.call('linear', [x, shared[0]!, shared[1]!, null], [1, 0, t, t]);
@@ -68,16 +66,14 @@ function cases(context: Context, type: FloatType): Case[] {
     },
     {
       name: `${name}, hard gates`,
-      flop: one,
       ceiling: type,
       queue: quietly(() => {
         stream.call('gated_ffn_hard', [x, residual, ...shared, ...frozen], [1, 0, ROWS, t, f32]);
       }),
     },
-    { name: `${name}, soft gates, forward`, flop: 2 * one, ceiling: type, queue: quietly(() => void forward()) },
+    { name: `${name}, soft gates, forward`, ceiling: type, queue: quietly(() => void forward()) },
     {
       name: `${name}, soft gates, forward and backward`,
-      flop: 5 * one,
       ceiling: type,
       queue: quietly(() => backward(forward())),
     },

@@ -35,7 +35,6 @@ function product(context: Context, [M, K, N]: Shape, type: FloatType, kind: Kind
   const dweight = kind === 'dW' ? randomTensor(stream, [N, K], 'f32', 0) : null;
   return {
     name: `${typeName(type)}, ${kind}`,
-    flop: 2 * M * K * N,
     bytes: N * K * (type === 'bf16' ? 2 : 4),
     ceiling: few ? 'read' : type,
     queue: () =>

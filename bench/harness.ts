@@ -2,8 +2,9 @@
  * How everything here is measured: the cases of a group take turns, so that what disturbs the machine disturbs all of them
  * alike; the machine's ceilings, and a peer, take their turn in the same round. Shown are minimum, median and maximum.
  */
+import { type CeilingName, type Isa, measureCeiling } from '../lib/native/index.js';
+import { countWork } from '../lib/profile/index.js';
 import type { Stream } from '../lib/tensor/index.js';
-import type { CeilingName, Ceilings } from './ceilings.js';
 import type { Peer } from './peers.js';
 
 export interface Context {
@@ -11,8 +12,6 @@ export interface Context {
   readonly threads: number;
   /** Timed samples of every case. */
   readonly repeats: number;
-  /** null: no compiler. */
-  readonly ceilings: Ceilings | null;
   /** null: not asked for, or none found. */
   readonly peer: Peer | null;
 }
@@ -36,10 +35,9 @@ export interface Case {
   prepare?(): Promise<void>;
   /** When the group has been measured. */
   dispose?(): void;
-  /** Work of one run, and what it is held against. */
-  readonly flop?: number;
-  readonly bytes?: number;
+  /** What the rate is held against. Operations are counted as the work is queued; of 'read' the bytes are given. */
   readonly ceiling?: CeilingName;
+  readonly bytes?: number;
   /** More to show, from the median in ms. */
   notes?(ms: number): Notes;
 }
@@ -84,11 +82,11 @@ const PEER_WARMUP = 2;
 
 /** Warms every case up, then times all of them in turns. */
 export async function measureGroup(context: Context, group: Group): Promise<Table> {
-  const { stream, repeats, ceilings, peer } = context;
+  const { stream, threads, repeats, peer } = context;
   const cases = group.cases.filter((c) => !c.peer || peer);
   const calls = new Map<Case, number>();
-  const once = async (c: Case, count: number): Promise<number> => {
-    await c.prepare?.();
+  const flop = new Map<Case, number>();
+  const prepared = async (c: Case, count: number): Promise<number> => {
     const start = performance.now();
     if (c.queue) {
       for (let i = 0; i < count; i++) c.queue();
@@ -98,9 +96,15 @@ export async function measureGroup(context: Context, group: Group): Promise<Tabl
     stream.endStep();
     return ms;
   };
+  const once = async (c: Case, count: number): Promise<number> => {
+    await c.prepare?.();
+    return prepared(c, count);
+  };
   for (const c of cases) {
     if (c.peer) continue;
-    await once(c, 1);
+    await c.prepare?.();
+    const work = await countWork(stream, async () => void (await prepared(c, 1)));
+    flop.set(c, work.flop);
     const ms = await once(c, 1);
     calls.set(c, c.queue ? Math.max(1, Math.ceil(SAMPLE_MS / ms)) : 1);
   }
@@ -112,8 +116,9 @@ export async function measureGroup(context: Context, group: Group): Promise<Tabl
   const perRound = Math.ceil(repeats / rounds);
   for (let round = 0; round < rounds; round++) {
     for (const name of new Set(cases.map((c) => c.ceiling))) {
-      const value = name && ceilings ? await ceilings.measure(name) : null;
-      if (name && value !== null) limits.set(name, [...(limits.get(name) ?? []), value]);
+      if (!name) continue;
+      const value = await measureCeiling(name, { threads, isa: stream.isa as Isa });
+      limits.set(name, [...(limits.get(name) ?? []), value]);
     }
     for (const c of cases) {
       const list = samples.get(c)!;
@@ -124,12 +129,17 @@ export async function measureGroup(context: Context, group: Group): Promise<Tabl
       for (let i = 0; i < perRound; i++) list.push(spread([await once(c, calls.get(c)!)]));
     }
   }
-  const rows = cases.map((c) => row(c, samples, limits));
+  const rows = cases.map((c) => row(c, samples, limits, flop.get(c)));
   for (const c of group.cases) c.dispose?.();
   return { title: group.title, rows };
 }
 
-function row(c: Case, samples: ReadonlyMap<Case, Spread[]>, limits: ReadonlyMap<CeilingName, number[]>): Row {
+function row(
+  c: Case,
+  samples: ReadonlyMap<Case, Spread[]>,
+  limits: ReadonlyMap<CeilingName, number[]>,
+  flop: number | undefined,
+): Row {
   const total = (list: readonly Spread[]): Spread => ({
     min: Math.min(...list.map((s) => s.min)),
     median: spread(list.map((s) => s.median)).median,
@@ -142,7 +152,7 @@ function row(c: Case, samples: ReadonlyMap<Case, Spread[]>, limits: ReadonlyMap<
     if (other.peer?.against === c.name) notes[`times as fast as ${other.name}`] = total(list).median / ms.median;
   }
   const memory = c.ceiling === 'read';
-  const work = memory ? c.bytes : c.flop;
+  const work = memory ? c.bytes : c.ceiling && flop;
   if (work !== undefined) {
     const value = work / ms.median / 1e6;
     result.rate = { value, unit: memory ? 'GB/s' : 'GFLOP/s' };

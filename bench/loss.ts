@@ -50,7 +50,6 @@ function cases({ stream, threads }: Context, type: FloatType): Case[] {
     const mebibytes = growth(rows, type, threads);
     return {
       name: `${name}, ${rows} rows`,
-      flop: 2 * rows * VOCABULARY * (2 * STUDENT + TEACHER),
       ceiling: type,
       queue: calls[i]!,
       notes: () => ({

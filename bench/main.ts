@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util';
 import { DistilWhisperError, isDistilWhisperError } from '../lib/errors/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { attention } from './attention.js';
-import { Ceilings, ceilings } from './ceilings.js';
+import { ceilings } from './ceilings.js';
 import { decode } from './decode.js';
 import { encoder } from './encoder.js';
 import { gatedFfn } from './gated-ffn.js';
@@ -15,10 +15,11 @@ import { loss } from './loss.js';
 import { describeMachine, type Machine } from './machine.js';
 import { mel } from './mel.js';
 import { Peer } from './peers.js';
+import { profile } from './profile.js';
 import { step } from './step.js';
 import { render } from './table.js';
 
-const QUESTIONS: readonly Question[] = [ceilings, gemm, gatedFfn, attention, loss, mel, step, encoder, decode];
+const QUESTIONS: readonly Question[] = [ceilings, gemm, gatedFfn, attention, loss, mel, step, encoder, decode, profile];
 
 const HELP = `npm run bench -- [options]
 
@@ -126,29 +127,22 @@ async function measure(given: Options): Promise<{ machine: Machine; peer: string
   );
   const peer = given.peers ? Peer.find({ python: given.python, script: given.peer, threads }) : null;
   if (typeof peer === 'string') say(`Peers are left out: ${peer}.\n`);
-  const limits = await Ceilings.start(threads, isa);
-  if (typeof limits === 'string') say(`Ceilings are left out: ${limits}.\n`);
   const answers: Answer[] = [];
-  try {
-    for (const question of given.questions) {
-      const stream = new Stream({ threads });
-      const answer: Answer = { question: question.name, tables: [] };
-      const context = {
-        stream,
-        threads,
-        repeats: given.repeats,
-        ceilings: typeof limits === 'string' ? null : limits,
-        peer: typeof peer === 'string' ? null : peer,
-      };
-      for await (const table of question.measure(context)) {
-        say(render(table));
-        answer.tables.push(table);
-      }
-      answers.push(answer);
-      stream.close();
+  for (const question of given.questions) {
+    const stream = new Stream({ threads });
+    const answer: Answer = { question: question.name, tables: [] };
+    const context = {
+      stream,
+      threads,
+      repeats: given.repeats,
+      peer: typeof peer === 'string' ? null : peer,
+    };
+    for await (const table of question.measure(context)) {
+      say(render(table));
+      answer.tables.push(table);
     }
-  } finally {
-    if (typeof limits !== 'string') limits.close();
+    answers.push(answer);
+    stream.close();
   }
   return { machine, peer: peer instanceof Peer ? `PyTorch ${peer.version}` : null, answers };
 }

@@ -1,7 +1,6 @@
 /** How long does a training step take? tiny ← base, a batch of 2 with 32 labels, experts and gates train. */
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
 import { LANGUAGE, randomFeatures, randomIds, randomModel, TYPES, typeName } from './data.js';
-import { stepFlop } from './flop.js';
 import { measureGroup, type Question } from './harness.js';
 import { peerCase } from './peers.js';
 
@@ -33,7 +32,6 @@ export const step: Question = {
         cases: [
           {
             name,
-            flop: stepFlop(student.config, teacher.config, BATCH, LABELS),
             ceiling: type,
             run: async () => void (await engine.update(k++, [{ features, labels, languages }])),
           },

@@ -72,6 +72,24 @@ export {
   Whisper,
   type WhisperOptions,
 } from './model/index.js';
+// Where the time goes: traces for Perfetto, summed up against the machine's ceilings.
+export {
+  type CeilingName,
+  type CeilingOptions,
+  type Ceilings,
+  measureCeiling,
+  measureCeilings,
+} from './native/index.js';
+export {
+  type KernelSummary,
+  onThread,
+  Profile,
+  type ProfileOptions,
+  type ProfileReport,
+  phase,
+  readProfile,
+  type StreamSummary,
+} from './profile/index.js';
 // Whole runs: from model folders and manifests to an expert file or a model folder, and the demonstration.
 export {
   type DemoResult,

@@ -2,10 +2,9 @@ import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
-import { type ErrorCode, isDistilWhisperError } from '../lib/errors/index.js';
+import { type ErrorCode, fileWriteError, isDistilWhisperError } from '../lib/errors/index.js';
 import {
   DTYPE_BYTES,
-  fileWriteError,
   fromFloat32,
   type HostDtype,
   type HostTensor,

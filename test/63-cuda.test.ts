@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { type ErrorCode, isDistilWhisperError } from '../lib/errors/index.js';
 import { cudaReport, packageRoot } from '../lib/native/index.js';
+import { Profile, readProfile } from '../lib/profile/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { scratch } from './support/weights.js';
 
@@ -100,6 +101,28 @@ test.serial('a plugin of another interface, and one of another list of operation
   if (newer) refused(t, newer, 'ERR_CUDA_PLUGIN', /another version: expected interface \d+, got \d+; install/);
   const other = await compile(t, table('DW_PLUGIN_ABI, 2'));
   if (other) refused(t, other, 'ERR_CUDA_PLUGIN', /another version: its list of operations is not this package's/);
+});
+
+test.serial('a profile of a stream on a plugin: launches, without rates', async (t) => {
+  const so = await compile(t, readFileSync(join(root, 'test', 'support', 'host-plugin.c'), 'utf8'));
+  if (!so) return;
+  const before = process.env.DISTILWHISPER_CUDA_PLUGIN;
+  process.env.DISTILWHISPER_CUDA_PLUGIN = so;
+  t.teardown(() => {
+    if (before === undefined) delete process.env.DISTILWHISPER_CUDA_PLUGIN;
+    else process.env.DISTILWHISPER_CUDA_PLUGIN = before;
+  });
+  const trace = join(await scratch(t), 'trace.json');
+  const profile = await Profile.start(trace, { threads: 1 });
+  const stream = new Stream({ device: 'cuda' });
+  await stream.persistent(null, [3]).read();
+  stream.close();
+  profile.stop();
+  const events: { name: string; args: object }[] = JSON.parse(readFileSync(trace, 'utf8'));
+  t.like(events.find((e) => e.name === 'fill')!.args, { shape: '3', flop: 0, bytes: 12, 'GB/s': undefined });
+  const [lane] = (await readProfile(trace)).streams;
+  t.is(lane!.name, 'stream 1: cuda:0, launches only');
+  for (const k of lane!.kernels) t.deepEqual([k.gflops, k.gbs, k.ofCeiling], [null, null, null]);
 });
 
 test.serial('streams on a plugin: calls, copies, faults, shared tensors, memory, a lost device', async (t) => {

@@ -35,7 +35,7 @@ test.before(async () => {
 });
 test.after.always(remove);
 
-const COMMANDS = ['transcribe', 'train', 'evaluate', 'doctor', 'demo'];
+const COMMANDS = ['transcribe', 'train', 'evaluate', 'profile', 'doctor', 'demo'];
 
 /** Standard output as JSON; fails when there is anything else. */
 // biome-ignore lint/suspicious/noExplicitAny: output of many shapes

@@ -27,7 +27,7 @@ export class FeatureExtractor {
   constructor(private readonly options: FeatureOptions) {
     this.seconds = options.frames / FRAMES_PER_SECOND;
     this.owned = options.stream === undefined;
-    this.stream = options.stream ?? new Stream({ threads: 1 });
+    this.stream = options.stream ?? new Stream({ threads: 1, label: 'features' });
   }
 
   /**

@@ -1,8 +1,9 @@
 /** Audio decoding off the main thread. */
 import { availableParallelism } from 'node:os';
-import { extname } from 'node:path';
+import { basename, extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { DistilWhisperError, type ErrorCode } from '../errors/index.js';
+import { type EndOfWork, recording } from '../profile/index.js';
 import { type DecodedAudio, type DecodeOptions, decodeAudio } from './decode.js';
 
 export interface DecodeRequest {
@@ -11,9 +12,11 @@ export interface DecodeRequest {
   name: string;
 }
 
-export type DecodeReply =
-  | { id: number; audio: DecodedAudio }
-  | { id: number; error: { code: ErrorCode | undefined; message: string } };
+/** `times`: when it was decoded, in nanoseconds of process.hrtime. */
+export type DecodeReply = { id: number; times: { begin: number; end: number } } & (
+  | { audio: DecodedAudio }
+  | { error: { code: ErrorCode | undefined; message: string } }
+);
 
 interface Job extends DecodeRequest {
   resolve(audio: DecodedAudio): void;
@@ -24,6 +27,8 @@ interface Thread {
   worker: Worker;
   ready: boolean;
   job: Job | undefined;
+  /** Draws the job in a profile; undefined where none is taken. */
+  draw: EndOfWork | undefined;
 }
 
 export interface DecodePoolOptions {
@@ -90,6 +95,7 @@ export class DecodePool {
       if (!thread) return;
       const job = this.#queue.shift()!;
       thread.job = job;
+      thread.draw = recording()?.begin('audio worker');
       thread.worker.ref();
       const { id, source, name } = job;
       thread.worker.postMessage({ id, source, name } satisfies DecodeRequest);
@@ -99,7 +105,7 @@ export class DecodePool {
   #start(): Thread | undefined {
     let thread: Thread;
     try {
-      thread = { worker: startWorker(this.#url), ready: false, job: undefined };
+      thread = { worker: startWorker(this.#url), ready: false, job: undefined, draw: undefined };
     } catch (error) {
       this.#fallBack(error as Error);
       return undefined;
@@ -121,6 +127,7 @@ export class DecodePool {
     const job = thread.job;
     thread.job = undefined;
     thread.worker.unref();
+    if (job) thread.draw?.('decode', { file: basename(job.name) }, reply.times);
     if (job && 'audio' in reply) job.resolve(reply.audio);
     else if (job && 'error' in reply) {
       const { code, message } = reply.error;

@@ -7,14 +7,19 @@ import type { DecodeReply, DecodeRequest } from './pool.js';
 const port = parentPort;
 if (!port) throw new Error('This module is the worker thread of DecodePool and is not imported directly');
 
+/** The clock that all threads of a process share, in nanoseconds. */
+const now = (): number => Number(process.hrtime.bigint());
+
 port.on('message', async ({ id, source, name }: DecodeRequest) => {
+  const begin = now();
+  const times = () => ({ begin, end: now() });
   try {
     const audio = await decodeAudio(source, { name });
-    port.postMessage({ id, audio } satisfies DecodeReply, [audio.samples.buffer as ArrayBuffer]);
+    port.postMessage({ id, audio, times: times() } satisfies DecodeReply, [audio.samples.buffer as ArrayBuffer]);
   } catch (error) {
     const code = isDistilWhisperError(error) ? error.code : undefined;
     const message = error instanceof Error ? error.message : String(error);
-    port.postMessage({ id, error: { code, message } } satisfies DecodeReply);
+    port.postMessage({ id, error: { code, message }, times: times() } satisfies DecodeReply);
   }
 });
 port.postMessage('ready');

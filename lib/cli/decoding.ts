@@ -3,8 +3,8 @@ import { type Command, Option } from 'commander';
 import { Transcriber } from '../decode/index.js';
 import { embedded } from '../recipes/index.js';
 import type { FloatType } from '../tensor/index.js';
-import { again, threadsOption, whole } from './options.js';
-import { withStream } from './run.js';
+import { again, profileOption, threadsOption, whole } from './options.js';
+import { type CommandContext, withProfile, withStream } from './run.js';
 
 export interface DecodingOptions {
   model?: string;
@@ -12,6 +12,7 @@ export interface DecodingOptions {
   compute: FloatType;
   batchSize: number;
   threads?: number;
+  profile?: string;
 }
 
 /** The model and its experts. */
@@ -26,21 +27,25 @@ export function addComputeOptions(command: Command, what: string): Command {
   return command
     .addOption(new Option('--compute <type>', 'type of the products').choices(['f32', 'bf16']).default('f32'))
     .addOption(new Option('--batch-size <n>', `${what} decoded together`).argParser(whole(1)).default(16))
-    .addOption(threadsOption());
+    .addOption(threadsOption())
+    .addOption(profileOption());
 }
 
 /** Runs `body` with the transcriber that the options ask for, and closes it. */
 export function withTranscriber<T>(
   options: DecodingOptions,
+  context: CommandContext,
   body: (transcriber: Transcriber) => Promise<T>,
 ): Promise<T> {
-  const { model = embedded().student, expert: experts = [], compute, batchSize } = options;
-  return withStream(options.threads, async (stream) => {
-    const transcriber = await Transcriber.load(model, { stream, experts, compute, batchSize });
-    try {
-      return await body(transcriber);
-    } finally {
-      await transcriber.close();
-    }
-  });
+  const { model = embedded().student, expert: experts = [], compute, batchSize, threads, profile } = options;
+  return withProfile(profile, threads, context, () =>
+    withStream(threads, async (stream) => {
+      const transcriber = await Transcriber.load(model, { stream, experts, compute, batchSize });
+      try {
+        return await body(transcriber);
+      } finally {
+        await transcriber.close();
+      }
+    }),
+  );
 }

@@ -57,7 +57,8 @@ export function define(command: Command): void {
   });
 }
 
-async function evaluateManifest(options: Options, { signal, display }: CommandContext): Promise<undefined> {
+async function evaluateManifest(options: Options, context: CommandContext): Promise<undefined> {
+  const { signal, display } = context;
   await checkOutputFile(options.hypotheses);
   const normalizer = NORMALIZERS[options.normalizer]!;
   const { split, domain, language } = options;
@@ -67,7 +68,7 @@ async function evaluateManifest(options: Options, { signal, display }: CommandCo
     ...(language && { language }),
     emptyText: options.skipEmptyText ? 'skip' : 'error',
   });
-  const report = await withTranscriber(options, (transcriber) =>
+  const report = await withTranscriber(options, context, (transcriber) =>
     evaluate(transcriber, entries, {
       normalizer,
       signal,

@@ -18,6 +18,7 @@ const COMMANDS: [name: string, summary: string, load: () => Promise<CommandModul
     () => import('./train.js'),
   ],
   ['evaluate', 'word and character error rates by language and domain', () => import('./evaluate.js')],
+  ['profile', 'where the time of a run went: sums up a trace of --profile', () => import('./profile.js')],
   ['doctor', 'what was loaded, which CPU path runs, what is missing and why', () => import('./doctor.js')],
   ['demo', 'the whole method in minutes, on embedded pocket models and synthetic speech', () => import('./demo.js')],
 ];

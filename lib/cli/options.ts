@@ -35,6 +35,12 @@ export const threadsOption = (): Option =>
 export const jsonOption = (what: string): Option =>
   new Option('--json', `print ${what} as JSON on standard output; an error becomes {"error":{"code","message"}}`);
 
+export const profileOption = (): Option =>
+  new Option(
+    '--profile <file>',
+    "write a trace of where the time goes there, for https://ui.perfetto.dev and for 'distilwhisper profile'",
+  );
+
 export interface HelpEnd {
   examples: readonly string[];
   /** Replace the usual sentences. */

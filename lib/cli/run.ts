@@ -1,6 +1,7 @@
 /** What all commands share: signals, errors, exit codes, the stream. */
 import { basename, relative, sep } from 'node:path';
 import { isDistilWhisperError } from '../errors/index.js';
+import { Profile } from '../profile/index.js';
 import { Stream } from '../tensor/index.js';
 import { Display } from './display.js';
 
@@ -72,6 +73,35 @@ export async function withStream<T>(threads: number | undefined, body: (stream: 
   } finally {
     stream.close();
   }
+}
+
+/**
+ * Runs `body` under a profile that is written to `path`; without a path it just runs it. A trace that cannot be written is
+ * refused before; one that the disk refuses later ends early, and the error comes when `body` is done.
+ */
+export async function withProfile<T>(
+  path: string | undefined,
+  threads: number | undefined,
+  { display }: CommandContext,
+  body: () => Promise<T>,
+): Promise<T> {
+  if (path === undefined) return body();
+  const profile = await Profile.start(path, threads === undefined ? {} : { threads });
+  let result: T;
+  try {
+    result = await body();
+  } catch (error) {
+    try {
+      profile.stop();
+    } catch (second) {
+      // The body's own error is the one that counts.
+      display.note(second instanceof Error ? second.message : String(second));
+    }
+    throw error;
+  }
+  profile.stop();
+  display.note(`profile: ${path}; 'distilwhisper profile ${shellWord(path)}' sums it up`);
+  return result;
 }
 
 /** How this process was started, as words to start it again with. */

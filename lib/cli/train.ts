@@ -1,11 +1,11 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
-import { recipeDefaults, type TrainMethod, train } from '../recipes/index.js';
-import type { FloatType } from '../tensor/index.js';
+import { recipeDefaults, type TrainMethod, type TrainResult, train } from '../recipes/index.js';
+import type { FloatType, Stream } from '../tensor/index.js';
 import { type TrainingOptions, trainingDefaults } from '../train/index.js';
 import type { FloatDtype } from '../weights/index.js';
-import { endHelp, jsonOption, pair, real, threadsOption, whole } from './options.js';
-import { type CommandContext, printJson, run, withStream } from './run.js';
+import { endHelp, jsonOption, pair, profileOption, real, threadsOption, whole } from './options.js';
+import { type CommandContext, printJson, run, withProfile, withStream } from './run.js';
 import { trainingOutput } from './training-output.js';
 
 type Options = Omit<TrainingOptions, 'steps'> & {
@@ -28,6 +28,7 @@ type Options = Omit<TrainingOptions, 'steps'> & {
   compute: FloatType;
   saveAs: FloatDtype;
   threads?: number;
+  profile?: string;
   json?: boolean;
 };
 
@@ -105,6 +106,7 @@ export function define(command: Command): void {
     .option('--checkpoint-every <n>', 'updates between checkpoints (default: a tenth of the run)', whole(0))
     .addOption(choice('--compute <type>', 'type of the products', ['f32', 'bf16'], recipeDefaults.compute))
     .addOption(threadsOption())
+    .addOption(profileOption())
     .optionsGroup("Objective (the defaults are the paper's):");
   for (const [name, flags, meaning, read] of OBJECTIVE) {
     const value = trainingDefaults[name];
@@ -146,7 +148,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
   const validates = [options.validationSplit, options.validationManifest, options.validateEvery].some(
     (x) => x !== undefined,
   );
-  const result = await withStream(options.threads, (stream) =>
+  const work = (stream: Stream): Promise<TrainResult> =>
     train({
       ...given('model', 'manifest', 'output', 'method', 'language', 'fromScratch', 'teacher', 'split', 'skipEmptyText'),
       ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'compute', 'saveAs'),
@@ -160,8 +162,9 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
       }),
       stream,
       ...trainingOutput(context),
-    }),
-  );
+    });
+  const { profile, threads } = options;
+  const result = await withProfile(profile, threads, context, () => withStream(threads, work));
   context.display.note(`done: ${result.updates} updates in ${result.seconds.toFixed(1)} s${bestOf(result.best)}`);
   if (options.json) printJson(result);
   else process.stdout.write(`${result.result}\n`);

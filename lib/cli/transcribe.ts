@@ -49,12 +49,13 @@ type Outcome = { file: string } & ({ transcript: Transcript } | { error: DistilW
 async function transcribe(
   files: readonly string[],
   options: Options,
-  { signal, display }: CommandContext,
+  context: CommandContext,
 ): Promise<'failed' | undefined> {
+  const { signal, display } = context;
   await checkOutputFile(options.output);
   const line = (file: string, { text }: Transcript): string => `${files.length > 1 ? `${file}\t` : ''}${text}\n`;
   const outcomes: Outcome[] = [];
-  await withTranscriber(options, (transcriber) =>
+  await withTranscriber(options, context, (transcriber) =>
     transcriber.transcribe(files, {
       language: options.language ?? 'auto',
       task: options.task,

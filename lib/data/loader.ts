@@ -1,5 +1,6 @@
 /** Loads the next batches while the current one is computed on. */
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
+import { onLane } from '../profile/index.js';
 import type { Batch } from './sampler.js';
 
 export interface PrefetchLoaderOptions<Example, Item, Output> {
@@ -65,7 +66,7 @@ export class PrefetchLoader<Example, Item, Output> implements AsyncIterableItera
 
   /** The next batch. @throws what `load` or `collate` threw, with the example's name in front; the loader is closed then */
   next(): Promise<IteratorResult<LoadedBatch<Output>, undefined>> {
-    const result = this.#turn.then(() => this.#take());
+    const result = this.#turn.then(() => onLane('waiting for data', 'next batch', () => this.#take()));
     this.#turn = result.catch(() => {});
     return result;
   }
@@ -150,16 +151,21 @@ export class PrefetchLoader<Example, Item, Output> implements AsyncIterableItera
 
   async #load(example: Example): Promise<Item> {
     try {
-      return await this.#options.load(example, this.#abort.signal);
+      const load = async (): Promise<Item> => this.#options.load(example, this.#abort.signal);
+      return await onLane('loader', 'load', load, () => ({ example: this.#describe(example) }));
     } catch (error) {
       // Tasks start in order, so everything that belongs before this one is under way already: nothing new needs to start.
       this.#failed = true;
       for (const task of this.#waiting.splice(0)) task.cancel();
-      const message = `${(this.#options.describe ?? describe)(example)}: ${error instanceof Error ? error.message : String(error)}`;
+      const message = `${this.#describe(example)}: ${error instanceof Error ? error.message : String(error)}`;
       throw isDistilWhisperError(error)
         ? new DistilWhisperError(error.code, message, { cause: error })
         : new Error(message, { cause: error });
     }
+  }
+
+  #describe(example: Example): string {
+    return (this.#options.describe ?? describe)(example);
   }
 
   /** Runs a task when fewer than `concurrency` are running, in the order of the calls. */

@@ -1,5 +1,6 @@
 import { DistilWhisperError } from '../errors/index.js';
 import type { DecoderState, ModelPass, Whisper } from '../model/index.js';
+import { onThread } from '../profile/index.js';
 import { dtypeNumber, type Tensor } from '../tensor/index.js';
 
 export interface GreedyOptions {
@@ -107,7 +108,9 @@ export async function greedy(model: Whisper, features: Tensor, options: GreedyOp
     let rows = prompts;
     for (let length = start; length < limit && items.some((item) => !item.finished); length++) {
       throwIfAborted(options.signal);
-      const [ids, values, gates] = await step(rows, length === start ? hiddenAtBegin : hidden);
+      const [ids, values, gates] = await onThread('queue a token', () =>
+        step(rows, length === start ? hiddenAtBegin : hidden),
+      );
       for (const [i, item] of items.entries()) {
         if (item.finished) continue;
         for (const [r, sums] of gates.entries()) {

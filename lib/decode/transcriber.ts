@@ -1,6 +1,7 @@
 import { type DecodedAudio, DecodePool, FeatureExtractor } from '../audio/index.js';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { Whisper } from '../model/index.js';
+import { onLane } from '../profile/index.js';
 import { type FloatType, Stream } from '../tensor/index.js';
 import { resolveLanguage, type Task, WhisperTokenizer } from '../text/index.js';
 import { type JsonObject, openModelFolder, type WhisperConfig } from '../weights/index.js';
@@ -337,7 +338,8 @@ export class Transcriber {
     };
     let next = take();
     try {
-      for (let batch = await next; batch.length > 0; batch = await next) {
+      const wait = (): Promise<Piece[]> => onLane('waiting for data', 'next windows', () => next);
+      for (let batch = await wait(); batch.length > 0; batch = await wait()) {
         throwIfAborted(signal);
         next = take();
         next.catch(() => {}); // Thrown when it is awaited, at its turn.

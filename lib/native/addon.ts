@@ -39,6 +39,20 @@ export interface NativeStream {
   endStep(): void;
   memory(): NativeMemory;
   close(): void;
+  /** From here on what is queued is timed, or no longer. */
+  profile(on: boolean): void;
+  /**
+   * Puts the calls that have run since the last time, oldest first and as many as fit, into `into` as JSON of trace events with
+   * ",\n" before each, and returns how many bytes that are; 0: there are none. `origin`: the clock when the trace began;
+   * `rates`: the times are those of the kernels themselves, not of launching them.
+   */
+  trace(into: Uint8Array, lane: number, origin: number, rates: boolean): number;
+  /** What these calls were together, instead. */
+  counted(): { flop: number; bytes: number; kernels: number };
+  /** How much of the room for calls that are in neither yet is taken, from 0 to 1. */
+  level(): number;
+  /** Calls that are in neither, because it was asked for too late. */
+  lost(): number;
 }
 
 export interface Addon {
@@ -50,6 +64,10 @@ export interface Addon {
     threadsOrDevice: number,
   ) => NativeStream;
   pluginReport(plugin: string): PluginReport;
+  /** Nanoseconds of the clock that records are stamped with. */
+  clock(): number;
+  /** (number of the instruction set, number of the ceiling, threads, bytes of the buffer that is read). */
+  ceiling(isa: number, which: number, threads: number, bytes: number): Promise<number>;
 }
 
 /** The folder of the package: where package.json, prebuilds/ and build/ are. */

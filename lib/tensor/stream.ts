@@ -11,6 +11,7 @@ import {
   opNumber,
   typed,
 } from '../native/index.js';
+import { streamClosed, streamOpened } from '../profile/index.js';
 import { bytesPerElement, type DType, dtypeNumber, dtypes, Tensor } from './tensor.js';
 
 export interface StreamOptions {
@@ -22,6 +23,8 @@ export interface StreamOptions {
   threads?: number;
   /** Instruction set of the CPU kernels. Default: the best of this machine, or DISTILWHISPER_CPU. */
   isa?: Isa;
+  /** What it is for, as a profile shows it. */
+  label?: string;
 }
 
 const leaked = new FinalizationRegistry<{ native: NativeStream; id: number }>(({ native, id }) => native.dispose(id));
@@ -37,11 +40,14 @@ export class Stream {
   /** What its kernels were compiled for. */
   readonly isa: Isa | 'oracle' | 'cuda';
   readonly threads: number;
+  /** What it is for, as a profile shows it, or ''. */
+  readonly label: string;
   private readonly scopes: Tensor[][] = [];
 
   /** Errors: ERR_NATIVE_LOAD, ERR_ARGUMENT (device, threads, instruction set), ERR_CUDA_PLUGIN, ERR_CUDA. */
   constructor(options: StreamOptions = {}) {
     const reference = options.backend === 'reference';
+    this.label = options.label ?? '';
     this.threads = options.threads ?? defaultThreads();
     if (!Number.isInteger(this.threads) || this.threads < 1 || this.threads > 1024) {
       throw new DistilWhisperError('ERR_ARGUMENT', `threads: expected an integer from 1 to 1024, got ${this.threads}`);
@@ -55,11 +61,12 @@ export class Stream {
       this.device = `cuda:${index}`;
       this.isa = 'cuda';
       this.native = createCudaStream(index);
-      return;
+    } else {
+      this.device = 'cpu';
+      this.isa = reference ? 'oracle' : chooseIsa(options.isa);
+      this.native = createNativeStream(this.isa, this.threads);
     }
-    this.device = 'cpu';
-    this.isa = reference ? 'oracle' : chooseIsa(options.isa);
-    this.native = createNativeStream(this.isa, this.threads);
+    streamOpened(this);
   }
 
   /** A tensor of this step with the given values. `data` is raw memory of the dtype (bf16: 16-bit words). */
@@ -144,6 +151,7 @@ export class Stream {
   /** Drops queued work and ends the threads; pending reads reject with ERR_STREAM. */
   close(): void {
     this.native.close();
+    streamClosed(this);
   }
 
   /** @internal Called by every new Tensor. */

@@ -8,10 +8,9 @@
  */
 import { mkdir, open, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, fileWriteError } from '../errors/index.js';
 import type { DType, Tensor } from '../tensor/index.js';
 import {
-  fileWriteError,
   openSafetensors,
   readJsonObject,
   type WeightEntry,

@@ -1,5 +1,6 @@
 import { DistilWhisperError } from '../errors/index.js';
 import type { Whisper } from '../model/index.js';
+import { onThread, phase } from '../profile/index.js';
 import type { Tensor } from '../tensor/index.js';
 import { type Randomness, type TrainBatch, TrainingEngine, type UpdateReport } from './engine.js';
 import { type TrainingOptions, trainingOptions } from './options.js';
@@ -87,8 +88,10 @@ export class Trainer {
     const checkpoint = async (step: number): Promise<void> => {
       await settle();
       if (saved === step || !folder) return;
+      const end = phase('checkpoint', { step });
       const optimizerSteps = this.engine.optimizer.state().steps;
       await folder.save({ step, optimizerSteps, best, validated }, this.state());
+      end();
       saved = step;
     };
     const interrupt = async (step: number): Promise<never> => {
@@ -107,6 +110,7 @@ export class Trainer {
     const validateIfDue = async (step: number): Promise<void> => {
       if (!settings.validate || validated === step || !due(step, settings.validateEvery)) return;
       await settle();
+      const end = phase('validation', { step });
       let report: ValidationReport;
       try {
         report = await settings.validate(step);
@@ -114,6 +118,7 @@ export class Trainer {
         // The checkpoint says that this validation is still to come.
         return settings.signal?.aborted ? interrupt(step) : Promise.reject(error);
       }
+      end();
       validated = step;
       const isBest = best === null || report.score < best.score;
       await folder?.log({ step, validation: report });
@@ -133,8 +138,9 @@ export class Trainer {
         micro.push(batch);
         if (micro.length < options.accumulation) continue;
         // The next update is queued before the last one's numbers are waited for: the stream never runs dry.
-        const queued = this.engine.update(step, micro);
-        queued.catch(() => {});
+        const end = phase('update', { step: step + 1 });
+        const queued = onThread('queue an update', () => this.engine.update(step, micro));
+        queued.then(end, end);
         micro = [];
         step++;
         await settle();

@@ -1,46 +1,12 @@
-/** Writing whole or not at all: beside, synced, then renamed. And the errors of the file system, typed. */
+/** Writing whole or not at all: beside, synced, then renamed. */
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { DistilWhisperError, type ErrorCode, isDistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, type ErrorCode, fileReadError, fileWriteError, systemCode } from '../errors/index.js';
 import { allocateBytes } from './host.js';
 
 /** libuv reads and writes less than 2^31 bytes a call. */
 const IO_CHUNK_BYTES = 64 * 1024 * 1024;
-
-function systemCode(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !('syscall' in error || 'errno' in error)) return undefined;
-  return 'code' in error && typeof error.code === 'string' ? error.code : undefined;
-}
-
-/** The typed error for a failed read of `path`: ERR_FILE_NOT_FOUND or ERR_FILE_READ. Typed errors pass through. */
-export function fileReadError(error: unknown, path: string): DistilWhisperError {
-  if (isDistilWhisperError(error)) return error;
-  const code = systemCode(error);
-  if (code === 'ENOENT' || code === 'ENOTDIR') {
-    return new DistilWhisperError('ERR_FILE_NOT_FOUND', `There is no file ${path}`, { cause: error });
-  }
-  const reason = code === 'EISDIR' ? 'it is a folder, expected a file' : (code ?? String(error));
-  return new DistilWhisperError('ERR_FILE_READ', `${path} could not be read: ${reason}`, { cause: error });
-}
-
-/** The typed error for a failed write of `path`: ERR_DISK_FULL (also a full quota) or ERR_FILE_WRITE. */
-export function fileWriteError(error: unknown, path: string): DistilWhisperError {
-  if (isDistilWhisperError(error)) return error;
-  const code = systemCode(error);
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return new DistilWhisperError(
-      'ERR_DISK_FULL',
-      `The disk is full: ${path} was not written, and what was there is untouched`,
-      {
-        cause: error,
-      },
-    );
-  }
-  return new DistilWhisperError('ERR_FILE_WRITE', `${path} could not be written: ${code ?? String(error)}`, {
-    cause: error,
-  });
-}
 
 /** Opens a regular file for reading. Throws ERR_FILE_NOT_FOUND or ERR_FILE_READ (a folder, a pipe, no permission). */
 export async function openRegularFile(path: string): Promise<FileHandle> {

@@ -1,10 +1,10 @@
 /** Model folders in Hugging Face's layout: config.json, weights (one file or shards), tokenizer and settings beside. */
 import { copyFile, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, fileReadError, fileWriteError } from '../errors/index.js';
 import { checkWeights, parseWhisperConfig, type WhisperConfig, whisperConfigJson } from './config.js';
 import { checkExpert, splitClsrCheckpoint } from './experts.js';
-import { fileReadError, fileWriteError, writeFolderAtomic, writeSynced } from './files.js';
+import { writeFolderAtomic, writeSynced } from './files.js';
 import type { HostTensor, TensorInfo } from './host.js';
 import { isJsonObject, type JsonObject, readJsonObject } from './json.js';
 import {

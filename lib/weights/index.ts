@@ -24,7 +24,7 @@ export {
   splitClsrCheckpoint,
   writeExpert,
 } from './experts.js';
-export { type FileSink, fileReadError, fileWriteError, writeFileAtomic, writeFolderAtomic } from './files.js';
+export { type FileSink, writeFileAtomic, writeFolderAtomic } from './files.js';
 export {
   type FolderFile,
   type ModelFolder,

@@ -1,7 +1,6 @@
 /** Strict JSON: what JSON.parse accepts, less what it hides (names that occur twice in one object, broken UTF-8). */
 import { readFile } from 'node:fs/promises';
-import { DistilWhisperError, type ErrorCode } from '../errors/index.js';
-import { fileReadError } from './files.js';
+import { DistilWhisperError, type ErrorCode, fileReadError } from '../errors/index.js';
 
 export type JsonObject = { [key: string]: unknown };
 

@@ -4,8 +4,8 @@
  * refused with ERR_SAFETENSORS, which names the file, the tensor and what is wrong.
  */
 import type { FileHandle } from 'node:fs/promises';
-import { DistilWhisperError } from '../errors/index.js';
-import { fileReadError, openRegularFile, readExactly, writeFileAtomic } from './files.js';
+import { DistilWhisperError, fileReadError } from '../errors/index.js';
+import { openRegularFile, readExactly, writeFileAtomic } from './files.js';
 import {
   allocateBytes,
   checkHostTensor,

@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "binding/plugin.h"
+#include "binding/profile.h"
 #include "binding/registry.h"
 #include "binding/stream.h"
 #include "core/ops.h"
@@ -42,6 +43,8 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   }
   exports.Set("isas", isas);
   exports.Set("NativeStream", NativeStream::define(env));
+  exports.Set("clock", Napi::Function::New(env, native_clock, "clock"));
+  exports.Set("ceiling", Napi::Function::New(env, ceiling, "ceiling"));
   exports.Set("pluginReport", Napi::Function::New(env, plugin_report, "pluginReport"));
   return exports;
 }

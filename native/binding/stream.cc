@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "binding/profile.h"
 #include "core/ops.h"
 #include "core/plugin_backend.h"
 #include "cpu/isa.h"
@@ -42,6 +43,11 @@ Napi::Function NativeStream::define(Napi::Env env) {
                          InstanceMethod<&NativeStream::end_step>("endStep"),
                          InstanceMethod<&NativeStream::memory>("memory"),
                          InstanceMethod<&NativeStream::close>("close"),
+                         InstanceMethod<&NativeStream::profile>("profile"),
+                         InstanceMethod<&NativeStream::trace>("trace"),
+                         InstanceMethod<&NativeStream::counted>("counted"),
+                         InstanceMethod<&NativeStream::level>("level"),
+                         InstanceMethod<&NativeStream::lost>("lost"),
                      });
 }
 
@@ -56,9 +62,8 @@ static std::unique_ptr<Backend> make_backend(const Napi::CallbackInfo& info) {
 
 NativeStream::NativeStream(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<NativeStream>(info), registry_(&Registry::of(info.Env())), env_(info.Env()) {
-  std::unique_ptr<Backend> backend;
   try {
-    backend = make_backend(info);
+    stream_ = std::make_unique<Stream>(make_backend(info));
   } catch (const Error& e) {
     throw_typed(env_, e);
   }
@@ -67,7 +72,6 @@ NativeStream::NativeStream(const Napi::CallbackInfo& info)
                                       &replies_) != napi_ok)
     throw Napi::Error::New(env_, "cannot create a thread-safe function");
   napi_unref_threadsafe_function(env_, replies_);
-  stream_ = std::make_unique<Stream>(std::move(backend));
   registry_->streams.insert(this);
 }
 
@@ -194,9 +198,11 @@ void NativeStream::write(const Napi::CallbackInfo& info) {
     }
     auto copy = std::make_shared<std::vector<uint8_t>>(bytes.Data(), bytes.Data() + bytes.ByteLength());
     auto keep = entry.persistent ? entry.storage : nullptr;
-    void* target = entry.view.data;
-    stream_->enqueue(
-        [copy, keep, target](Backend& backend) { backend.upload(target, copy->data(), int64_t(copy->size())); });
+    stream_->enqueue([copy, keep, view = entry.view, timeline = timing_](Backend& backend) {
+      timed(
+          timeline, kWrite, [&] { backend.upload(view.data, copy->data(), int64_t(copy->size())); },
+          [&] { return moved(view); });
+    });
   } catch (const Error& e) {
     throw_typed(env_, e);
   }
@@ -251,7 +257,11 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
       for (int d = 0; d < v.rank; d++) described.Set(uint32_t(2 + d), Napi::Number::New(env_, double(v.shape[d])));
       result.Set(uint32_t(i), described);
     }
-    stream_->enqueue([op, call](Backend& backend) { backend.run(op, *call); });
+    const bool readable = stream_->memory() == host_memory();
+    stream_->enqueue([op, call, readable, timeline = timing_](Backend& backend) {
+      timed(
+          timeline, op, [&] { backend.run(op, *call); }, [&] { return work_of(op, *call, readable); });
+    });
     return result;
   } catch (const Error& e) {
     throw_typed(env_, e);
@@ -270,13 +280,15 @@ Napi::Value NativeStream::wait(Napi::Env env, const TensorEntry* entry) {
   waiting_.emplace(reply->id, Waiting{deferred, Napi::Persistent(Value())});
   Stream* stream = stream_.get();
   napi_threadsafe_function replies = replies_;
-  stream_->enqueue([reply, view, keep, stream, replies](Backend& backend) {
+  stream_->enqueue([reply, view, keep, stream, replies, timeline = timing_](Backend& backend) {
     reply->fault = stream->take_fault();
     try {
       if (reply->has_data && !reply->fault.any()) {
         reply->bytes = view.bytes();
         reply->data = allocate(reply->bytes);
-        backend.download(reply->data, view.data, reply->bytes);
+        timed(
+            timeline, kRead, [&] { backend.download(reply->data, view.data, reply->bytes); },
+            [&] { return moved(view); });
       } else {
         backend.synchronize();
       }

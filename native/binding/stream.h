@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "binding/registry.h"
+#include "core/timeline.h"
 
 namespace dw {
 
@@ -36,6 +37,11 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   void end_step(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
+  void profile(const Napi::CallbackInfo& info);
+  Napi::Value trace(const Napi::CallbackInfo& info);
+  Napi::Value counted(const Napi::CallbackInfo& info);
+  Napi::Value level(const Napi::CallbackInfo& info);
+  Napi::Value lost(const Napi::CallbackInfo& info);
 
   uint64_t add_step_tensor(const View& v);
   void account(int64_t bytes);
@@ -52,6 +58,9 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   std::unique_ptr<Stream> stream_;
   std::unordered_set<uint64_t> step_tensors_;
   int64_t persistent_bytes_ = 0;
+  // Made by the first profile and kept, so that calls on their way may still write there; `timing_` is it, or null.
+  std::unique_ptr<Timeline> timeline_;
+  Timeline* timing_ = nullptr;
   napi_threadsafe_function replies_ = nullptr;
   std::unordered_map<uint64_t, Waiting> waiting_;
   uint64_t next_reply_ = 1;

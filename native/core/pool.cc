@@ -1,5 +1,7 @@
 #include "core/pool.h"
 
+#include "core/thread.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define DW_PAUSE() _mm_pause()
@@ -14,10 +16,17 @@ namespace dw {
 constexpr int kSpins = 4000;
 
 ThreadPool::ThreadPool(int threads) : threads_(threads < 1 ? 1 : threads) {
-  for (int i = 1; i < threads_; i++) team_.emplace_back([this] { work(); });
+  try {
+    for (int i = 1; i < threads_; i++) team_.push_back(start_thread([this] { work(); }));
+  } catch (...) {
+    stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;

@@ -13,6 +13,7 @@ namespace dw {
 
 class ThreadPool {
  public:
+  // Throws Error(ERR_OUT_OF_MEMORY) when the system has no more threads.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   int threads() const { return threads_; }
@@ -43,6 +44,7 @@ class ThreadPool {
   using Task = void (*)(const void*, int64_t);
   void run(int64_t tasks, Task task, const void* body);
   void work();
+  void stop();
   void drain();
 
   const int threads_;

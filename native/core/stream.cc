@@ -2,10 +2,15 @@
 
 #include <new>
 
+#include "core/thread.h"
+
 namespace dw {
 
 Stream::Stream(std::unique_ptr<Backend> backend)
-    : backend_(std::move(backend)), memory_(backend_->memory()), arena_(memory_), worker_([this] { work(); }) {}
+    : backend_(std::move(backend)),
+      memory_(backend_->memory()),
+      arena_(memory_),
+      worker_(start_thread([this] { work(); })) {}
 
 Stream::~Stream() { stop(); }
 

@@ -21,6 +21,7 @@ class Stream {
  public:
   using Job = std::function<void(Backend&)>;
 
+  // Throws Error(ERR_OUT_OF_MEMORY) when the system has no more threads.
   explicit Stream(std::unique_ptr<Backend> backend);
   ~Stream();
 

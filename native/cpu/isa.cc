@@ -65,10 +65,26 @@ const RunFn* kernels(Isa isa) {
   }
 }
 
+const CeilingLoops& ceiling_loops(Isa isa) {
+  switch (isa) {
+    case Isa::avx2:
+      return avx2::kCeilingLoops;
+    case Isa::avx512:
+      return avx512::kCeilingLoops;
+    case Isa::avx512bf16:
+      return avx512bf16::kCeilingLoops;
+    case Isa::amx:
+      return amx::kCeilingLoops;
+    default:
+      return portable::kCeilingLoops;
+  }
+}
+
 #else
 
 bool supported(Isa isa) { return isa == Isa::portable; }
 const RunFn* kernels(Isa) { return portable::kKernels; }
+const CeilingLoops& ceiling_loops(Isa) { return portable::kCeilingLoops; }
 
 #endif
 

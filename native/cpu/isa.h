@@ -15,21 +15,35 @@ Isa best();
 // The kernels of an instruction set in the order of DW_OPS.
 const RunFn* kernels(Isa isa);
 
+// What an instruction set can do at most, as loops of one thread (core/ceiling.h).
+struct CeilingLoops {
+  double (*f32)();                                // the floating-point operations that it did
+  void (*bf16_prepare)();                         // once on the thread, before the next
+  double (*bf16)();                               // the same in bf16 products
+  void (*read)(const char* from, int64_t bytes);  // bytes: a multiple of 512
+};
+const CeilingLoops& ceiling_loops(Isa isa);
+
 namespace portable {
 extern const RunFn kKernels[];
-}
+extern const CeilingLoops kCeilingLoops;
+}  // namespace portable
 namespace avx2 {
 extern const RunFn kKernels[];
-}
+extern const CeilingLoops kCeilingLoops;
+}  // namespace avx2
 namespace avx512 {
 extern const RunFn kKernels[];
-}
+extern const CeilingLoops kCeilingLoops;
+}  // namespace avx512
 namespace avx512bf16 {
 extern const RunFn kKernels[];
-}
+extern const CeilingLoops kCeilingLoops;
+}  // namespace avx512bf16
 namespace amx {
 extern const RunFn kKernels[];
-}
+extern const CeilingLoops kCeilingLoops;
+}  // namespace amx
 
 }  // namespace cpu
 }  // namespace dw

@@ -1,0 +1,68 @@
+#include "core/timeline.h"
+
+#include <charconv>
+#include <cmath>
+#include <string>
+
+#include "core/ops.h"
+
+namespace dw {
+
+namespace {
+
+void put(std::string& text, int64_t n) {
+  char digits[24];
+  text.append(digits, std::to_chars(digits, digits + sizeof digits, n).ptr);
+}
+
+// n · 10^-places
+void put_decimal(std::string& text, int64_t n, int places) {
+  int64_t unit = 1;
+  for (int i = 0; i < places; i++) unit *= 10;
+  if (n < 0) text += '-', n = -n;
+  put(text, n / unit);
+  text += '.';
+  for (unit /= 10; unit > 0; unit /= 10) text += char('0' + n / unit % 10);
+}
+
+// Operations, or bytes, in a nanosecond are 1e9 in a second.
+void put_rate(std::string& text, double n, int64_t ns) {
+  put_decimal(text, ns > 0 ? std::llround(100 * n / double(ns)) : 0, 2);
+}
+
+const char* name_of(int op) { return op == kRead ? "read" : op == kWrite ? "write" : kOps[op].name; }
+
+}  // namespace
+
+void put_event(std::string& text, const Record& record, const Lane& lane) {
+  const Work& work = record.work;
+  const int64_t ns = record.end - record.begin;
+  text += "{\"ph\":\"X\",\"pid\":1,\"tid\":";
+  put(text, lane.number);
+  text += ",\"ts\":";
+  put_decimal(text, record.begin - lane.origin, 3);
+  text += ",\"dur\":";
+  put_decimal(text, ns, 3);
+  text += record.op < 0 ? ",\"cat\":\"transfer\",\"name\":\"" : ",\"cat\":\"kernel\",\"name\":\"";
+  text += name_of(record.op);
+  text += "\",\"args\":{\"shape\":\"";
+  for (int d = 0; d < work.rank; d++) {
+    if (d > 0) text += "×";
+    put(text, work.shape[d]);
+  }
+  text += "\",\"type\":\"";
+  text += name_of(work.type);
+  text += "\",\"flop\":";
+  put(text, std::llround(work.flop));
+  text += ",\"bytes\":";
+  put(text, std::llround(work.bytes));
+  if (lane.rates) {
+    text += ",\"GFLOP/s\":";
+    put_rate(text, work.flop, ns);
+    text += ",\"GB/s\":";
+    put_rate(text, work.bytes, ns);
+  }
+  text += "}}";
+}
+
+}  // namespace dw
