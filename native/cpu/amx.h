@@ -62,6 +62,8 @@ class Tiles {
       config.rows[i] = height[i];
       config.bytes[i] = height[i] == 0 ? 0 : i == 4 || i == 5 ? uint16_t(4 * words) : 64;
     }
+    // GCC 12 takes the intrinsic to read 8 bytes and may leave out the other stores.
+    __asm__ volatile("" : : "r"(&config) : "memory");
     _tile_loadconfig(&config);
   }
 
