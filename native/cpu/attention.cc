@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "core/op.h"
-#include "cpu/attention_tile.h"
+#include "cpu/attention_pack.h"
 #include "cpu/isa.h"
 
 namespace dw {
@@ -15,10 +15,18 @@ namespace DW_ISA {
 namespace {
 
 constexpr int64_t kQueryBlock = 96;                // a multiple of kRows after each halving down to 24
-constexpr int64_t kKeyBlock = 512;                 // a multiple of kCols
 constexpr int64_t kPackLimit = int64_t(16) << 20;  // words of packed keys and values held at a time
 constexpr int64_t kFewQueries = 4;
 constexpr int64_t kDecodeBlock = 64;  // keys
+
+// Queries and keys whose scores are worked on together, in the nearest cache; keys are a multiple of kCols. Rows of
+// scores a power of two apart would share the cache's sets.
+template <class Kind>
+constexpr int64_t kBand = kAmx && Kind::kPer == 2 ? 32 : 24;
+template <class Kind>
+constexpr int64_t kKeyBlock = kAmx && Kind::kPer == 2 ? 256 : 128;
+template <class Kind>
+constexpr int64_t kScoreStride = kKeyBlock<Kind> + 16;
 
 struct Shape {
   int64_t B, Tq, Tk, D, heads, width, kv_len, q_offset;
@@ -39,64 +47,102 @@ inline void store_units(float* p, Vec v, Pairs) {
 }
 #endif
 
-// One row of S, n of its columns visible, becomes P in place (as units). Returns the factor for what was
-// summed before; sum holds kLanes parts. The maximum is that of S: huge scores that are near each other differ exactly.
+// The largest of each of up to kLanes rows of s; columns is a multiple of kCols.
+inline Vec largest_of_rows(const float* s, int64_t stride, int64_t rows, int64_t columns) {
+  alignas(64) float parts[kLanes * kLanes] = {};
+  for (int64_t i = 0; i < rows; i++, s += stride) {
+    Vec high = load_vec(s), high1 = load_vec(s + kLanes);
+    for (int64_t j = 2 * kLanes; j < columns; j += 2 * kLanes) {
+      high = max_vec(high, load_vec(s + j));
+      high1 = max_vec(high1, load_vec(s + j + kLanes));
+    }
+    store_vec(parts + i * kLanes, max_vec(high, high1));
+  }
+#if defined(__AVX512F__)
+  alignas(64) float turned[kLanes * kLanes];
+  transpose_words(reinterpret_cast<const char*>(parts), kLanes * 4, reinterpret_cast<char*>(turned), kLanes * 4);
+  Vec high = load_vec(turned);
+  for (int j = 1; j < kLanes; j++) high = max_vec(high, load_vec(turned + j * kLanes));
+  return high;
+#else
+  Vec high{};
+  for (int64_t i = 0; i < rows; i++) high[i] = largest(load_vec(parts + i * kLanes));
+  return high;
+#endif
+}
+
+// Scores S of a band become P = 2^(scale · (S − top)) in place (as units), where top is the largest so far: that of S,
+// so that huge scores that are near each other differ exactly. alpha is the factor for what was summed before; sum
+// holds kLanes parts of each row. top can be written up to kLanes beyond the rows.
 template <class Kind>
-float softmax_row(float* s, int64_t n, int64_t columns, float scale, float* top, float* sum) {
+void softmax_band(float* s, int64_t rows, int64_t columns, float scale, float* top, float* sum, float* alpha) {
   constexpr int kDegree = Kind::kPer == 2 ? 4 : 6;
-  mask_from(s, n, columns);
-  Vec high = load_vec(s), high1 = load_vec(s + kLanes);
-  for (int64_t j = 2 * kLanes; j < columns; j += 2 * kLanes) {
-    high = max_vec(high, load_vec(s + j));
-    high1 = max_vec(high1, load_vec(s + j + kLanes));
+  constexpr int64_t kStride = kScoreStride<Kind>;
+  for (int64_t i = 0; i < rows; i += kLanes) {
+    const int64_t count = rows - i < kLanes ? rows - i : kLanes;
+    const Vec before = load_vec(top + i);
+    const Vec now = max_vec(largest_of_rows(s + i * kStride, kStride, count, columns), before);
+    const Vec by = exp2_vec((before - now) * splat(scale));
+    for (int64_t r = 0; r < count; r++) {
+      top[i + r] = now[r];
+      alpha[i + r] = by[r];
+    }
   }
-  float now = largest(max_vec(high, high1));
-  now = *top > now ? *top : now;
-  const float alpha = exp2_vec(splat((*top - now) * scale))[0];
-  Vec part = load_vec(sum) * splat(alpha), part1{};
-  for (int64_t j = 0; j < columns; j += 2 * kLanes) {
-    const Vec p = exp2_vec<kDegree>((load_vec(s + j) - splat(now)) * splat(scale));
-    const Vec p1 = exp2_vec<kDegree>((load_vec(s + j + kLanes) - splat(now)) * splat(scale));
-    part += p;
-    part1 += p1;
-    store_units(s + j / Kind::kPer, p, Kind());
-    store_units(s + (j + kLanes) / Kind::kPer, p1, Kind());
+  for (int64_t i = 0; i < rows; i++, s += kStride, sum += kLanes) {
+    const Vec now = splat(top[i]);
+    Vec part = load_vec(sum) * splat(alpha[i]), part1{};
+    for (int64_t j = 0; j < columns; j += 2 * kLanes) {
+      const Vec p = exp2_vec<kDegree>((load_vec(s + j) - now) * splat(scale));
+      const Vec p1 = exp2_vec<kDegree>((load_vec(s + j + kLanes) - now) * splat(scale));
+      part += p;
+      part1 += p1;
+      store_units(s + j / Kind::kPer, p, Kind());
+      store_units(s + (j + kLanes) / Kind::kPer, p1, Kind());
+    }
+    store_vec(sum, part + part1);
   }
-  store_vec(sum, part + part1);
-  *top = now;
-  return alpha;
+}
+
+template <class Kind>
+int64_t scratch_of_block(int64_t depth, int64_t padded) {
+  return kBand<Kind> * kScoreStride<Kind> + kQueryBlock * (padded + kLanes + 2 + depth) + kLanes;
 }
 
 template <class Kind, class T, class O>
 void query_block(const Shape& z, const Head<T>& q, int64_t from, int64_t count, const typename Kind::Unit* keys,
                  const typename Kind::Unit* values, float* scratch, O* o, float* lse) {
   using Unit = typename Kind::Unit;
+  constexpr bool kTiles = kAmx && Kind::kPer == 2;
+  constexpr int64_t kStride = kScoreStride<Kind>;
   const int64_t depth = (z.width + Kind::kPer - 1) / Kind::kPer, padded = round_up(z.width, kLanes);
   const int64_t rows = round_up(count, kRows);
   float* s = scratch;
-  float* sum_o = s + kQueryBlock * kKeyBlock;
-  float *sum = sum_o + kQueryBlock * padded, *top = sum + kQueryBlock * kLanes, *alpha = top + kQueryBlock;
+  float* sum_o = s + kBand<Kind> * kStride;
+  float *sum = sum_o + kQueryBlock * padded, *top = sum + kQueryBlock * kLanes;
+  float* alpha = top + kQueryBlock + kLanes;
   Unit* a = reinterpret_cast<Unit*>(alpha + kQueryBlock);
   pack_rows<Kind>(q, from, rows, depth, a);
-  for (int64_t i = 0; i < rows; i++) {
-    top[i] = -INFINITY;
-    alpha[i] = 0;
-  }
+  for (int64_t i = 0; i < kQueryBlock + kLanes; i++) top[i] = -INFINITY;
+  for (int64_t i = 0; i < rows; i++) alpha[i] = 0;
   for (int64_t i = 0; i < rows * padded; i++) sum_o[i] = 0;
   for (int64_t i = 0; i < rows * kLanes; i++) sum[i] = 0;
-  const int64_t visible = z.keys(from + count - 1);
   const float scale = z.scale * kLog2E;
   Tiles tiles;
-  for (int64_t j = 0; j < visible; j += kKeyBlock) {
-    const int64_t n = visible - j < kKeyBlock ? visible - j : kKeyBlock, columns = round_up(n, kCols);
-    times_panels<Kind>(tiles, rows, columns / kCols, depth, a, depth, keys + j * depth, s, kKeyBlock);
-    for (int64_t i = 0; i < count; i++) {
-      const int64_t seen = z.keys(from + i) - j;
-      alpha[i] = softmax_row<Kind>(s + i * kKeyBlock, seen < n ? seen : n, columns, scale, top + i, sum + i * kLanes);
+  for (int64_t r = 0; r < count; r += kBand<Kind>) {
+    const int64_t band = count - r < kBand<Kind> ? count - r : kBand<Kind>;
+    const int64_t height = kTiles ? band : round_up(band, kRows), visible = z.keys(from + r + band - 1);
+    for (int64_t j = 0; j < visible; j += kKeyBlock<Kind>) {
+      const int64_t n = visible - j < kKeyBlock<Kind> ? visible - j : kKeyBlock<Kind>, columns = round_up(n, kCols);
+      times_panels<Kind>(tiles, height, columns / kCols, depth, a + r * depth, depth, keys + j * depth, s, kStride);
+      for (int64_t i = 0; i < band; i++) {
+        const int64_t seen = z.keys(from + r + i) - j;
+        mask_from(s + i * kStride, seen < n ? seen : n, columns);
+      }
+      softmax_band<Kind>(s, band, columns, scale, top + r, sum + r * kLanes, alpha + r);
+      times_stack<Kind, kScaleAdd, false>(tiles, height, padded, (n + Kind::kPer - 1) / Kind::kPer,
+                                          reinterpret_cast<const Unit*>(s), kStride, values + j / Kind::kPer * padded,
+                                          sum_o + r * padded, alpha + r);
     }
-    times_stack<Kind, kScaleAdd, false>(tiles, rows, padded, (n + Kind::kPer - 1) / Kind::kPer,
-                                        reinterpret_cast<const Unit*>(s), kKeyBlock, values + j / Kind::kPer * padded,
-                                        sum_o, alpha);
   }
   for (int64_t i = 0; i < count; i++) {
     const float all = total(load_vec(sum + i * kLanes)), inverse = 1.0f / all;
@@ -121,7 +167,7 @@ void tiled(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* 
   Workspace::Frame frame(ctx.workspace);
   Unit* keys = frame.take<Unit>(group * key_words);
   Unit* values = frame.take<Unit>(group * value_words);
-  const int64_t scratch = kQueryBlock * (kKeyBlock + padded + kLanes + 2 + depth);
+  const int64_t scratch = scratch_of_block<Kind>(depth, padded);
   for (int64_t first = 0; first < pairs; first += group) {
     const int64_t count = pairs - first < group ? pairs - first : group;
     const auto head = [&](const T* x, int64_t pair, int64_t length, int64_t rows) {
@@ -134,12 +180,13 @@ void tiled(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* 
       else
         pack_stack<Kind>(head(v, pair, z.Tk, z.kv_len), values + i / 2 * value_words);
     });
-    // The last queries see the most keys when causal: they go first, so that the threads finish together.
+    // Head by head, so that its keys and values stay in the second-level cache; the last queries, which see the most
+    // keys when causal, go first, so that the threads finish together.
     with_scratch(ctx, count * blocks, scratch, [&](int64_t task, float* mine) {
-      const int64_t pair = first + task % count, from = (blocks - 1 - task / count) * block;
+      const int64_t pair = first + task / blocks, from = (blocks - 1 - task % blocks) * block;
       const int64_t rows = z.Tq - from < block ? z.Tq - from : block;
-      query_block<Kind>(z, head(q, pair, z.Tq, z.Tq), from, rows, keys + task % count * key_words,
-                        values + task % count * value_words, mine,
+      query_block<Kind>(z, head(q, pair, z.Tq, z.Tq), from, rows, keys + task / blocks * key_words,
+                        values + task / blocks * value_words, mine,
                         o + pair / z.heads * z.Tq * z.D + pair % z.heads * z.width, lse + pair * z.Tq);
     });
   }

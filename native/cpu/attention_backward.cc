@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "core/op.h"
-#include "cpu/attention_tile.h"
+#include "cpu/attention_pack.h"
 #include "cpu/isa.h"
 
 namespace dw {
