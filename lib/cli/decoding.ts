@@ -3,7 +3,7 @@ import { type Command, Option } from 'commander';
 import { Transcriber } from '../decode/index.js';
 import { embedded } from '../recipes/index.js';
 import type { FloatType } from '../tensor/index.js';
-import { again, profileOption, threadsOption, whole } from './options.js';
+import { again, deviceOption, profileOption, threadsOption, whole } from './options.js';
 import { type CommandContext, withProfile, withStream } from './run.js';
 
 export interface DecodingOptions {
@@ -11,6 +11,7 @@ export interface DecodingOptions {
   expert?: string[];
   compute: FloatType;
   batchSize: number;
+  device: string;
   threads?: number;
   profile?: string;
 }
@@ -27,6 +28,7 @@ export function addComputeOptions(command: Command, what: string): Command {
   return command
     .addOption(new Option('--compute <type>', 'type of the products').choices(['f32', 'bf16']).default('f32'))
     .addOption(new Option('--batch-size <n>', `${what} decoded together`).argParser(whole(1)).default(16))
+    .addOption(deviceOption())
     .addOption(threadsOption())
     .addOption(profileOption());
 }
@@ -37,9 +39,9 @@ export function withTranscriber<T>(
   context: CommandContext,
   body: (transcriber: Transcriber) => Promise<T>,
 ): Promise<T> {
-  const { model = embedded().student, expert: experts = [], compute, batchSize, threads, profile } = options;
-  return withProfile(profile, threads, context, () =>
-    withStream(threads, async (stream) => {
+  const { model = embedded().student, expert: experts = [], compute, batchSize, profile } = options;
+  return withProfile(profile, options, context, () =>
+    withStream(options, async (stream) => {
       const transcriber = await Transcriber.load(model, { stream, experts, compute, batchSize });
       try {
         return await body(transcriber);

@@ -57,7 +57,7 @@ async function runDemo(options: Options, context: CommandContext): Promise<undef
   const { display } = context;
   const { threads, json: _, ...settings } = options;
   let stage: DemoStage = 'before';
-  const result = await withStream(threads, (stream) =>
+  const result = await withStream({ device: 'cpu', ...(threads !== undefined && { threads }) }, (stream) =>
     demo({
       ...settings,
       stream,

@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { DistilWhisperError } from '../errors/index.js';
+import { isCudaDevice } from '../native/index.js';
 
 /** A whole number of at least `least`. */
 export const whole =
@@ -31,6 +32,14 @@ export const again = (value: string, earlier: string[] = []): string[] => [...ea
 
 export const threadsOption = (): Option =>
   new Option('--threads <n>', 'threads (default: the processors that this process may use)').argParser(whole(1));
+
+export const deviceOption = (): Option =>
+  new Option('--device <device>', "where it computes: 'cpu', 'cuda' (the first GPU) or 'cuda:N'")
+    .default('cpu')
+    .argParser((text) => {
+      if (text === 'cpu' || isCudaDevice(text)) return text;
+      throw new InvalidArgumentError("Expected 'cpu', 'cuda' or 'cuda:N'.");
+    });
 
 export const jsonOption = (what: string): Option =>
   new Option('--json', `print ${what} as JSON on standard output; an error becomes {"error":{"code","message"}}`);

@@ -1,6 +1,6 @@
 /** What all commands share: signals, errors, exit codes, the stream. */
 import { basename, relative, sep } from 'node:path';
-import { isDistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { Profile } from '../profile/index.js';
 import { Stream } from '../tensor/index.js';
 import { Display } from './display.js';
@@ -65,9 +65,18 @@ export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
 }
 
-/** Runs `body` with a stream of so many threads (default: all that this process may use), and closes it. */
-export async function withStream<T>(threads: number | undefined, body: (stream: Stream) => Promise<T>): Promise<T> {
-  const stream = new Stream(threads === undefined ? {} : { threads });
+/** Where a command computes, as `deviceOption` and `threadsOption` give it. */
+export interface StreamChoice {
+  device: string;
+  threads?: number;
+}
+
+/** Runs `body` with a stream on that device, of so many threads (default: all that this process may use), and closes it. */
+export async function withStream<T>(
+  { device, threads }: StreamChoice,
+  body: (stream: Stream) => Promise<T>,
+): Promise<T> {
+  const stream = new Stream({ device, ...(threads !== undefined && { threads }) });
   try {
     return await body(stream);
   } finally {
@@ -81,11 +90,17 @@ export async function withStream<T>(threads: number | undefined, body: (stream: 
  */
 export async function withProfile<T>(
   path: string | undefined,
-  threads: number | undefined,
+  { device, threads }: StreamChoice,
   { display }: CommandContext,
   body: () => Promise<T>,
 ): Promise<T> {
   if (path === undefined) return body();
+  if (device !== 'cpu') {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `--profile: expected a run on the processor, whose kernels are timed, got --device ${device}; Nsight Systems times a GPU's`,
+    );
+  }
   const profile = await Profile.start(path, threads === undefined ? {} : { threads });
   let result: T;
   try {

@@ -4,7 +4,7 @@ import { recipeDefaults, type TrainMethod, type TrainResult, train } from '../re
 import type { FloatType, Stream } from '../tensor/index.js';
 import { type TrainingOptions, trainingDefaults } from '../train/index.js';
 import type { FloatDtype } from '../weights/index.js';
-import { endHelp, jsonOption, pair, profileOption, real, threadsOption, whole } from './options.js';
+import { deviceOption, endHelp, jsonOption, pair, profileOption, real, threadsOption, whole } from './options.js';
 import { type CommandContext, printJson, run, withProfile, withStream } from './run.js';
 import { trainingOutput } from './training-output.js';
 
@@ -27,6 +27,7 @@ type Options = Omit<TrainingOptions, 'steps'> & {
   checkpointEvery?: number;
   compute: FloatType;
   saveAs: FloatDtype;
+  device: string;
   threads?: number;
   profile?: string;
   json?: boolean;
@@ -105,6 +106,7 @@ export function define(command: Command): void {
     .option('--steps <n>', 'updates, instead of --epochs', whole(1))
     .option('--checkpoint-every <n>', 'updates between checkpoints (default: a tenth of the run)', whole(0))
     .addOption(choice('--compute <type>', 'type of the products', ['f32', 'bf16'], recipeDefaults.compute))
+    .addOption(deviceOption())
     .addOption(threadsOption())
     .addOption(profileOption())
     .optionsGroup("Objective (the defaults are the paper's):");
@@ -163,8 +165,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
       stream,
       ...trainingOutput(context),
     });
-  const { profile, threads } = options;
-  const result = await withProfile(profile, threads, context, () => withStream(threads, work));
+  const result = await withProfile(options.profile, options, context, () => withStream(options, work));
   context.display.note(`done: ${result.updates} updates in ${result.seconds.toFixed(1)} s${bestOf(result.best)}`);
   if (options.json) printJson(result);
   else process.stdout.write(`${result.result}\n`);

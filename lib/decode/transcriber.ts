@@ -19,7 +19,9 @@ export interface AudioSamples {
 export type AudioSource = string | AudioSamples;
 
 export interface TranscriberOptions {
-  /** Where the model runs. Default: a stream of its own, that `close()` ends. */
+  /** Where the model runs: 'cpu' (default), 'cuda' or 'cuda:N'. */
+  device?: string;
+  /** Instead of `device`: a stream of the caller's, which stays open. */
   stream?: Stream;
   /** Default f32. */
   compute?: FloatType;
@@ -152,7 +154,7 @@ export class Transcriber {
     };
     try {
       const tokenizer = await WhisperTokenizer.fromFolder(modelFolder);
-      stream = options.stream ?? new Stream();
+      stream = options.stream ?? new Stream({ device: options.device ?? 'cpu' });
       model = await Whisper.fromFolder(stream, folder, { compute });
       for (const path of options.experts ?? []) await model.loadExpert(path);
       const generation = folder.generationConfig ? { generation: folder.generationConfig } : {};

@@ -78,9 +78,14 @@ export function findCudaPlugin(): string {
   );
 }
 
+const CUDA_DEVICE = /^cuda(?::(\d{1,4}))?$/;
+
+/** Whether this is how a GPU is named, be there one or not: 'cuda' or 'cuda:N'. */
+export const isCudaDevice = (device: string): boolean => CUDA_DEVICE.test(device);
+
 /** The number of a device's name: 0 for 'cuda', N for 'cuda:N'. Errors: ERR_ARGUMENT. */
 export function cudaDeviceNumber(device: string): number {
-  const match = /^cuda(?::(\d{1,4}))?$/.exec(device);
+  const match = CUDA_DEVICE.exec(device);
   if (!match) {
     throw new DistilWhisperError('ERR_ARGUMENT', `device: expected 'cpu', 'cuda' or 'cuda:N', got '${device}'`);
   }

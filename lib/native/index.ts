@@ -16,7 +16,14 @@ export {
   measureCeilings,
 } from './ceilings.js';
 export { clockOrigin } from './clock.js';
-export { type CudaDevice, type CudaReport, createCudaStream, cudaDeviceNumber, cudaReport } from './cuda.js';
+export {
+  type CudaDevice,
+  type CudaReport,
+  createCudaStream,
+  cudaDeviceNumber,
+  cudaReport,
+  isCudaDevice,
+} from './cuda.js';
 export { cgroupProcessors, chooseIsa, defaultThreads, type Isa, isaNames } from './isa.js';
 
 let opNumbers: Map<string, number> | undefined;

@@ -73,6 +73,9 @@ export interface TrainRecipe {
   compute?: FloatType;
   /** Type of the weights that are written. */
   saveAs?: FloatDtype;
+  /** Where it computes: 'cpu' (default), 'cuda' or 'cuda:N'. A run goes on on the kind of device that it began on. */
+  device?: string;
+  /** Instead of `device`: a stream of the caller's, which stays open. */
   stream?: Stream;
   signal?: AbortSignal;
   /** While the audio is checked, before anything is written; not on resume. */
@@ -137,7 +140,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   const validationRows = validation ? rows(validation.manifest ?? recipe.manifest, validation.split) : [];
 
   const folder = await openModelFolder(recipe.model);
-  const stream = recipe.stream ?? new Stream();
+  const stream = recipe.stream ?? new Stream({ device: recipe.device ?? 'cpu' });
   let model: Whisper | null = null;
   let teacher: Whisper | null = null;
   let trainer: Trainer | null = null;

@@ -183,6 +183,8 @@ export class Trainer {
       format: 1,
       options: this.options,
       compute: model.compute,
+      // Another kind rounds otherwise; another GPU of the kind does not.
+      device: model.stream.device.split(':')[0],
       config: model.config,
       teacher: teacher ? teacher.config : null,
       experts: [...model.experts.keys()],

@@ -49,7 +49,8 @@ export const gpu = cudaReport().devices.some((device) => !device.problem);
 /** GPU and emulated device, where there are any. */
 export const devices: Path[] = [];
 if (gpu) devices.push({ isa: 'cuda', stream: new Stream({ device: 'cuda' }) });
-const emulated = emulatedPlugin();
+/** Path of the emulated device's plugin; null without g++. */
+export const emulated = emulatedPlugin();
 if (emulated) devices.push({ isa: 'cuda, emulated', stream: streamOn(emulated) });
 /** Everything that is held against the oracle; the last is the fastest CPU path. */
 export const fast: Path[] = [...devices, ...isas.map((isa) => ({ isa, stream: new Stream({ isa, threads: 2 }) }))];
