@@ -25,6 +25,7 @@ type Options = Omit<TrainingOptions, 'steps'> & {
   epochs?: number;
   steps?: number;
   checkpointEvery?: number;
+  gradientCheckpointing?: boolean;
   compute: FloatType;
   saveAs: FloatDtype;
   device: string;
@@ -105,6 +106,10 @@ export function define(command: Command): void {
     .option('--epochs <n>', `passes over the data (default: ${recipeDefaults.epochs})`, real)
     .option('--steps <n>', 'updates, instead of --epochs', whole(1))
     .option('--checkpoint-every <n>', 'updates between checkpoints (default: a tenth of the run)', whole(0))
+    .option(
+      '--gradient-checkpointing',
+      'run every layer again in the backward pass instead of keeping what it made: less memory, the same numbers, about a third more time',
+    )
     .addOption(choice('--compute <type>', 'type of the products', ['f32', 'bf16'], recipeDefaults.compute))
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -153,7 +158,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
   const work = (stream: Stream): Promise<TrainResult> =>
     train({
       ...given('model', 'manifest', 'output', 'method', 'language', 'fromScratch', 'teacher', 'split', 'skipEmptyText'),
-      ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'compute', 'saveAs'),
+      ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'compute', 'saveAs', 'gradientCheckpointing'),
       options: given(...OBJECTIVE.map(([name]) => name)),
       ...(validates && {
         validation: {

@@ -50,6 +50,8 @@ export interface ModelPass {
   languages?: readonly (string | null)[];
   /** Collects the gates g f32 [rows] of every gated layer, encoder first. */
   gateValues?: Tensor[];
+  /** On a tape: keep each layer's inputs only, and run its forward again in the backward (Chen et al. 2016). */
+  gradientCheckpointing?: boolean;
 }
 
 interface Linear {
@@ -270,8 +272,9 @@ export class Whisper {
       x = linearGelu(pass, unfold(pass, x, 2, false), p('conv2.weight'), p('conv2.bias'));
       x = addPositions(pass, x, p('embed_positions.weight'));
       for (const [i, layer] of this.encoderLayers.entries()) {
-        x = this.inference(pass, options, () => {
-          const h = this.selfAttention(pass, x, layer.attention, config.encoder_attention_heads, false);
+        const input = x;
+        x = this.layer(pass, options, [input], (pass, options) => {
+          const h = this.selfAttention(pass, input, layer.attention, config.encoder_attention_heads, false);
           return this.ffn(pass, options, h, layer, rows('encoder', i), i);
         });
       }
@@ -301,10 +304,11 @@ export class Whisper {
       const p = (name: string): Parameter => this.parameters.get(`model.decoder.${name}`)!;
       let x = embedding(pass, ids, p('embed_tokens.weight'), p('embed_positions.weight'), offset, config.pad_token_id);
       for (const [i, layer] of this.decoderLayers.entries()) {
-        x = this.inference(pass, options, () => {
+        const input = x;
+        x = this.layer(pass, options, memory ? [input, memory] : [input], (pass, options) => {
           let h = state
-            ? this.cachedSelfAttention(pass, x, layer.attention, heads, state, i)
-            : this.selfAttention(pass, x, layer.attention, heads, true);
+            ? this.cachedSelfAttention(pass, input, layer.attention, heads, state, i)
+            : this.selfAttention(pass, input, layer.attention, heads, true);
           h = this.crossAttention(
             pass,
             h,
@@ -350,6 +354,22 @@ export class Whisper {
     if (pass.tape) return body();
     const before = options.gateValues?.length ?? 0;
     return pass.stream.tidy(() => [body(), ...(options.gateValues?.slice(before) ?? [])])[0]!;
+  }
+
+  /** One layer of `inputs`: freed behind it in inference, kept on a tape, or run again in the backward. */
+  private layer(
+    pass: Pass,
+    options: ModelPass,
+    inputs: readonly Tensor[],
+    body: (pass: Pass, options: ModelPass) => Tensor,
+  ): Tensor {
+    if (!pass.tape || !options.gradientCheckpointing) return this.inference(pass, options, () => body(pass, options));
+    const [y, ...gates] = pass.tape.checkpoint(inputs, (tape) => {
+      const gateValues: Tensor[] = [];
+      return [body({ ...pass, tape }, { ...options, tape, gateValues }), ...gateValues];
+    });
+    options.gateValues?.push(...gates);
+    return y!;
   }
 
   private selfAttention(pass: Pass, x: Tensor, block: AttentionBlock, heads: number, causal: boolean): Tensor {

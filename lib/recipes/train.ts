@@ -71,6 +71,8 @@ export interface TrainRecipe {
   checkpointEvery?: number;
   options?: Partial<Omit<TrainingOptions, 'steps'>>;
   compute?: FloatType;
+  /** Keep each layer's inputs only, and run its forward again in the backward: less memory, the same numbers, more time. */
+  gradientCheckpointing?: boolean;
   /** Type of the weights that are written. */
   saveAs?: FloatDtype;
   /** Where it computes: 'cpu' (default), 'cuda' or 'cuda:N'. A run goes on on the kind of device that it began on. */
@@ -178,6 +180,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
         manifest: recipe.manifest,
       },
       ...(recipe.checkpointEvery !== undefined && { checkpointEvery: recipe.checkpointEvery }),
+      gradientCheckpointing: recipe.gradientCheckpointing ?? false,
       ...(transcriber && {
         validateEvery: validation?.every ?? perEpoch,
         validate: async () => {

@@ -54,6 +54,41 @@ export class Tape {
     this.gradients.set(t.id, this.stream.call('add', [sofar, gradient], [1, 1, dtype])[0]!);
   }
 
+  /**
+   * Runs `body` without keeping what its backward would read, and once more in the backward: memory for time. `body` records on
+   * the tape that it is given and must come to the same numbers again; `inputs` are the tensors from outside whose gradients
+   * may be wanted. Gradients reach it through its first output; those of the others must have been set. They, and those of the
+   * inputs, are summed in the order that they would have been without.
+   */
+  checkpoint(inputs: readonly Tensor[], body: (tape: Tape) => readonly Tensor[]): readonly Tensor[] {
+    const inside = (): Tape => {
+      const tape = new Tape(this.stream);
+      for (const t of inputs) if (this.needs(t)) tape.watch(t);
+      return tape;
+    };
+    const first = inside();
+    const outputs = this.stream.tidy(() => body(first));
+    if (!first.needs(outputs[0]!)) return outputs;
+    this.record(outputs[0]!, () => {
+      this.stream.tidy(() => {
+        const again = inside();
+        const made = body(again);
+        for (const [from, to] of [
+          ...outputs.map((t, i) => [t, made[i]!] as const),
+          ...inputs.map((t) => [t, t] as const),
+        ]) {
+          const gradient = this.gradient(from);
+          if (gradient) again.set(to, gradient);
+        }
+        again.backward();
+        const wanted = inputs.filter((t) => this.needs(t) && again.gradient(t));
+        for (const t of wanted) this.set(t, again.gradient(t)!);
+        return wanted.map((t) => this.gradient(t)!);
+      });
+    });
+    return outputs;
+  }
+
   /** Runs every backward from the last op to the first; the gradients of losses must have been set. Clears the tape. */
   backward(): void {
     while (this.entries.length) {

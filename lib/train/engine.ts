@@ -32,6 +32,13 @@ export interface UpdateReport {
 /** Replaces parts of a micro-batch's randomness by recorded values. */
 export type Randomness = (micro: number) => Partial<SoftGates>;
 
+export interface EngineSettings {
+  /** Recorded noise, masks and skips in place of drawn ones. */
+  randomness?: Randomness;
+  /** Keep each layer's inputs only, and run its forward again in the backward: less memory, the same numbers, more time. */
+  gradientCheckpointing?: boolean;
+}
+
 const IGNORED = -100;
 /** Philox op of the skip draws, clear of the layers' own. */
 const SKIP_OP = 1;
@@ -48,7 +55,7 @@ export class TrainingEngine {
     private readonly model: Whisper,
     private readonly teacher: Whisper | null,
     private readonly options: TrainingOptions,
-    private readonly randomness: Randomness = () => ({}),
+    private readonly settings: EngineSettings = {},
   ) {
     const parameters = model.trainable();
     if (parameters.length === 0) {
@@ -141,6 +148,7 @@ export class TrainingEngine {
       languages: batch.languages,
       gateValues,
       ...(this.trainsExperts && { gates: this.gates(k, micro) }),
+      gradientCheckpointing: this.settings.gradientCheckpointing ?? false,
     };
     const hidden = model.decode(ids, model.encode(features, pass), pass);
     const [ceWeight, kdWeight] = this.weights(accumulation);
@@ -212,7 +220,7 @@ export class TrainingEngine {
       seed: options.seed,
       step: micro,
       skip: (layer) => skips[layer]!,
-      ...this.randomness(micro),
+      ...this.settings.randomness?.(micro),
     };
   }
 }

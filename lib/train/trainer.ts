@@ -2,7 +2,7 @@ import { DistilWhisperError } from '../errors/index.js';
 import type { Whisper } from '../model/index.js';
 import { onThread, phase } from '../profile/index.js';
 import type { Tensor } from '../tensor/index.js';
-import { type Randomness, type TrainBatch, TrainingEngine, type UpdateReport } from './engine.js';
+import { type EngineSettings, type TrainBatch, TrainingEngine, type UpdateReport } from './engine.js';
 import { type TrainingOptions, trainingOptions } from './options.js';
 import { RunFolder } from './run-folder.js';
 
@@ -17,7 +17,7 @@ export interface ValidationReport {
   [detail: string]: unknown;
 }
 
-export interface TrainerSettings {
+export interface TrainerSettings extends EngineSettings {
   model: Whisper;
   /** Frozen, on the model's stream. null: cross-entropy alone. */
   teacher?: Whisper | null;
@@ -36,8 +36,6 @@ export interface TrainerSettings {
   onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
   /** When aborted, the update under way ends, a checkpoint is written, and `run` rejects with ERR_INTERRUPTED. */
   signal?: AbortSignal;
-  /** Recorded noise, masks and skips in place of drawn ones. */
-  randomness?: Randomness;
 }
 
 export interface RunReport {
@@ -60,7 +58,7 @@ export class Trainer {
   /** Errors: ERR_ARGUMENT, ERR_VOCABULARY, ERR_MODEL. Nothing is written. */
   constructor(private readonly settings: TrainerSettings) {
     this.options = trainingOptions(settings.options);
-    this.engine = new TrainingEngine(settings.model, settings.teacher ?? null, this.options, settings.randomness);
+    this.engine = new TrainingEngine(settings.model, settings.teacher ?? null, this.options, settings);
   }
 
   /** Runs to the end; the model then holds the best parameters (the last ones without validation). */
