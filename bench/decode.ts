@@ -1,6 +1,6 @@
 /** How long does greedy decoding of 64 tokens take? Whisper-small, caches filled from 30 s; the encoder is not timed. */
-import type { DecoderState } from '../lib/model/index.js';
-import type { FloatType } from '../lib/tensor/index.js';
+import type { DecoderState, Whisper } from '../lib/model/index.js';
+import type { FloatType, Stream } from '../lib/tensor/index.js';
 import type { WhisperConfig } from '../lib/weights/index.js';
 import { randomModel, randomTensor, TYPES, typeName } from './data.js';
 import { type Case, measureGroup, type Question } from './harness.js';
@@ -17,6 +17,39 @@ function bytesRead(config: WhisperConfig, type: FloatType, batch: number): numbe
   return TOKENS * (weights + caches) * (type === 'bf16' ? 2 : 4);
 }
 
+/** Greedy decoding of `tokens` tokens for `batch` items, from caches that an encoder's output fills. */
+export function decodeCase(stream: Stream, model: Whisper, type: FloatType, batch: number, tokens = TOKENS): Case {
+  const { config } = model;
+  const memory = randomTensor(stream, [batch, config.max_source_positions, config.d_model], type, 1);
+  let state: DecoderState | null = null;
+  return {
+    name: `${typeName(type)}, batch ${batch}`,
+    bytes: bytesRead(config, type, batch),
+    ceiling: 'read',
+    prepare: async () => {
+      state?.dispose();
+      state = model.startDecoding(memory);
+      stream.endStep();
+      await stream.sync();
+    },
+    run: async () => {
+      let ids = new Int32Array(batch).fill(config.decoder_start_token_id);
+      for (let i = 0; i < tokens; i++) {
+        const hidden = model.decode(stream.tensor(ids, [batch, 1], 'i32'), null, { state: state! });
+        const logits = model.logits(hidden.reshape([batch, config.d_model]));
+        const chosen = stream.call('top_k', [logits, null], [1])[1]!.read();
+        stream.endStep();
+        ids = (await chosen) as Int32Array<ArrayBuffer>;
+      }
+    },
+    dispose: () => {
+      state?.dispose();
+      memory.dispose();
+    },
+    notes: (ms) => ({ 'tokens/s': (batch * tokens * 1000) / ms }),
+  };
+}
+
 export const decode: Question = {
   name: 'decode',
   question: 'How long does greedy decoding take?',
@@ -24,37 +57,7 @@ export const decode: Question = {
     const { stream } = context;
     for (const type of TYPES) {
       const model = await randomModel(stream, 'small', type);
-      const { config } = model;
-      const cases = BATCHES.map((batch): Case => {
-        const memory = randomTensor(stream, [batch, config.max_source_positions, config.d_model], type, 1);
-        let state: DecoderState | null = null;
-        return {
-          name: `${typeName(type)}, batch ${batch}`,
-          bytes: bytesRead(config, type, batch),
-          ceiling: 'read',
-          prepare: async () => {
-            state?.dispose();
-            state = model.startDecoding(memory);
-            stream.endStep();
-            await stream.sync();
-          },
-          run: async () => {
-            let ids = new Int32Array(batch).fill(config.decoder_start_token_id);
-            for (let i = 0; i < TOKENS; i++) {
-              const hidden = model.decode(stream.tensor(ids, [batch, 1], 'i32'), null, { state: state! });
-              const logits = model.logits(hidden.reshape([batch, config.d_model]));
-              const chosen = stream.call('top_k', [logits, null], [1])[1]!.read();
-              stream.endStep();
-              ids = (await chosen) as Int32Array<ArrayBuffer>;
-            }
-          },
-          dispose: () => {
-            state?.dispose();
-            memory.dispose();
-          },
-          notes: (ms) => ({ 'tokens/s': (batch * TOKENS * 1000) / ms }),
-        };
-      });
+      const cases = BATCHES.map((batch) => decodeCase(stream, model, type, batch));
       const args = ['decode', '--student', 'small', '--plain', '--labels', `${TOKENS}`, '--batch'];
       yield await measureGroup(context, {
         title: `Whisper-small, ${TOKENS} tokens greedily, ${typeName(type)}`,

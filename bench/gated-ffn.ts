@@ -1,18 +1,18 @@
 /** What does a gated expert FFN cost, in training and in inference? Whisper-small, 30 s of audio. */
-import { dtypeNumber, type FloatType, type Tensor } from '../lib/tensor/index.js';
+import { dtypeNumber, type FloatType, type Stream, type Tensor } from '../lib/tensor/index.js';
 import { GATE_SIZE } from '../lib/weights/index.js';
 import { randomTensor, TYPES, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 import { peerCase } from './peers.js';
 
 const ROWS = 1500;
-const D = 768;
-const F = 4 * D;
+const WIDTH = 768;
 /** As in training: noise factor, dropout of gate and expert, Philox seed, step and op. */
 const SOFT = [2.5, 0.1, 0.3, 1, 0, 1024];
 
-function cases(context: Context, type: FloatType): Case[] {
-  const { stream } = context;
+/** What a layer's FFN reads and writes, for `batch` items of `rows` rows, and its passes with soft gates. */
+export function ffnCalls(stream: Stream, type: FloatType, batch = 1, rows = ROWS, D = WIDTH) {
+  const F = 4 * D;
   const t = dtypeNumber(type);
   const f32 = dtypeNumber('f32');
   const tensor = (shape: number[], kind: FloatType, scale: number, seed: number): Tensor =>
@@ -28,15 +28,15 @@ function cases(context: Context, type: FloatType): Case[] {
     tensor([GATE_SIZE], 'f32', 0.02, 3),
     tensor([1, GATE_SIZE], 'f32', 0.02, 4),
   ];
-  const x = tensor([1, ROWS, D], type, 1, 5);
-  const residual = tensor([1, ROWS, D], 'f32', 1, 6);
-  const dy = tensor([1, ROWS, D], 'f32', 1, 7);
+  const x = tensor([batch, rows, D], type, 1, 5);
+  const residual = tensor([batch, rows, D], 'f32', 1, 6);
+  const dy = tensor([batch, rows, D], 'f32', 1, 7);
   const shared = ffn(type, 8).map((w) => w.freeze());
   // Master weights of a trained expert are f32; in inference it is frozen, in the compute type.
   const trained = [...gate, ...ffn('f32', 9)];
   const frozen = [...gate, ...ffn(type, 9).map((w) => w.freeze())];
   const gradients = trained.map((w) => tensor([...w.shape], 'f32', 0, 1));
-  const numbers = (out: number): number[] => [1, 0, ROWS, 0, ...SOFT, t, out];
+  const numbers = (out: number): number[] => [1, 0, batch * rows, 0, ...SOFT, t, out];
 
   const forward = (): Tensor[] =>
     stream.call('gated_ffn', [x, null, ...shared, ...trained, null, null, null], numbers(f32));
@@ -48,6 +48,13 @@ function cases(context: Context, type: FloatType): Case[] {
       numbers(t),
     );
   };
+  return { x, residual, shared, frozen, forward, backward };
+}
+
+function cases({ stream }: Context, type: FloatType): Case[] {
+  const t = dtypeNumber(type);
+  const f32 = dtypeNumber('f32');
+  const { x, residual, shared, frozen, forward, backward } = ffnCalls(stream, type);
   const quietly = (body: () => void) => (): void => {
     stream.tidy(() => {
       body();
@@ -87,7 +94,7 @@ export const gatedFfn: Question = {
   async *measure(context) {
     for (const type of TYPES) {
       yield await measureGroup(context, {
-        title: `Gated expert FFN, ${ROWS} rows, width ${D}, ${typeName(type)}`,
+        title: `Gated expert FFN, ${ROWS} rows, width ${WIDTH}, ${typeName(type)}`,
         cases: cases(context, type),
       });
     }

@@ -13,15 +13,24 @@ const TEACHER = 1280;
 const ROWS = [256, 512, 2048];
 
 /** Calls of the loss, one for each number of rows, on shared projections. */
-export function lossCall(stream: Stream, type: FloatType, counts: readonly number[]): (() => void)[] {
+export function lossCall(
+  stream: Stream,
+  type: FloatType,
+  counts: readonly number[],
+  { vocabulary = VOCABULARY, student: from = STUDENT, teacher: to = TEACHER } = {},
+): (() => void)[] {
   const t = dtypeNumber(type);
-  const [student, teacher] = [STUDENT, TEACHER].map((width, i) =>
-    randomTensor(stream, [VOCABULARY, width], type, 0.05, i + 1).freeze(),
+  const [student, teacher] = [from, to].map((width, i) =>
+    randomTensor(stream, [vocabulary, width], type, 0.05, i + 1).freeze(),
   );
   return counts.map((rows) => {
-    const hidden = randomTensor(stream, [rows, STUDENT], type, 1, 3);
-    const taught = randomTensor(stream, [rows, TEACHER], type, 1, 4);
-    const labels = stream.persistent(randomIds(rows), [rows], 'i32');
+    const hidden = randomTensor(stream, [rows, from], type, 1, 3);
+    const taught = randomTensor(stream, [rows, to], type, 1, 4);
+    const labels = stream.persistent(
+      randomIds(rows).map((id) => id % vocabulary),
+      [rows],
+      'i32',
+    );
     return () => {
       stream.tidy(() => {
         stream.call(

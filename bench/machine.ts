@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { cpus, loadavg, totalmem } from 'node:os';
+import { join } from 'node:path';
 import { packageRoot } from '../lib/native/index.js';
 
 export interface Machine {
@@ -54,6 +55,8 @@ function commit(): string {
       execFileSync('git', args, { cwd: packageRoot(), encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
     return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--untracked-files=no') ? '+' : '');
   } catch {
-    return 'unknown';
+    // Not a clone: a bundle says what it was made of.
+    const { gitHead } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { gitHead?: string };
+    return gitHead?.slice(0, 7) ?? 'unknown';
   }
 }

@@ -28,7 +28,8 @@ export function streamOn(path: string): Stream {
 
 /** Builds the plugin of the emulated device where it is older than its sources. Null, after a line why, without g++. */
 export function emulatedPlugin(): string | null {
-  if (process.env.DISTILWHISPER_EMULATED_PLUGIN) return process.env.DISTILWHISPER_EMULATED_PLUGIN;
+  const given = process.env.DISTILWHISPER_EMULATED_PLUGIN;
+  if (given) return given === 'none' ? null : given;
   const script = join(packageRoot(), 'scripts', 'build-cuda-emulator.mjs');
   const said = execFileSync(process.execPath, [script], {
     encoding: 'utf8',

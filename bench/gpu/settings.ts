@@ -1,0 +1,151 @@
+/** What the GPU check is asked to do, and the sizes that it does it with. */
+import { parseArgs } from 'node:util';
+import { DistilWhisperError } from '../../lib/errors/index.js';
+import { type WhisperConfig, whisperPreset } from '../../lib/weights/index.js';
+
+export const STAGES = [
+  'tests',
+  'curves',
+  'sanitizer',
+  'ladder',
+  'ceilings',
+  'ffn',
+  'loss',
+  'encoder',
+  'decode',
+  'training',
+];
+
+export const HELP = `npm run gpu-check -- <folder for results> [options]
+
+Tries everything that needs a GPU, and measures it beside PyTorch; a line for each figure, then one table and results.csv and .json.
+
+  --device NAME    cuda (the first GPU) or cuda:N
+  --only a,b       these stages only: ${STAGES.join(', ')}
+  --peer SCRIPT    the PyTorch script to run beside (default: none)
+  --python PATH    a Python that has torch (default: python3)
+  --minutes N      no stage begins later than that, and none goes on (default: 30)
+  --repeats N      samples of every figure (default: 10)
+  --shapes WHICH   full: Whisper small <- large-v2; tiny: proves the script where speed means nothing
+
+Exit codes: 0 all held, 1 something did not hold or failed, 2 wrong usage, 3 there is no GPU that can be used.
+`;
+
+export interface Shapes {
+  student: WhisperConfig;
+  teacher: WhisperConfig;
+  /** What the peer calls them; null: too small for it. */
+  names: { student: string; teacher: string } | null;
+  batches: number[];
+  ffnBatch: number;
+  lossRows: number[];
+  decodeBatches: number[];
+  encoderBatches: number[];
+  labels: number;
+  tokens: number;
+  /** Edge of the product whose rate is the ceiling, and bytes that are copied for that of memory. */
+  product: number;
+  copied: number;
+}
+
+const small = (width: number): WhisperConfig => ({
+  ...whisperPreset('tiny'),
+  ...{ vocab_size: 500, d_model: width, encoder_layers: 1, decoder_layers: 1, encoder_ffn_dim: 4 * width },
+  ...{ encoder_attention_heads: width / 64, decoder_attention_heads: width / 64, decoder_ffn_dim: 4 * width },
+  ...{
+    max_source_positions: 40,
+    max_target_positions: 32,
+    decoder_start_token_id: 1,
+    pad_token_id: 0,
+    bos_token_id: 0,
+  },
+  ...{ eos_token_id: 0, suppress_tokens: [], begin_suppress_tokens: [] },
+});
+
+export const SHAPES: Record<'full' | 'tiny', () => Shapes> = {
+  full: () => ({
+    student: whisperPreset('small'),
+    teacher: whisperPreset('large-v2'),
+    names: { student: 'small', teacher: 'large-v2' },
+    batches: [8, 16, 32],
+    ffnBatch: 32,
+    lossRows: [512, 2048, 8192],
+    decodeBatches: [1, 16],
+    encoderBatches: [1, 16],
+    labels: 64,
+    tokens: 64,
+    product: 8192,
+    copied: 2 ** 30,
+  }),
+  tiny: () => ({
+    student: small(64),
+    teacher: small(128),
+    names: null,
+    batches: [1, 2],
+    ffnBatch: 1,
+    lossRows: [7],
+    decodeBatches: [1, 2],
+    encoderBatches: [1],
+    labels: 5,
+    tokens: 3,
+    product: 64,
+    copied: 2 ** 16,
+  }),
+};
+
+export interface Settings {
+  folder: string;
+  device: string;
+  only: string[];
+  peer: string | undefined;
+  python: string | undefined;
+  minutes: number;
+  repeats: number;
+  shapes: 'full' | 'tiny';
+  /** Run this stage here, instead of all, each in a process of its own. */
+  stage: string | undefined;
+}
+
+/** Null when help is asked for. Errors: ERR_ARGUMENT. */
+export function settings(argv: string[]): Settings | null {
+  const refuse = (sentence: string): never => {
+    throw new DistilWhisperError('ERR_ARGUMENT', sentence);
+  };
+  const text = { type: 'string' } as const;
+  const known = {
+    ...{ device: text, only: text, peer: text, python: text, minutes: text, repeats: text, shapes: text, stage: text },
+    help: { type: 'boolean' },
+  } as const;
+  let parsed: ReturnType<typeof parseArgs<{ options: typeof known; allowPositionals: true }>>;
+  try {
+    parsed = parseArgs({ args: argv, options: known, allowPositionals: true });
+  } catch (error) {
+    return refuse(`${(error as Error).message}; --help lists the options`);
+  }
+  const { values, positionals } = parsed;
+  if (values.help) return null;
+  if (positionals.length !== 1)
+    refuse(`expected one folder for results, got ${positionals.length}; --help lists the options`);
+  const number = (name: 'minutes' | 'repeats', otherwise: number): number => {
+    const value = Number(values[name] ?? otherwise);
+    return value > 0 && Number.isFinite(value)
+      ? value
+      : refuse(`--${name}: expected a number above 0, got '${values[name]}'`);
+  };
+  const only = values.only?.split(',').map((name) => name.trim()) ?? STAGES;
+  const unknown = [...only, ...(values.stage ? [values.stage] : [])].find((name) => !STAGES.includes(name));
+  if (unknown !== undefined) refuse(`--only: expected some of ${STAGES.join(', ')}, got '${unknown}'`);
+  const shapes = values.shapes ?? 'full';
+  if (shapes !== 'full' && shapes !== 'tiny') return refuse(`--shapes: expected full or tiny, got '${shapes}'`);
+  return {
+    folder: positionals[0]!,
+    device: values.device ?? 'cuda',
+    only,
+    peer: values.peer,
+    python: values.python,
+    minutes: number('minutes', 30),
+    repeats: Math.ceil(number('repeats', 10)),
+    shapes,
+    stage: values.stage,
+  };
+}
