@@ -1,5 +1,7 @@
 #include "queue.h"
 
+#include <nvtx3/nvToolsExt.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -80,12 +82,16 @@ void Queue::run(int op, const dw_call& call) {
                   device_.properties().multiProcessorCount,
                   device_.properties().major};
   clock_->begun++;
+  // A range by the operation's name for Nsight Systems; without a tool it is a test of a pointer.
+  nvtxRangePushA(op_name(op));
   try {
     launch(context, call_);
   } catch (...) {
+    nvtxRangePop();
     clock_->launched++;
     throw;
   }
+  nvtxRangePop();
   clock_->launched++;
   device_.check(cudaGetLastError(), op_name(op));
 }
