@@ -1,6 +1,18 @@
 import test from 'ava';
 import type { DType } from '../lib/tensor/index.js';
-import { centralDifference, compare, type Input, normals, number, oracle, random, run } from './support/kernels.js';
+import {
+  centralDifference,
+  compare,
+  cpus,
+  devices,
+  type Input,
+  normals,
+  number,
+  oracle,
+  put,
+  random,
+  run,
+} from './support/kernels.js';
 
 // Sound bounds: a sum of n products in fp32, in any order, errs by at most n·2⁻²⁴·Σ|a·b|; a bf16 output
 // may fall on the other side of a tie and then adds one step, 2⁻⁷ of itself.
@@ -47,6 +59,90 @@ function magnitude(
 }
 const rounding = (out: DType, value: number): number =>
   out === 'bf16' ? Math.abs(value) / 128 : 4 * eps * Math.abs(value);
+
+test('linear with a weight in q8 agrees with the oracle in every shape, with every epilogue', async (t) => {
+  const next = random(11);
+  for (const [m, n, k] of [...shapes, [31, 129, 768]] as [number, number, number][])
+    for (const type of types) {
+      const x: Input = { data: normals(m * k, next), shape: [m, k], dtype: type };
+      const w: Input = { data: normals(n * k, next), shape: [n, k], dtype: 'q8' };
+      const bias: Input | null = next() < 0.7 ? { data: normals(n, next), shape: [n] } : null;
+      const residual: Input | null = next() < 0.5 ? { data: normals(m * n, next), shape: [m, n], dtype: type } : null;
+      const vx = stored(x);
+      // Half a step of the row's scale, at most 1/254 of its largest, may come to each weight.
+      const largest = Float64Array.from(w.data).reduce((top, x) => Math.max(top, Math.abs(x)), 0) / 254;
+      const sum = magnitude(
+        m,
+        n,
+        k,
+        (i, p) => vx[i * k + p]!,
+        (p, j) => Math.abs(w.data[j * k + p]!) + largest,
+      );
+      await compare(
+        t,
+        `linear ${m}x${n}x${k} of ${type} and q8`,
+        'linear',
+        [x, w, bias, residual],
+        [next() < 0.5 ? 1 : 0, 1, number('f32'), number(type)],
+        (_, i, expected) =>
+          1.2 * (k + 4) * eps * (1.01 * sum[i]! + 4) + 4e-7 + 8 * eps * sum[i]! + rounding(type, expected),
+      );
+    }
+});
+
+test('quantize: each weight is within half a step of its row, zeros are zeros, and every path writes the same bytes', async (t) => {
+  const next = random(12);
+  for (const [n, k] of [
+    [1, 1],
+    [3, 97],
+    [17, 64],
+    [0, 5],
+    [5, 0],
+  ] as const)
+    for (const type of types) {
+      const data = normals(n * k, next).map((x, i) => (k > 0 && Math.floor(i / k) === 1 ? 0 : x * 10 ** (i % 7)));
+      const input: Input = { data, shape: [n, k], dtype: type };
+      const quantized = oracle.quantized(put(oracle, input)!);
+      const bytes = await quantized.read();
+      t.is(bytes.byteLength, n * (k + 4));
+      const [exact, got] = [stored(input), await quantized.floats()];
+      for (let i = 0; i < n; i++) {
+        const row = exact.slice(i * k, (i + 1) * k);
+        const step = Math.max(0, ...row.map(Math.abs)) / 127;
+        for (const [p, value] of row.entries())
+          t.true(
+            Math.abs(got[i * k + p]! - value) <= 0.5001 * step,
+            `${n}x${k} row ${i}: ${got[i * k + p]} for ${value}`,
+          );
+      }
+      for (const { isa, stream } of cpus) {
+        t.deepEqual(await stream.quantized(put(stream, input)!).read(), bytes, `${isa}, ${n}x${k} of ${type}`);
+      }
+    }
+  for (const { isa, stream } of cpus) {
+    const broken = stream.tensor(Float32Array.of(1, Number.NaN, Number.POSITIVE_INFINITY, 2), [2, 2]);
+    const [x, w] = [stream.tensor(Float32Array.of(1, 1), [1, 2]), stream.quantized(broken)];
+    const [y] = stream.call('linear', [x, w, null, null], [0, 0, 0, 0]);
+    t.deepEqual([...(await y!.floats())].map(Number.isFinite), [false, false], isa);
+  }
+});
+
+test('q8 is refused where it cannot be: another computation, a view, a gradient, a GPU', (t) => {
+  const { stream } = cpus.at(-1)!;
+  const make = (on: typeof stream) => on.quantized(on.tensor(new Float32Array(6), [2, 3]));
+  const [w, x] = [make(stream), stream.tensor(new Float32Array(3), [1, 3])];
+  for (const [body, code] of [
+    [() => stream.call('linear', [x, w, null, null], [0, 0, 1, 0]), 'ERR_DTYPE'],
+    [() => stream.call('linear', [w, x, null, null], [0, 0, 0, 0]), 'ERR_DTYPE'],
+    [() => stream.call('linear_backward_input', [x, w, null, null], [0, 0]), 'ERR_DTYPE'],
+    [() => stream.call('quantize', [w, w], []), 'ERR_DTYPE'],
+    [() => stream.call('quantize', [x, w], []), 'ERR_SHAPE'],
+    [() => w.reshape([3, 2]), 'ERR_DTYPE'],
+    ...devices.map(({ stream }) => [() => make(stream), 'ERR_DTYPE'] as const),
+  ] as const)
+    t.is((t.throws(body) as { code?: string }).code, code);
+  stream.endStep();
+});
 
 test('linear agrees with the oracle in every shape, storage type and computation, with every epilogue', async (t) => {
   const next = random(1);

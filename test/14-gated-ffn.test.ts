@@ -1,6 +1,6 @@
 import ava, { type ExecutionContext } from 'ava';
 import type { DType } from '../lib/tensor/index.js';
-import { fast, type Input, normals, number, oracle, put, random, run, values } from './support/kernels.js';
+import { cpus, fast, type Input, normals, number, oracle, put, random, run, values } from './support/kernels.js';
 
 // Streams are shared: a step ends when its test ends.
 const test = ava.serial;
@@ -336,6 +336,26 @@ for (const dtype of ['f32', 'bf16'] as const) {
       }
     });
   }
+}
+
+for (const c of cases) {
+  test(`gated_ffn_hard with matrices in q8: ${c.title}`, async (t) => {
+    const { forward } = build(c, 'f32');
+    // fc1 and fc2 of the shared FFN and of each expert; the gates stay in f32.
+    const inputs = forward.slice(0, 6 + 7 * c.ranges.length).map((input, i) => {
+      const matrix = i === 2 || i === 4 || (i >= 6 && [3, 5].includes((i - 6) % 7));
+      return input && matrix ? { ...input, dtype: 'q8' as const } : input;
+    });
+    const numbers = [c.ranges.length, ...c.ranges.flat(), number('f32'), number('f32')];
+    const want = await run(oracle, 'gated_ffn_hard', inputs, numbers);
+    for (const { isa, stream } of cpus) {
+      const got = await run(stream, 'gated_ffn_hard', inputs, numbers);
+      t.deepEqual(got[1], want[1], `gates ${isa}`);
+      close(t, `hard ${isa}`, got, want, bound('f32'));
+      const half = [...numbers.slice(0, -2), number('bf16'), number('f32')];
+      await t.throwsAsync(run(stream, 'gated_ffn_hard', inputs, half), { code: 'ERR_DTYPE' });
+    }
+  });
 }
 
 test('a hard gate of exactly 0 takes the expert', async (t) => {

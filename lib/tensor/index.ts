@@ -16,7 +16,7 @@ export { Stream, type StreamOptions } from './stream.js';
 export { Tape } from './tape.js';
 export {
   bf16ToFloat32,
-  bytesPerElement,
+  byteLength,
   type DType,
   dtypeNumber,
   dtypes,

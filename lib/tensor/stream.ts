@@ -12,7 +12,7 @@ import {
   typed,
 } from '../native/index.js';
 import { streamClosed, streamOpened } from '../profile/index.js';
-import { bytesPerElement, type DType, dtypeNumber, dtypes, Tensor } from './tensor.js';
+import { byteLength, type DType, dtypeNumber, dtypes, Tensor } from './tensor.js';
 
 export interface StreamOptions {
   /** Where tensors live and kernels run: 'cpu' (default), 'cuda' (the first GPU) or 'cuda:N'. */
@@ -83,8 +83,16 @@ export class Stream {
     return zeros;
   }
 
+  /** The matrix `source` f32 or bf16 [rows, columns] in q8, living until it is disposed. */
+  quantized(source: Tensor): Tensor {
+    const id = this.guard(() => this.native.create(dtypeNumber('q8'), source.shape, true));
+    const matrix = new Tensor(this, id, 'q8', source.shape, true);
+    this.call('quantize', [source, matrix], []);
+    return matrix;
+  }
+
   private make(data: ArrayBufferView, shape: readonly number[], dtype: DType, persistent: boolean): Tensor {
-    const bytes = shape.reduce((a, b) => a * b, 1) * bytesPerElement(dtype);
+    const bytes = byteLength(dtype, shape);
     if (bytes !== data.byteLength) {
       throw new DistilWhisperError(
         'ERR_SHAPE',

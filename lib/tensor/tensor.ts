@@ -2,15 +2,21 @@ import { DistilWhisperError } from '../errors/index.js';
 import { typed } from '../native/index.js';
 import type { Stream } from './stream.js';
 
-/** Types a tensor can hold. f64 exists on the reference backend only, for the tests of the oracles. */
-export const dtypes = ['f32', 'bf16', 'i32', 'f64'] as const;
+/**
+ * Types a tensor can hold. f64 exists on the reference backend only, for the tests of the oracles. q8 is for frozen matrices on
+ * the processor: a row of int8 is followed by its scale, an f32.
+ */
+export const dtypes = ['f32', 'bf16', 'i32', 'f64', 'q8'] as const;
 export type DType = (typeof dtypes)[number];
 export type FloatType = 'f32' | 'bf16';
-/** What a tensor reads as: bf16 comes as its raw 16-bit words. */
-export type TensorData = Float32Array | Uint16Array | Int32Array | Float64Array;
+/** What a tensor reads as: bf16 comes as its raw 16-bit words, q8 as its bytes. */
+export type TensorData = Float32Array | Uint16Array | Int32Array | Float64Array | Int8Array;
 
-export function bytesPerElement(dtype: DType): number {
-  return dtype === 'f64' ? 8 : dtype === 'bf16' ? 2 : 4;
+/** Bytes of a tensor. */
+export function byteLength(dtype: DType, shape: readonly number[]): number {
+  const size = shape.reduce((a, b) => a * b, 1);
+  if (dtype === 'q8') return size + 4 * shape.slice(0, -1).reduce((a, b) => a * b, 1);
+  return size * (dtype === 'f64' ? 8 : dtype === 'bf16' ? 2 : 4);
 }
 
 /** Number under which the kernels know a type. */
@@ -22,6 +28,7 @@ function asArray(buffer: ArrayBuffer, dtype: DType): TensorData {
   if (dtype === 'f32') return new Float32Array(buffer);
   if (dtype === 'bf16') return new Uint16Array(buffer);
   if (dtype === 'i32') return new Int32Array(buffer);
+  if (dtype === 'q8') return new Int8Array(buffer);
   return new Float64Array(buffer);
 }
 
@@ -30,6 +37,18 @@ export function bf16ToFloat32(words: Uint16Array): Float32Array {
   const bits = new Uint32Array(words.length);
   for (let i = 0; i < words.length; i++) bits[i] = words[i]! << 16;
   return new Float32Array(bits.buffer);
+}
+
+/** Rows of q8 to floats. */
+function dequantized(data: Int8Array, shape: readonly number[]): Float32Array {
+  const cols = shape.at(-1) ?? 1;
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
+  for (let at = 0, from = 0; at < values.length; at += cols, from += cols + 4) {
+    const scale = view.getFloat32(from + cols, true);
+    for (let i = 0; i < cols; i++) values[at + i] = data[from + i]! * scale;
+  }
+  return values;
 }
 
 /**
@@ -74,6 +93,7 @@ export class Tensor {
   async floats(): Promise<Float32Array> {
     const data = await this.read();
     if (data instanceof Float32Array) return data;
+    if (data instanceof Int8Array) return dequantized(data, this.shape);
     return data instanceof Uint16Array ? bf16ToFloat32(data) : Float32Array.from(data);
   }
 

@@ -190,7 +190,11 @@ export class RunFolder {
   }
 }
 
-const HOST_TYPES: Record<Exclude<DType, 'f64'>, 'f32' | 'bf16' | 'i32'> = { f32: 'f32', bf16: 'bf16', i32: 'i32' };
+const HOST_TYPES: Record<Exclude<DType, 'f64' | 'q8'>, 'f32' | 'bf16' | 'i32'> = {
+  f32: 'f32',
+  bf16: 'bf16',
+  i32: 'i32',
+};
 
 function tensorEntries(tensors: ReadonlyMap<string, Tensor>): WeightEntry[] {
   return Array.from(tensors, ([name, tensor]) => ({

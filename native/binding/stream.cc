@@ -100,7 +100,7 @@ void NativeStream::require_open() const {
 
 void NativeStream::require_usable() const {
   require_open();
-  stream_->backend().require(-1, false);
+  stream_->backend().require(-1, 0);
 }
 
 void NativeStream::account(int64_t bytes) {
@@ -166,6 +166,7 @@ Napi::Value NativeStream::view(const Napi::CallbackInfo& info) {
     const TensorEntry base = registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value()));
     TensorEntry entry = base;
     const int64_t offset = info[1].As<Napi::Number>().Int64Value();
+    if (base.view.dtype == DType::q8) throw Error("ERR_DTYPE", "view: expected f32, bf16 or i32, got q8");
     View v = shape_of(Napi::Number::New(env_, double(int(base.view.dtype))), info[2]);
     if (offset < 0 || offset + v.size() > base.view.size())
       throw Error("ERR_SHAPE", "view: " + v.describe() + " at element " + std::to_string(offset) +
@@ -242,10 +243,11 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
 
     Prepare prepare(kOps[op].name, *call, std::move(writable));
     kOps[op].prepare(prepare);
-    bool wide = false;
-    for (const View& v : call->in) wide |= v && v.dtype == DType::f64;
-    for (const View& v : call->out) wide |= v.dtype == DType::f64;
-    stream_->backend().require(op, wide);
+    unsigned types = 0;
+    for (const View& v : call->in)
+      if (v) types |= 1u << unsigned(v.dtype);
+    for (const View& v : call->out) types |= 1u << unsigned(v.dtype);
+    stream_->backend().require(op, types);
     Napi::Array result = Napi::Array::New(env_, call->out.size());
     for (size_t i = 0; i < call->out.size(); i++) {
       View& v = call->out[i];

@@ -18,9 +18,9 @@ class Backend {
   virtual const std::string& name() const = 0;
   // Any thread. Where the tensors of these calls live.
   virtual const std::shared_ptr<Memory>& memory() const = 0;
-  // Any thread. Throws when an operation (its number in DW_OPS, or -1 for none in particular) cannot run here: the
-  // backend has no such kernel, does not know f64 (`wide`), or its device is lost.
-  virtual void require(int op, bool wide) const = 0;
+  // Any thread. Throws when an operation (its number in DW_OPS, or -1 for none in particular) on tensors of these types
+  // (a set of Types) cannot run here: the backend has no such kernel, does not know a type, or its device is lost.
+  virtual void require(int op, unsigned types) const = 0;
 
   // Runs an operation, or begins to: a device works behind its caller, in order. Throws Error.
   virtual void run(int op, const Call& call) = 0;

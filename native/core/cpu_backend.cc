@@ -12,8 +12,8 @@ class CpuBackend : public Backend {
 
   const std::string& name() const override { return name_; }
   const std::shared_ptr<Memory>& memory() const override { return host_memory(); }
-  void require(int op, bool wide) const override {
-    if (wide && !f64_)
+  void require(int op, unsigned types) const override {
+    if (types & kF64 && !f64_)
       throw Error("ERR_DTYPE",
                   (op < 0 ? "" : kOps[op].name + std::string(": ")) + "f64 is for the reference backend only");
   }

@@ -48,6 +48,7 @@ static std::string types_text(unsigned types) {
   add(kF32, "f32");
   add(kBf16, "bf16");
   add(kI32, "i32");
+  add(kQ8, "q8");
   return s;
 }
 

@@ -56,7 +56,15 @@ struct Context {
 
 using RunFn = void (*)(Context&, const Call&);
 
-enum Types : unsigned { kF32 = 1, kBf16 = 2, kI32 = 4, kF64 = 8, kFloat = kF32 | kBf16 | kF64 };
+enum Types : unsigned {
+  kF32 = 1,
+  kBf16 = 2,
+  kI32 = 4,
+  kF64 = 8,
+  kQ8 = 16,
+  kFloat = kF32 | kBf16 | kF64,
+  kWeight = kFloat | kQ8
+};
 constexpr int64_t kAny = -1;  // any extent
 
 // Reads a call's arguments in order, refuses what does not fit, and states the outputs.

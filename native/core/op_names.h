@@ -4,7 +4,7 @@
 // clang-format off
 #define DW_OPS(X)                                                                                  \
   /* products */                                                                                   \
-  X(linear) X(linear_backward_input) X(linear_backward_weight)                                     \
+  X(linear) X(linear_backward_input) X(linear_backward_weight) X(quantize)                         \
   X(gelu_backward)                                                                                 \
   /* convolution as products: rows of a sliding window, and back */                                \
   X(unfold) X(fold)                                                                                \

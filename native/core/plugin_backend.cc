@@ -89,13 +89,14 @@ class PluginBackend : public Backend {
   const std::string& name() const override { return name_; }
   const std::shared_ptr<Memory>& memory() const override { return memory_; }
 
-  void require(int op, bool wide) const override {
+  void require(int op, unsigned types) const override {
     dw_fault reason = {};
     if (plugin_->device_lost(device_->device(), &reason))
       throw Error("ERR_CUDA",
                   name_ + " was lost by an earlier error, and this process cannot use it again: " + reason.message);
     const std::string what = op < 0 ? "" : kOps[op].name + std::string(": ");
-    if (wide) throw Error("ERR_DTYPE", what + "f64 is for the reference backend only");
+    if (types & kF64) throw Error("ERR_DTYPE", what + "f64 is for the reference backend only");
+    if (types & kQ8) throw Error("ERR_DTYPE", what + "q8 is for the processor only, got a tensor of it on " + name_);
     if (op >= 0 && !plugin_->op_present[op])
       throw Error("ERR_CUDA", what + "this plugin has no such kernel for " + name_);
   }

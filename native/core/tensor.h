@@ -12,9 +12,13 @@ namespace dw {
 class Memory;
 
 // f64 is for the oracles and their tests (central differences); the fast backends refuse it.
-enum class DType : uint8_t { f32 = 0, bf16 = 1, i32 = 2, f64 = 3 };
+// q8 is for matrices that are only read by products: a row of int8 is followed by its scale as f32, by which it is
+// multiplied.
+enum class DType : uint8_t { f32 = 0, bf16 = 1, i32 = 2, f64 = 3, q8 = 4 };
 
-inline int64_t size_of(DType t) { return t == DType::f64 ? 8 : t == DType::bf16 ? 2 : 4; }
+// Bytes of an element.
+inline int64_t size_of(DType t) { return t == DType::f64 ? 8 : t == DType::bf16 ? 2 : t == DType::q8 ? 1 : 4; }
+constexpr int64_t kScaleBytes = 4;  // behind a row of q8
 inline const char* name_of(DType t) {
   switch (t) {
     case DType::f32:
@@ -23,6 +27,8 @@ inline const char* name_of(DType t) {
       return "bf16";
     case DType::i32:
       return "i32";
+    case DType::q8:
+      return "q8";
     default:
       return "f64";
   }
@@ -63,7 +69,7 @@ struct View {
     for (int i = 0; i < rank; i++) n *= shape[i];
     return n;
   }
-  int64_t bytes() const { return size() * size_of(dtype); }
+  int64_t bytes() const { return size() * size_of(dtype) + (dtype == DType::q8 ? rows() * kScaleBytes : 0); }
   // The last dimension, and the product of the others: every tensor is rows × columns.
   int64_t cols() const { return rank == 0 ? 1 : shape[rank - 1]; }
   int64_t rows() const {
@@ -82,9 +88,21 @@ struct View {
   }
 };
 
+// Row r of q8: its int8, and the scale behind them.
+inline const int8_t* q8_row(const View& v, int64_t r) { return v.as<int8_t>() + r * (v.cols() + kScaleBytes); }
+inline float q8_scale(const int8_t* row, int64_t cols) {
+  float scale;
+  std::memcpy(&scale, row + cols, sizeof scale);
+  return scale;
+}
+
 // Any float tensor read and written as double: the only access that the oracles use.
 inline double load(const View& v, int64_t i) {
   switch (v.dtype) {
+    case DType::q8: {
+      const int8_t* row = q8_row(v, i / v.cols());
+      return double(row[i % v.cols()]) * double(q8_scale(row, v.cols()));
+    }
     case DType::f64:
       return v.as<double>()[i];
     case DType::f32:

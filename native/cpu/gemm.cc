@@ -219,26 +219,42 @@ void large_tiles(Context& ctx, const Gemm& g) {
   });
 }
 
-void small(Context& ctx, const Gemm& g) {
+// The product with a weight that is read as it is, by one of its packers or `Quantized`; scale(j) is that of column j.
+template <class P, class Scale>
+void few_rows(Context& ctx, const Gemm& g, const P& weight, const Scale& scale) {
   Workspace::Frame frame(ctx.workspace);
   const int64_t threads = 2.0 * double(g.m) * double(g.n) * double(g.k) < kAlone ? 1 : ctx.threads();
   const Rows a = left_rows(ctx, frame, g, 1, true);
   int64_t width = kGroup;
   while (width > 16 && g.n < width * threads * 8) width /= 2;
   float* sums = frame.take<float>(threads * g.m * kGroup);
-  with_packer(g.b, g.b_type, g.ldb, true, g.compute, [&](const auto& packer) {
-    share(ctx, threads, (g.n + width - 1) / width, [&](int64_t slot, int64_t item) {
-      const int64_t j0 = item * width, cols = least(width, g.n - j0);
-      float* acc = sums + slot * g.m * kGroup;
-      for (int64_t j = 0; j < cols; j += kDotColumns)
-        for (int64_t i = 0; i < g.m;) {
-          const int64_t parts = (g.m - i + kDotRows - 1) / kDotRows, rows = (g.m - i + parts - 1) / parts;
-          dot_rows(rows, reinterpret_cast<const uint32_t*>(a.data + i * a.bytes), a.bytes / 4, packer, j0 + j,
-                   least(kDotColumns, cols - j), g.k, acc + i * kGroup + j);
-          i += rows;
-        }
-      finish(g, acc, kGroup, 0, j0, g.m, cols, false);
-    });
+  share(ctx, threads, (g.n + width - 1) / width, [&](int64_t slot, int64_t item) {
+    const int64_t j0 = item * width, cols = least(width, g.n - j0);
+    float* acc = sums + slot * g.m * kGroup;
+    for (int64_t j = 0; j < cols; j += kDotColumns)
+      for (int64_t i = 0; i < g.m;) {
+        const int64_t parts = (g.m - i + kDotRows - 1) / kDotRows, rows = (g.m - i + parts - 1) / parts;
+        dot_rows(rows, reinterpret_cast<const uint32_t*>(a.data + i * a.bytes), a.bytes / 4, weight, j0 + j,
+                 least(kDotColumns, cols - j), g.k, acc + i * kGroup + j);
+        i += rows;
+      }
+    scale(acc, j0, cols);
+    finish(g, acc, kGroup, 0, j0, g.m, cols, false);
+  });
+}
+
+void small(Context& ctx, const Gemm& g) {
+  with_packer(g.b, g.b_type, g.ldb, true, g.compute,
+              [&](const auto& packer) { few_rows(ctx, g, packer, [](float*, int64_t, int64_t) {}); });
+}
+
+void quantized(Context& ctx, const Gemm& g) {
+  const Quantized weight{static_cast<const int8_t*>(g.b), g.ldb + kScaleBytes};
+  few_rows(ctx, g, weight, [&](float* acc, int64_t j0, int64_t cols) {
+    float scales[kGroup];
+    for (int64_t j = 0; j < cols; j++) scales[j] = q8_scale(weight.data + (j0 + j) * weight.ld, g.k);
+    for (int64_t i = 0; i < g.m; i++)
+      for (int64_t j = 0; j < cols; j++) acc[i * kGroup + j] *= scales[j];
   });
 }
 
@@ -246,6 +262,7 @@ void small(Context& ctx, const Gemm& g) {
 
 void gemm(Context& ctx, const Gemm& g) {
   if (g.m <= 0 || g.n <= 0) return;
+  if (g.b_type == DType::q8) return quantized(ctx, g);
   const bool frozen = g.b_storage && g.b_storage->frozen;
   // A tile multiplies 16 rows in the time of one.
   const int64_t few_frozen = kAmx && g.compute == DType::bf16 ? 1 : kSmallFrozenRows;

@@ -1,7 +1,8 @@
 // The matrix product of the CPU backend.
 //   C[m, n] = epilogue( Σ_k A[m, k] · B[k, n] )       accumulated in fp32
-// A and B may be f32 or bf16 and may be stored transposed. The product itself runs in f32, or in bf16 (`compute`): then
-// f32 operands are rounded while they are packed. C is f32 or bf16.
+// A and B may be f32 or bf16 and may be stored transposed; B may be q8, stored [n, k], for a product in f32 whose time
+// is that of reading it. The product itself runs in f32, or in bf16 (`compute`): then f32 operands are rounded while
+// they are packed. C is f32 or bf16.
 #pragma once
 #include "core/op.h"
 

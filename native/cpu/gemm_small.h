@@ -71,6 +71,23 @@ void dots(const uint32_t* words, int64_t stride, const P& w, int64_t j, int64_t,
 }
 #endif
 
+// A weight in q8, to `dots` like a packer: its int8 as floats, without their scales.
+struct Quantized {
+  const int8_t* data;
+  int64_t ld;  // bytes from row to row, scale included
+  static constexpr int kPer = 1;
+#if defined(__AVX512F__)
+  static __m512i along16(const int8_t* p, int64_t left) {
+    const __mmask16 mask = left >= 16 ? 0xFFFF : __mmask16((1u << left) - 1);
+    const __m128i bytes =
+        left >= 16 ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)) : _mm_maskz_loadu_epi8(mask, p);
+    return _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+  }
+#else
+  static float read(const int8_t* p) { return float(*p); }
+#endif
+};
+
 template <class P>
 void dot_rows(int64_t rows, const uint32_t* x, int64_t stride, const P& w, int64_t j, int64_t count, int64_t k,
               float* acc) {

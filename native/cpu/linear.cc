@@ -1,4 +1,6 @@
 // Linear layers as products with their epilogues, and the width-3 convolutions as rows for such a product.
+#include <cmath>
+#include <cstring>
 #include <type_traits>
 
 #include "cpu/gemm.h"
@@ -65,6 +67,31 @@ void linear(Context& ctx, const Call& c) {
   }
   set_residual(g.epilogue, c.in[3], g.n);
   gemm(ctx, g);
+}
+
+// q[n, k] = round(W[n, k] / s[n]), s[n] = max |W[n, ·]| / 127; a row that is not finite gets a scale that is not.
+void quantize(Context& ctx, const Call& c) {
+  const View &w = c.in[0], &q = c.in[1];
+  const int64_t k = w.cols();
+  typed(w, [&](auto* from) {
+    ctx.pool.split(w.rows(), 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        const auto* in = from + i * k;
+        float top = 0;
+        for (int64_t p = 0; p < k; p++) {
+          const float size = std::fabs(get(in, p));
+          if (!(size <= top)) top = size;
+        }
+        const float scale = top / 127;
+        int8_t* row = const_cast<int8_t*>(q8_row(q, i));
+        if (scale > 0 && std::isfinite(scale))
+          for (int64_t p = 0; p < k; p++) row[p] = int8_t(std::nearbyint(get(in, p) / scale));
+        else
+          std::memset(row, 0, size_t(k));
+        std::memcpy(row + k, &scale, sizeof scale);
+      }
+    });
+  });
 }
 
 // dx = (dy·W) ⊙ gelu'(gelu_of) + residual           dy [.., N], W [N, K]

@@ -43,27 +43,33 @@ void residual(Prepare& p, const View& x) {
 }
 
 // The shared FFN, then the gate and FFN of every language. The number of languages is call.num[0], read before the
-// other numbers because it says how many tensors there are.
-void weights(Prepare& p, Shape& s, const View& x, int64_t languages) {
+// other numbers because it says how many tensors there are. Returns whether any matrix is in q8.
+bool weights(Prepare& p, Shape& s, const View& x, int64_t languages, unsigned types = kFloat) {
   s.rows = x.rows();
   s.width = x.cols();
   s.languages = languages;
-  const View& w = p.tensor("shared fc1.weight", kFloat, {kAny, s.width});
-  s.inner = w.shape[0];
+  bool quantized = false;
+  const auto matrix = [&](const char* name, int64_t rows, int64_t cols) {
+    const View& w = p.tensor(name, types, {rows, cols});
+    quantized |= w.dtype == DType::q8;
+    return w.shape[0];
+  };
+  s.inner = matrix("shared fc1.weight", kAny, s.width);
   p.tensor("shared fc1.bias", kFloat, {s.inner});
-  p.tensor("shared fc2.weight", kFloat, {s.width, s.inner});
+  matrix("shared fc2.weight", s.width, s.inner);
   p.tensor("shared fc2.bias", kFloat, {s.width});
   s.gate = kAny;
   for (int64_t l = 0; l < languages; l++) {
     s.gate = p.tensor("gate_in.weight", kFloat, {s.gate, s.width}).shape[0];
     p.tensor("gate_in.bias", kFloat, {s.gate});
     p.tensor("gate_out.weight", kFloat, {1, s.gate});
-    p.tensor("fc1.weight", kFloat, {s.inner, s.width});
+    matrix("fc1.weight", s.inner, s.width);
     p.tensor("fc1.bias", kFloat, {s.inner});
-    p.tensor("fc2.weight", kFloat, {s.width, s.inner});
+    matrix("fc2.weight", s.width, s.inner);
     p.tensor("fc2.bias", kFloat, {s.width});
   }
   if (languages == 0) s.gate = 0;
+  return quantized;
 }
 
 // Disjoint ascending ranges of rows; returns how many rows they cover.
@@ -174,9 +180,10 @@ void gated_ffn_hard(Prepare& p) {
   const int64_t languages = p.integer("languages", 0, 1000);
   const View& x = rows_tensor(p, "x");
   residual(p, x);
-  weights(p, s, x, languages);
+  const bool quantized = weights(p, s, x, languages, kWeight);
   ranges(p, s);
-  p.dtype("compute");
+  const DType compute = p.dtype("compute");
+  if (quantized && compute != DType::f32) p.fail("ERR_DTYPE", "compute", "f32 with weights in q8", name_of(compute));
   const DType out = p.dtype("out");
   p.output_like(x, out);
   p.output(wide(out), {s.rows});

@@ -6,6 +6,7 @@ namespace ops {
 // linear: y = act(x·Wᵀ + b) + residual            x [.., K], weight [N, K], bias [N] → y [.., N], pre [.., N]
 // linear_backward_input: dx = (dy·W) ⊙ gelu'(gelu_of) + residual
 // linear_backward_weight: dweight += dyᵀ·x, dbias += Σ_rows dy; with x_gelu, x holds what gelu was applied to
+// quantize: rows of W as int8 and their scales, q[n, k] = round(W[n, k] / s[n]), s[n] = max |W[n, ·]| / 127
 // unfold: y[b, t, 3·c + j] = x[b, stride·t + j − 1, c], zero outside; fold: its adjoint
 
 static View with_cols(View v, int64_t cols) {
@@ -16,13 +17,15 @@ static View with_cols(View v, int64_t cols) {
 
 void linear(Prepare& p) {
   const View& x = p.tensor("x", kFloat);
-  const View& w = p.tensor("weight", kFloat, {kAny, x.cols()});
+  const View& w = p.tensor("weight", kWeight, {kAny, x.cols()});
   const View y = with_cols(x, w.shape[0]);
   p.optional("bias", kF32 | kF64, {w.shape[0]});
   p.like("residual", kFloat, y, true, false);
   p.flag("gelu");
   const bool save = p.flag("save_pre");
-  p.dtype("compute");
+  const DType compute = p.dtype("compute");
+  if (w.dtype == DType::q8 && compute != DType::f32)
+    p.fail("ERR_DTYPE", "compute", "f32 with a weight in q8", name_of(compute));
   const DType out = p.dtype("out");
   p.output_like(y, out);
   if (save) p.output_like(y, out);
@@ -48,6 +51,12 @@ void linear_backward_weight(Prepare& p) {
   p.inout("dbias", kF32 | kF64, {dy.cols()}, true);
   p.flag("x_gelu");
   p.dtype("compute");
+  p.finish();
+}
+
+void quantize(Prepare& p) {
+  const View& w = p.tensor("weight", kFloat, {kAny, kAny});
+  p.inout("quantized", kQ8, {w.shape[0], w.shape[1]});
   p.finish();
 }
 

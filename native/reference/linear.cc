@@ -64,6 +64,22 @@ void linear_backward_weight(Context&, const Call& c) {
   }
 }
 
+void quantize(Context&, const Call& c) {
+  const View &w = c.in[0], &q = c.in[1];
+  for (int64_t i = 0; i < w.rows(); i++) {
+    float top = 0;
+    for (int64_t p = 0; p < w.cols(); p++) {
+      const float size = std::fabs(float(load(w, i * w.cols() + p)));
+      if (!(size <= top)) top = size;
+    }
+    const float scale = top / 127;
+    int8_t* row = const_cast<int8_t*>(q8_row(q, i));
+    for (int64_t p = 0; p < w.cols(); p++)
+      row[p] = scale > 0 && std::isfinite(scale) ? int8_t(std::nearbyint(float(load(w, i * w.cols() + p)) / scale)) : 0;
+    std::memcpy(row + w.cols(), &scale, sizeof scale);
+  }
+}
+
 void unfold(Context&, const Call& c) {
   const View &x = c.in[0], &y = c.out[0];
   const int64_t stride = c.integer(0), rows = y.shape[1], channels = y.shape[2] / 3;

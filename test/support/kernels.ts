@@ -53,8 +53,9 @@ if (gpu) devices.push({ isa: 'cuda', stream: new Stream({ device: 'cuda' }) });
 /** Path of the emulated device's plugin; null without g++. */
 export const emulated = emulatedPlugin();
 if (emulated) devices.push({ isa: 'cuda, emulated', stream: streamOn(emulated) });
+export const cpus: Path[] = isas.map((isa) => ({ isa, stream: new Stream({ isa, threads: 2 }) }));
 /** Everything that is held against the oracle; the last is the fastest CPU path. */
-export const fast: Path[] = [...devices, ...isas.map((isa) => ({ isa, stream: new Stream({ isa, threads: 2 }) }))];
+export const fast: Path[] = [...devices, ...cpus];
 export const number = dtypeNumber;
 
 export function toBf16(values: ArrayLike<number>): Uint16Array {
@@ -74,6 +75,7 @@ export interface Input {
 export function put(stream: Stream, input: Input | null): Tensor | null {
   if (input === null) return null;
   const dtype = input.dtype ?? (input.data instanceof Int32Array ? 'i32' : 'f32');
+  if (dtype === 'q8') return stream.quantized(stream.tensor(input.data, input.shape));
   const data = dtype === 'bf16' ? toBf16(input.data) : dtype === 'f64' ? Float64Array.from(input.data) : input.data;
   return stream.tensor(data, input.shape, dtype);
 }
@@ -110,7 +112,9 @@ export async function compare(
   bound: (output: number, index: number, expected: number, all: Float64Array) => number,
 ): Promise<void> {
   const expected = await run(oracle, op, inputs, numbers);
-  for (const { isa, stream } of fast) {
+  // Matrices of int8 are the processor's.
+  const places = inputs.some((input) => input?.dtype === 'q8') ? cpus : fast;
+  for (const { isa, stream } of places) {
     const got = await run(stream, op, inputs, numbers);
     t.is(got.length, expected.length);
     for (let o = 0; o < expected.length; o++) {
