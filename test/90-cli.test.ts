@@ -66,7 +66,9 @@ test('help: every command has its options, examples and exit codes, on standard 
 test('the help of train states the defaults in force', async (t) => {
   const words = (await cli(['train', '--help'])).stdout.replaceAll(/\s+/g, ' ');
   const option = (name: string): string => `--${name.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} <`;
-  const shown = { ...trainingDefaults, ...recipeDefaults };
+  // Types go by the field's names there.
+  const { compute, ...recipe } = recipeDefaults;
+  const shown = { ...trainingDefaults, ...recipe, computeType: compute.replace('f32', 'fp32') };
   for (const [name, value] of Object.entries(shown)) {
     const from = words.indexOf(option(name));
     t.true(from > 0, name);
@@ -81,7 +83,7 @@ test('wrong usage: code 2, the reason on standard error, nothing on standard out
     [['transcribe'], /missing required argument 'files'/],
     [['transcribe', 'a.wav', '--langage', 'ca'], /unknown option '--langage'.*\n?.*--language/],
     [['transcribe', 'a.wav', '--batch-size', '0'], /whole number of at least 1/],
-    [['transcribe', 'a.wav', '--compute', 'f8'], /Allowed choices are f32, bf16/],
+    [['transcribe', 'a.wav', '--compute-type', 'f8'], /Allowed choices are auto, fp32, bf16, int8/],
     [['train', '--model', 'm'], /required option '--output <folder>' not specified/],
     [['train', '--model', 'm', '--output', 'o', '--manifest', 'x', '--sigma', '1'], /two numbers with a comma/],
     [['train', '--model', 'm', '--output', 'o', '--manifest', 'x', '--learning-rate', 'fast'], /Expected a number/],
@@ -289,7 +291,7 @@ test('all parameters, from scratch: the model folder that is written transcribes
   const { code, stdout, stderr } = await cli([
     ...['train', '--model', at('student'), '--manifest', manifest, '--split', 'train', '--output', output],
     ...['--method', 'full', '--from-scratch', '--steps', '3', '--batch-size', '4', '--accumulation', '2'],
-    ...['--save-as', 'f16', '--compute', 'bf16', '--checkpoint-every', '2'],
+    ...['--save-as', 'f16', '--compute-type', 'bf16', '--checkpoint-every', '2'],
   ]);
   t.is(code, 0, stderr);
   t.is(stdout, `${join(output, 'model')}\n`);

@@ -73,8 +73,8 @@ test('transcribe and evaluate --device cuda say what the processor says', async 
   if (!ready(t)) return;
   const files = rows.slice(-3).map(({ audio }) => audio);
   for (const args of [
-    ['transcribe', ...files, ...decodeArgs('--language', 'ca', '--json')],
-    ['evaluate', ...decodeArgs('--manifest', manifest, '--split', 'test', '--json')],
+    ['transcribe', ...files, ...decodeArgs('--language', 'ca', '--compute-type', 'fp32', '--json')],
+    ['evaluate', ...decodeArgs('--manifest', manifest, '--split', 'test', '--compute-type', 'fp32', '--json')],
   ]) {
     const [expected, got] = [await cli(args), await onDevice(args)];
     t.is(got.code, 0, got.stderr);

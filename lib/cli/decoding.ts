@@ -2,14 +2,13 @@
 import { type Command, Option } from 'commander';
 import { Transcriber } from '../decode/index.js';
 import { embedded } from '../recipes/index.js';
-import type { FloatType } from '../tensor/index.js';
-import { again, deviceOption, profileOption, threadsOption, whole } from './options.js';
+import { again, computeType, computeTypeOption, deviceOption, profileOption, threadsOption, whole } from './options.js';
 import { type CommandContext, withProfile, withStream } from './run.js';
 
 export interface DecodingOptions {
   model?: string;
   expert?: string[];
-  compute: FloatType;
+  computeType: 'auto' | 'fp32' | 'bf16' | 'int8';
   batchSize: number;
   device: string;
   threads?: number;
@@ -26,7 +25,13 @@ export function addModelOptions(command: Command): Command {
 /** How it computes; `what` is decoded together. */
 export function addComputeOptions(command: Command, what: string): Command {
   return command
-    .addOption(new Option('--compute <type>', 'type of the products').choices(['f32', 'bf16']).default('f32'))
+    .addOption(
+      computeTypeOption(
+        ['auto', 'fp32', 'bf16', 'int8'],
+        'auto',
+        "type of the products; auto: bf16 where the processor has instructions for it, else fp32; int8: the decoder's weights, all else as auto",
+      ),
+    )
     .addOption(new Option('--batch-size <n>', `${what} decoded together`).argParser(whole(1)).default(16))
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -39,7 +44,8 @@ export function withTranscriber<T>(
   context: CommandContext,
   body: (transcriber: Transcriber) => Promise<T>,
 ): Promise<T> {
-  const { model = embedded().student, expert: experts = [], compute, batchSize, profile } = options;
+  const { model = embedded().student, expert: experts = [], batchSize, profile } = options;
+  const compute = computeType(options.computeType);
   return withProfile(profile, options, context, () =>
     withStream(options, async (stream) => {
       const transcriber = await Transcriber.load(model, { stream, experts, compute, batchSize });

@@ -125,7 +125,10 @@ async function tryKernel(): Promise<Part> {
     const [sum] = stream.call('add', [one, one], [1, 0.5, 0]);
     const got = await sum!.floats();
     if (got.join() !== '1.5,3,4.5') return { problem: `1.5 · (1, 2, 3) gave ${got.join(', ')}` };
-    return { value: `a kernel ran on ${stream.threads} threads and gave the right numbers` };
+    const type = stream.fastType === 'f32' ? 'fp32' : stream.fastType;
+    return {
+      value: `a kernel ran on ${stream.threads} threads and gave the right numbers; --compute-type auto is ${type}`,
+    };
   } catch (error) {
     return { problem: sentence(error) };
   } finally {

@@ -30,6 +30,16 @@ export function pair(text: string): [number, number] {
 /** Collects an option that may be given again. */
 export const again = (value: string, earlier: string[] = []): string[] => [...earlier, value];
 
+/** Types by the names that the command line has for them. */
+const COMPUTE_TYPES = { auto: 'auto', fp32: 'f32', bf16: 'bf16', int8: 'int8' } as const;
+type ComputeName = keyof typeof COMPUTE_TYPES;
+
+/** The type that computes, one of `names`; it is read back by `computeType`. */
+export const computeTypeOption = (names: readonly ComputeName[], otherwise: ComputeName, meaning: string): Option =>
+  new Option('--compute-type <type>', meaning).choices(names).default(otherwise);
+
+export const computeType = <N extends ComputeName>(name: N): (typeof COMPUTE_TYPES)[N] => COMPUTE_TYPES[name];
+
 export const threadsOption = (): Option =>
   new Option('--threads <n>', 'threads (default: the processors that this process may use)').argParser(whole(1));
 

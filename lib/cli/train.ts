@@ -1,10 +1,21 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
 import { recipeDefaults, type TrainMethod, type TrainResult, train } from '../recipes/index.js';
-import type { FloatType, Stream } from '../tensor/index.js';
+import type { Stream } from '../tensor/index.js';
 import { type TrainingOptions, trainingDefaults } from '../train/index.js';
 import type { FloatDtype } from '../weights/index.js';
-import { deviceOption, endHelp, jsonOption, pair, profileOption, real, threadsOption, whole } from './options.js';
+import {
+  computeType,
+  computeTypeOption,
+  deviceOption,
+  endHelp,
+  jsonOption,
+  pair,
+  profileOption,
+  real,
+  threadsOption,
+  whole,
+} from './options.js';
 import { type CommandContext, printJson, run, withProfile, withStream } from './run.js';
 import { trainingOutput } from './training-output.js';
 
@@ -26,7 +37,7 @@ type Options = Omit<TrainingOptions, 'steps'> & {
   steps?: number;
   checkpointEvery?: number;
   gradientCheckpointing?: boolean;
-  compute: FloatType;
+  computeType: 'fp32' | 'bf16';
   saveAs: FloatDtype;
   device: string;
   threads?: number;
@@ -110,7 +121,7 @@ export function define(command: Command): void {
       '--gradient-checkpointing',
       'run every layer again in the backward pass instead of keeping what it made: less memory, the same numbers, about a third more time',
     )
-    .addOption(choice('--compute <type>', 'type of the products', ['f32', 'bf16'], recipeDefaults.compute))
+    .addOption(computeTypeOption(['fp32', 'bf16'], 'fp32', 'type of the products; what trains is held in fp32'))
     .addOption(deviceOption())
     .addOption(threadsOption())
     .addOption(profileOption())
@@ -158,7 +169,8 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
   const work = (stream: Stream): Promise<TrainResult> =>
     train({
       ...given('model', 'manifest', 'output', 'method', 'language', 'fromScratch', 'teacher', 'split', 'skipEmptyText'),
-      ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'compute', 'saveAs', 'gradientCheckpointing'),
+      ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'saveAs', 'gradientCheckpointing'),
+      compute: computeType(options.computeType),
       options: given(...OBJECTIVE.map(([name]) => name)),
       ...(validates && {
         validation: {

@@ -1,8 +1,8 @@
 import { type DecodedAudio, DecodePool, FeatureExtractor } from '../audio/index.js';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
-import { Whisper } from '../model/index.js';
+import { type ComputeType, Whisper } from '../model/index.js';
 import { onLane } from '../profile/index.js';
-import { type FloatType, Stream } from '../tensor/index.js';
+import { Stream } from '../tensor/index.js';
 import { resolveLanguage, type Task, WhisperTokenizer } from '../text/index.js';
 import { type JsonObject, openModelFolder, type WhisperConfig } from '../weights/index.js';
 import { greedy, throwIfAborted } from './greedy.js';
@@ -23,8 +23,8 @@ export interface TranscriberOptions {
   device?: string;
   /** Instead of `device`: a stream of the caller's, which stays open. */
   stream?: Stream;
-  /** Default f32. */
-  compute?: FloatType;
+  /** Default 'auto'. */
+  compute?: ComputeType;
   /** Expert files to attach. */
   experts?: readonly string[];
   /** Windows that are decoded together. Default 16. */
@@ -140,9 +140,12 @@ export class Transcriber {
    * Errors: those of `openModelFolder`, `WhisperTokenizer.fromFolder`, `readExpert` and of the constructor.
    */
   static async load(modelFolder: string, options: TranscriberOptions = {}): Promise<Transcriber> {
-    const { compute = 'f32' } = options;
-    if (compute !== 'f32' && compute !== 'bf16') {
-      throw new DistilWhisperError('ERR_ARGUMENT', `compute: expected 'f32' or 'bf16', got '${String(compute)}'`);
+    const { compute = 'auto' } = options;
+    if (!['auto', 'f32', 'bf16', 'int8'].includes(compute)) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `compute: expected 'auto', 'f32', 'bf16' or 'int8', got '${String(compute)}'`,
+      );
     }
     const batchSize = wholeFromOne('batchSize', options.batchSize ?? 16);
     const folder = await openModelFolder(modelFolder);

@@ -6,9 +6,15 @@ export interface ParameterOptions {
   compute: FloatType;
   /** Which parameters train, by name. Default: none. */
   trainable?: (name: string) => boolean;
+  /** Whether the matrices that every token of a decoding reads are held in int8. */
+  quantizes?: boolean;
 }
 
-/** A host tensor as a parameter: trainable ones and vectors in f32, frozen matrices in the compute type. */
+/** Matrices that are read once for every token, where a token's time is that of reading them. */
+const READ_BY_TOKENS =
+  /^model\.decoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|encoder_attn\.(q|out)_proj|(ffn_clsr\.proj\.\w+\.)?fc[12])\.weight$/;
+
+/** A host tensor as a parameter: trainable ones and vectors in f32, frozen matrices in the compute type or in int8. */
 export function loadParameter(
   stream: Stream,
   name: string,
@@ -17,6 +23,9 @@ export function loadParameter(
   options: ParameterOptions,
 ): Parameter {
   if (options.trainable?.(name)) return Parameter.trainable(stream, name, toFloat32(tensor), shape);
+  if (options.quantizes && READ_BY_TOKENS.test(name)) {
+    return Parameter.quantized(stream, name, toFloat32(tensor), shape);
+  }
   const type = shape.length > 1 ? options.compute : 'f32';
   const data = tensor.dtype === type ? tensor.data : fromFloat32(toFloat32(tensor), shape, type).data;
   return Parameter.frozen(stream, name, data, shape, type);

@@ -8,7 +8,7 @@ import {
   layerNorm,
   linear,
   linearGelu,
-  type Parameter,
+  Parameter,
   type Pass,
   type Stream,
   type Tape,
@@ -33,12 +33,21 @@ import { LanguageExpert } from './experts.js';
 import { type ExpertRows, gatedFfnHard, gatedFfnSoft, type SoftGates } from './gated-ffn.js';
 import { loadParameter, type ParameterOptions, randomNormals } from './parameters.js';
 
+/**
+ * Type of products and of frozen matrices: f32, bf16, or int8, where the matrices that every token of a decoding reads are held
+ * in int8 with a scale for each output, and all else is as in 'auto'. 'auto' is bf16 where the device has instructions for it,
+ * else f32.
+ */
+export type ComputeType = 'auto' | FloatType | 'int8';
+
 export interface WhisperOptions {
-  /** Type of products and of frozen matrices. Default f32. */
-  compute?: FloatType;
+  /** Default f32. */
+  compute?: ComputeType;
   /** Which parameters of the backbone train, by name. Default: none. */
   trainable?: (name: string) => boolean;
 }
+
+const EMBEDDING = 'model.decoder.embed_tokens.weight';
 
 /** One forward pass through a model. */
 export interface ModelPass {
@@ -86,6 +95,8 @@ export class Whisper {
     readonly stream: Stream,
     readonly config: WhisperConfig,
     readonly compute: FloatType,
+    /** The output projection in int8, where the decoder is; else the embedding table is read. */
+    private readonly projection: Parameter | null,
     /** The backbone's parameters by Hugging Face name. */
     readonly parameters: ReadonlyMap<string, Parameter>,
     /** Where the weights came from, if from a folder. */
@@ -112,7 +123,9 @@ export class Whisper {
     for (const [language, source] of folder.experts) {
       const expert = new Map<string, HostTensor>();
       for (const name of source.names()) expert.set(name, await source.read(name));
-      model.attach(LanguageExpert.load(stream, folder.config, language, expert, model.parameterOptions(options)));
+      model.attach(
+        LanguageExpert.load(stream, folder.config, language, expert, model.parameterOptions(options.trainable)),
+      );
     }
     return model;
   }
@@ -131,14 +144,27 @@ export class Whisper {
         'scale_embedding: expected false (no published Whisper scales), got true',
       );
     }
-    const compute = options.compute ?? 'f32';
+    const wanted = options.compute ?? 'f32';
+    const compute = wanted === 'f32' || wanted === 'bf16' ? wanted : stream.fastType;
+    const quantizes = wanted === 'int8';
+    if (quantizes && stream.device !== 'cpu') {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `compute: int8 runs on the processor, got a model on ${stream.device}`,
+      );
+    }
+    if (quantizes && options.trainable) {
+      throw new DistilWhisperError('ERR_ARGUMENT', 'compute: expected f32 or bf16 for a model that trains, got int8');
+    }
     const parameters = new Map<string, Parameter>();
     for (const [name, shape] of whisperTensorShapes(config)) {
       const tensor = tensors.get(name);
       if (!tensor) throw new DistilWhisperError('ERR_MODEL', `the model lacks the tensor ${name}`);
-      parameters.set(name, loadParameter(stream, name, tensor, shape, { ...options, compute }));
+      parameters.set(name, loadParameter(stream, name, tensor, shape, { ...options, compute, quantizes }));
     }
-    return new Whisper(stream, config, compute, parameters, path);
+    const table = tensors.get(EMBEDDING)!;
+    const projection = quantizes ? Parameter.quantized(stream, EMBEDDING, toFloat32(table), table.shape) : null;
+    return new Whisper(stream, config, compute, projection, parameters, path);
   }
 
   /**
@@ -178,8 +204,9 @@ export class Whisper {
   /** Loads an expert file and attaches it. Errors: those of `readExpert`. */
   async loadExpert(path: string, options: { trainable?: boolean } = {}): Promise<LanguageExpert> {
     const { language, tensors } = await readExpert(path, this.config);
+    if (options.trainable) this.requireTrainable();
     const expert = LanguageExpert.load(this.stream, this.config, language, tensors, {
-      compute: this.compute,
+      ...this.parameterOptions(),
       trainable: () => options.trainable ?? false,
     });
     this.attach(expert);
@@ -194,6 +221,7 @@ export class Whisper {
     language: string,
     options: { seed?: number; compat?: 'paper' | 'reference' } = {},
   ): Promise<LanguageExpert> {
+    this.requireTrainable();
     const reference = options.compat === 'reference';
     const seed = options.seed ?? 0;
     const shared = this.sharedWeights();
@@ -251,6 +279,7 @@ export class Whisper {
 
   dispose(): void {
     for (const parameter of this.parameters.values()) parameter.dispose();
+    this.projection?.dispose();
     for (const expert of this.experts.values()) expert.dispose();
   }
 
@@ -338,11 +367,11 @@ export class Whisper {
 
   /** Logits f32 [.., V] of last hidden rows: the tied output projection. */
   logits(hidden: Tensor): Tensor {
-    return linear(this.pass({}), hidden, this.embeddingTable, null, { out: 'f32' });
+    return linear(this.pass({}), hidden, this.projection ?? this.embeddingTable, null, { out: 'f32' });
   }
 
   get embeddingTable(): Parameter {
-    return this.parameters.get('model.decoder.embed_tokens.weight')!;
+    return this.parameters.get(EMBEDDING)!;
   }
 
   private pass(options: ModelPass): Pass {
@@ -453,8 +482,15 @@ export class Whisper {
     return (side, layer) => runs.map(({ expert, begin, end }) => ({ expert: expert[side][layer]!, begin, end }));
   }
 
-  private parameterOptions(options: WhisperOptions): ParameterOptions {
-    return { compute: this.compute, ...(options.trainable && { trainable: options.trainable }) };
+  /** Throws ERR_ARGUMENT for a model in int8. */
+  private requireTrainable(): void {
+    if (this.projection) {
+      throw new DistilWhisperError('ERR_ARGUMENT', 'model: expected one in f32 or bf16 to train, got one in int8');
+    }
+  }
+
+  private parameterOptions(trainable?: (name: string) => boolean): ParameterOptions {
+    return { compute: this.compute, quantizes: this.projection !== null, ...(trainable && { trainable }) };
   }
 
   private layers(side: Side): Layer[] {

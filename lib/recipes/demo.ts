@@ -89,7 +89,12 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
     throw new DistilWhisperError('ERR_MANIFEST', `${manifest}: expected test utterances in ${target.name}, got none`);
   }
   const test = async (experts: string[]): Promise<EvaluationReport> => {
-    const transcriber = await Transcriber.load(student, { experts, batchSize: 40, ...(stream && { stream }) });
+    const transcriber = await Transcriber.load(student, {
+      experts,
+      compute: 'f32',
+      batchSize: 40,
+      ...(stream && { stream }),
+    });
     try {
       return await evaluate(transcriber, tests, {
         ...(signal && { signal }),

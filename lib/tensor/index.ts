@@ -9,6 +9,7 @@ export {
   linear,
   linearGelu,
   type Pass,
+  productType,
   unfold,
 } from './ops.js';
 export { Parameter } from './parameter.js';

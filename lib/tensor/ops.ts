@@ -26,6 +26,10 @@ interface LinearOptions {
 const on = (flag: boolean): number => (flag ? 1 : 0);
 const trains = (...parameters: (Parameter | null)[]): boolean => parameters.some((p) => p?.trainable);
 
+/** The type of a product with this weight: one in q8 is read by products in f32. */
+export const productType = (compute: FloatType, weight: Parameter): number =>
+  dtypeNumber(weight.value.dtype === 'q8' ? 'f32' : compute);
+
 /** dweight += dyᵀ·x and dbias += Σ dy, for those of the two that train. `gelu`: x is a pre-activation, gelu(x) is meant. */
 function weightGradient(
   pass: Pass,
@@ -57,7 +61,7 @@ export function linear(
   const [y] = stream.call(
     'linear',
     [x, weight.value, bias?.value ?? null, residual],
-    [0, 0, dtypeNumber(compute), out],
+    [0, 0, productType(compute, weight), out],
   );
   if (tape && (trains(weight, bias) || tape.needs(x, residual))) {
     tape.record(y!, (dy) => {
@@ -116,8 +120,16 @@ export function feedForward(
   const type = dtypeNumber(compute);
   const f32 = dtypeNumber('f32');
   const records = tape !== null && (trains(fc1.weight, fc1.bias, fc2.weight, fc2.bias) || tape.needs(x, residual));
-  const [h, pre] = stream.call('linear', [x, fc1.weight.value, fc1.bias.value, null], [1, on(records), type, type]);
-  const [y] = stream.call('linear', [h!, fc2.weight.value, fc2.bias.value, residual], [0, 0, type, f32]);
+  const [h, pre] = stream.call(
+    'linear',
+    [x, fc1.weight.value, fc1.bias.value, null],
+    [1, on(records), productType(compute, fc1.weight), type],
+  );
+  const [y] = stream.call(
+    'linear',
+    [h!, fc2.weight.value, fc2.bias.value, residual],
+    [0, 0, productType(compute, fc2.weight), f32],
+  );
   h!.dispose();
   if (records) {
     tape.record(

@@ -2,7 +2,7 @@ import type { Stream } from './stream.js';
 import type { FloatType, Tensor } from './tensor.js';
 
 /**
- * A named weight of a model. `value` is what kernels read: f32, or bf16 for frozen matrices in bf16 compute. A trainable
+ * A named weight of a model. `value` is what kernels read: f32, or for frozen matrices bf16 or q8. A trainable
  * parameter has a gradient in f32 that backward kernels add to.
  */
 export class Parameter {
@@ -31,6 +31,14 @@ export class Parameter {
     type: FloatType,
   ): Parameter {
     return new Parameter(name, shape, stream.persistent(data, matrixShape(shape), type), false);
+  }
+
+  /** A frozen matrix in q8, from its values in full precision. */
+  static quantized(stream: Stream, name: string, data: Float32Array, shape: readonly number[]): Parameter {
+    const source = stream.tensor(data, matrixShape(shape));
+    const value = stream.quantized(source);
+    source.dispose();
+    return new Parameter(name, shape, value, false);
   }
 
   static trainable(stream: Stream, name: string, data: Float32Array, shape: readonly number[]): Parameter {

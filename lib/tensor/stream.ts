@@ -12,7 +12,7 @@ import {
   typed,
 } from '../native/index.js';
 import { streamClosed, streamOpened } from '../profile/index.js';
-import { byteLength, type DType, dtypeNumber, dtypes, Tensor } from './tensor.js';
+import { byteLength, type DType, dtypeNumber, dtypes, type FloatType, Tensor } from './tensor.js';
 
 export interface StreamOptions {
   /** Where tensors live and kernels run: 'cpu' (default), 'cuda' (the first GPU) or 'cuda:N'. */
@@ -67,6 +67,11 @@ export class Stream {
       this.native = createNativeStream(this.isa, this.threads);
     }
     streamOpened(this);
+  }
+
+  /** The type in which products are fastest here: bf16 where there are instructions for it, else f32. */
+  get fastType(): FloatType {
+    return ['avx512bf16', 'amx', 'cuda'].includes(this.isa) ? 'bf16' : 'f32';
   }
 
   /** A tensor of this step with the given values. `data` is raw memory of the dtype (bf16: 16-bit words). */

@@ -1,6 +1,7 @@
 #include "cpu/gemm.h"
 
 #include <atomic>
+#include <vector>
 
 #include "core/packed.h"
 #include "cpu/gemm_epilogue.h"
@@ -32,6 +33,24 @@ void share(Context& ctx, int64_t slots, int64_t items, const Body& body) {
   std::atomic<int64_t> next{0};
   ctx.pool.each(slots, [&](int64_t slot) {
     for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) body(slot, item);
+  });
+}
+
+// The same, but a slot's items are neighbours, read in their order; a slot that is done goes on with another's.
+template <class Body>
+void share_ranges(Context& ctx, int64_t slots, int64_t items, const Body& body) {
+  struct alignas(64) Next {
+    std::atomic<int64_t> item{0};
+  };
+  std::vector<Next> next(static_cast<size_t>(slots));
+  const auto begin = [&](int64_t slot) { return items * slot / slots; };
+  for (int64_t slot = 0; slot < slots; slot++) next[size_t(slot)].item = begin(slot);
+  ctx.pool.each(slots, [&](int64_t slot) {
+    for (int64_t turn = 0; turn < slots; turn++) {
+      const int64_t of = (slot + turn) % slots;
+      for (int64_t item; (item = next[size_t(of)].item.fetch_add(1, std::memory_order_relaxed)) < begin(of + 1);)
+        body(slot, item);
+    }
   });
 }
 
@@ -228,7 +247,7 @@ void few_rows(Context& ctx, const Gemm& g, const P& weight, const Scale& scale) 
   int64_t width = kGroup;
   while (width > 16 && g.n < width * threads * 8) width /= 2;
   float* sums = frame.take<float>(threads * g.m * kGroup);
-  share(ctx, threads, (g.n + width - 1) / width, [&](int64_t slot, int64_t item) {
+  share_ranges(ctx, threads, (g.n + width - 1) / width, [&](int64_t slot, int64_t item) {
     const int64_t j0 = item * width, cols = least(width, g.n - j0);
     float* acc = sums + slot * g.m * kGroup;
     for (int64_t j = 0; j < cols; j += kDotColumns)

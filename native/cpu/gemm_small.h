@@ -21,32 +21,44 @@ inline __m128 sums(__m512 a, __m512 b, __m512 c, __m512 d) {
   return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
 }
 
-// R rows of x (words, zero beyond k) with columns [j, j + count) of the weight, count ≤ 4.
+// R rows of x (words, zero beyond k) with columns [j, j + count) of the weight, count ≤ 4. A column is read to its end
+// before the next, and memory is fetched kAhead bytes before it is needed: the processor's own prefetching ends with a
+// page, and keeps up with less than half of the memory's rate where a weight is in q8. A sum has one order, whatever R
+// is: what a row gives does not depend on the rows beside it.
 template <int R, class P>
 void dots(const uint32_t* x, int64_t stride, const P& w, int64_t j, int64_t count, int64_t k, float* acc) {
-  constexpr int64_t kStep = 16 * P::kPer;
-  const auto* w0 = w.data + j * w.ld;
-  const auto* w1 = w0 + (count > 1 ? w.ld : 0);
-  const auto* w2 = w1 + (count > 2 ? w.ld : 0);
-  const auto* w3 = w2 + (count > 3 ? w.ld : 0);
+  constexpr int64_t kSize = sizeof *w.data, kStep = 16 * P::kPer, kAhead = kSize == 1 ? 4096 : 2048;
+  constexpr int64_t kLine = 64 / kSize > kStep ? 64 / kSize : kStep;
+  constexpr int kTogether = kSize == 1 && R <= 3 ? 2 : 1;  // columns, where the latency of a sum would be the bound
   __m512 c[R][4];
 #pragma GCC unroll 6
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) c[r][v] = _mm512_setzero_ps();
-  auto step = [&](int64_t p, int64_t left) __attribute__((always_inline)) {
-    __m512 b[4] = {_mm512_castsi512_ps(P::along16(w0 + p, left)), _mm512_castsi512_ps(P::along16(w1 + p, left)),
-                   _mm512_castsi512_ps(P::along16(w2 + p, left)), _mm512_castsi512_ps(P::along16(w3 + p, left))};
-#pragma GCC unroll 6
-    for (int r = 0; r < R; r++) {
-      const __m512 a = _mm512_loadu_ps(x + r * stride + p / P::kPer);
 #pragma GCC unroll 4
-      for (int v = 0; v < 4; v++) c[r][v] = multiply_add<P::kPer == 2>(a, b[v], c[r][v]);
+  for (int v = 0; v < 4; v += kTogether) {
+    if (v >= count) break;
+    const auto* row = w.data + (j + v) * w.ld;
+    const auto* other = row + (v + 1 < count ? w.ld : 0);
+    auto step = [&](int64_t p, int64_t left) __attribute__((always_inline)) {
+      const __m512 b = _mm512_castsi512_ps(P::along16(row + p, left));
+      const __m512 b1 = kTogether == 2 ? _mm512_castsi512_ps(P::along16(other + p, left)) : b;
+#pragma GCC unroll 6
+      for (int r = 0; r < R; r++) {
+        const __m512 a = _mm512_loadu_ps(x + r * stride + p / P::kPer);
+        c[r][v] = multiply_add<P::kPer == 2>(a, b, c[r][v]);
+        if (kTogether == 2) c[r][v + 1] = multiply_add<P::kPer == 2>(a, b1, c[r][v + 1]);
+      }
+    };
+    int64_t p = 0;
+    for (; p + kLine <= k; p += kLine) {
+      _mm_prefetch(reinterpret_cast<const char*>(row + p) + kAhead, _MM_HINT_T0);
+      if (kTogether == 2) _mm_prefetch(reinterpret_cast<const char*>(other + p) + kAhead, _MM_HINT_T0);
+#pragma GCC unroll 4
+      for (int64_t q = 0; q < kLine; q += kStep) step(p + q, kStep);
     }
-  };
-  int64_t p = 0;
-  for (; p + kStep <= k; p += kStep) step(p, kStep);
-  if (p < k) step(p, k - p);
+    for (; p < k; p += kStep) step(p, k - p < kStep ? k - p : kStep);
+  }
 #pragma GCC unroll 6
   for (int r = 0; r < R; r++) _mm_storeu_ps(acc + r * kGroup, sums(c[r][0], c[r][1], c[r][2], c[r][3]));
 }
