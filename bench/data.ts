@@ -1,12 +1,12 @@
 /** Random tensors and models of the published sizes: speed does not depend on the values. */
-import { Whisper } from '../lib/model/index.js';
+import { type ComputeType, Whisper } from '../lib/model/index.js';
 import type { FloatType, Stream, Tensor } from '../lib/tensor/index.js';
 import { fromFloat32, type WhisperConfig, type WhisperSize, whisperPreset } from '../lib/weights/index.js';
 
 export const TYPES: readonly FloatType[] = ['f32', 'bf16'];
 
 /** The field's name of a type. */
-export const typeName = (type: FloatType): string => (type === 'f32' ? 'fp32' : 'bf16');
+export const typeName = (type: ComputeType): string => (type === 'f32' ? 'fp32' : type);
 
 /** Uniform numbers of deviation `scale`, by a linear congruence (Numerical Recipes' constants). */
 export function randomFloats(n: number, scale: number, seed = 1): Float32Array {
@@ -41,7 +41,7 @@ export function randomIds(n: number): Int32Array {
   return Int32Array.from(randomFloats(n, 1), (x) => Math.abs(Math.trunc(x * 1e9)) % 50000);
 }
 
-export const randomModel = (stream: Stream, size: WhisperSize, compute: FloatType): Promise<Whisper> =>
+export const randomModel = (stream: Stream, size: WhisperSize, compute: ComputeType): Promise<Whisper> =>
   Whisper.create(stream, whisperPreset(size), { compute, seed: 1 });
 
 export const LANGUAGE = 'catalan';

@@ -1,7 +1,6 @@
 /** How long does greedy decoding of 64 tokens take? Whisper-small, caches filled from 30 s; the encoder is not timed. */
-import type { DecoderState, Whisper } from '../lib/model/index.js';
-import type { FloatType, Stream } from '../lib/tensor/index.js';
-import type { WhisperConfig } from '../lib/weights/index.js';
+import type { ComputeType, DecoderState, Whisper } from '../lib/model/index.js';
+import type { Stream } from '../lib/tensor/index.js';
 import { randomModel, randomTensor, TYPES, typeName } from './data.js';
 import { type Case, measureGroup, type Question } from './harness.js';
 import { peerCase } from './peers.js';
@@ -10,21 +9,22 @@ const TOKENS = 64;
 const BATCHES = [1, 8];
 
 /** Bytes that all tokens together must read: the decoder's weights once a token, and the key/value caches. */
-function bytesRead(config: WhisperConfig, type: FloatType, batch: number): number {
+function bytesRead({ config, compute }: Whisper, type: ComputeType, batch: number): number {
   const { d_model: D, decoder_layers: layers, decoder_ffn_dim: F, vocab_size: V, max_source_positions: S } = config;
   const weights = layers * (6 * D * D + 2 * D * F) + V * D;
   const caches = batch * layers * 2 * D * (S + TOKENS / 2);
-  return TOKENS * (weights + caches) * (type === 'bf16' ? 2 : 4);
+  const size = compute === 'bf16' ? 2 : 4;
+  return TOKENS * (weights * (type === 'int8' ? 1 : size) + caches * size);
 }
 
 /** Greedy decoding of `tokens` tokens for `batch` items, from caches that an encoder's output fills. */
-export function decodeCase(stream: Stream, model: Whisper, type: FloatType, batch: number, tokens = TOKENS): Case {
+export function decodeCase(stream: Stream, model: Whisper, type: ComputeType, batch: number, tokens = TOKENS): Case {
   const { config } = model;
-  const memory = randomTensor(stream, [batch, config.max_source_positions, config.d_model], type, 1);
+  const memory = randomTensor(stream, [batch, config.max_source_positions, config.d_model], model.compute, 1);
   let state: DecoderState | null = null;
   return {
     name: `${typeName(type)}, batch ${batch}`,
-    bytes: bytesRead(config, type, batch),
+    bytes: bytesRead(model, type, batch),
     ceiling: 'read',
     prepare: async () => {
       state?.dispose();
@@ -55,7 +55,7 @@ export const decode: Question = {
   question: 'How long does greedy decoding take?',
   async *measure(context) {
     const { stream } = context;
-    for (const type of TYPES) {
+    for (const type of [...TYPES, 'int8'] as const) {
       const model = await randomModel(stream, 'small', type);
       const cases = BATCHES.map((batch) => decodeCase(stream, model, type, batch));
       const args = ['decode', '--student', 'small', '--plain', '--labels', `${TOKENS}`, '--batch'];
@@ -64,7 +64,7 @@ export const decode: Question = {
         cases: [
           ...cases,
           ...BATCHES.map((batch, i) => {
-            const peer = peerCase(cases[i]!.name, type, [...args, `${batch}`]);
+            const peer = peerCase(cases[i]!.name, type === 'f32' ? 'f32' : 'bf16', [...args, `${batch}`]);
             return { ...peer, name: `${peer.name}, batch ${batch}` };
           }),
         ],

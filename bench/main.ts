@@ -16,10 +16,24 @@ import { describeMachine, type Machine } from './machine.js';
 import { mel } from './mel.js';
 import { Peer } from './peers.js';
 import { profile } from './profile.js';
+import { cost, scaling } from './scaling.js';
 import { step } from './step.js';
 import { render } from './table.js';
 
-const QUESTIONS: readonly Question[] = [ceilings, gemm, gatedFfn, attention, loss, mel, step, encoder, decode, profile];
+const QUESTIONS: readonly Question[] = [
+  ceilings,
+  gemm,
+  gatedFfn,
+  attention,
+  loss,
+  mel,
+  step,
+  encoder,
+  decode,
+  scaling,
+  cost,
+  profile,
+];
 
 const HELP = `npm run bench -- [options]
 
