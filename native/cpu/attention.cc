@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "core/op.h"
+#include "cpu/attention_few.h"
 #include "cpu/attention_pack.h"
 #include "cpu/isa.h"
 
@@ -16,8 +17,6 @@ namespace {
 
 constexpr int64_t kQueryBlock = 96;                // a multiple of kRows after each halving down to 24
 constexpr int64_t kPackLimit = int64_t(16) << 20;  // words of packed keys and values held at a time
-constexpr int64_t kFewQueries = 4;
-constexpr int64_t kDecodeBlock = 64;  // keys
 
 // Queries and keys whose scores are worked on together, in the nearest cache; keys are a multiple of kCols. Rows of
 // scores a power of two apart would share the cache's sets.
@@ -27,17 +26,6 @@ template <class Kind>
 constexpr int64_t kKeyBlock = kAmx && Kind::kPer == 2 ? 256 : 128;
 template <class Kind>
 constexpr int64_t kScoreStride = kKeyBlock<Kind> + 16;
-
-struct Shape {
-  int64_t B, Tq, Tk, D, heads, width, kv_len, q_offset;
-  bool causal;
-  float scale;
-  // How many keys query i sees.
-  int64_t keys(int64_t i) const {
-    const int64_t n = i + q_offset + 1;
-    return causal && n < kv_len ? n : kv_len;
-  }
-};
 
 inline void store_units(float* p, Vec v, Plain) { store_vec(p, v); }
 #if defined(__AVX512BF16__)
@@ -190,143 +178,6 @@ void tiled(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* 
                         o + pair / z.heads * z.Tq * z.D + pair % z.heads * z.width, lse + pair * z.Tq);
     });
   }
-}
-
-// q · k over one head.
-template <class T>
-inline float dot_head(const float* q, const T* k, int64_t width) {
-  Vec sum{};
-  int64_t c = 0;
-  for (; c + kLanes <= width; c += kLanes) sum += load_vec(q + c) * widen(k + c);
-  float s = total(sum);
-  for (; c < width; c++) s += q[c] * get(k, c);
-  return s;
-}
-
-// One head of the next four rows, into the second-level cache: they are read head by head, which the processor does not
-// foresee, and the lines that the first level waits for are too few for the memory's rate.
-template <class T>
-inline void fetch_rows([[maybe_unused]] const T* p, [[maybe_unused]] int64_t ld, [[maybe_unused]] int64_t width) {
-#if defined(__AVX2__)
-  for (int j = 0; j < 4; j++, p += ld)
-    for (int64_t c = 0; c < width; c += 64 / int64_t(sizeof(T)))
-      _mm_prefetch(reinterpret_cast<const char*>(p + c), _MM_HINT_T1);
-#endif
-}
-
-// q · k[0] .. q · k[3] over one head, k's rows ld apart, into s[0..3].
-template <class T>
-inline void dot_heads(const float* q, const T* k, int64_t ld, int64_t width, float* s) {
-  Vec sum[4] = {};
-  int64_t c = 0;
-  fetch_rows(k + 4 * ld, ld, width);
-  for (; c + kLanes <= width; c += kLanes) {
-    const Vec y = load_vec(q + c);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) sum[j] += y * widen(k + j * ld + c);
-  }
-  totals(sum, s);
-  for (; c < width; c++)
-    for (int j = 0; j < 4; j++) s[j] += q[c] * get(k, j * ld + c);
-}
-
-// o += p[0] · v[0] + .. + p[3] · v[3] over one head, v's rows ld apart.
-template <class T>
-inline void add_values(const float* p, const T* v, int64_t ld, int64_t width, float* o) {
-  const T *v1 = v + ld, *v2 = v1 + ld, *v3 = v2 + ld;
-  fetch_rows(v + 4 * ld, ld, width);
-  const Vec p0 = splat(p[0]), p1 = splat(p[1]), p2 = splat(p[2]), p3 = splat(p[3]);
-  int64_t c = 0;
-  for (; c + kLanes <= width; c += kLanes) {
-    const Vec y = p0 * widen(v + c) + p1 * widen(v1 + c) + (p2 * widen(v2 + c) + p3 * widen(v3 + c));
-    store_vec(o + c, load_vec(o + c) + y);
-  }
-  for (; c < width; c++) o[c] += p[0] * get(v, c) + p[1] * get(v1, c) + (p[2] * get(v2, c) + p[3] * get(v3, c));
-}
-
-// One query against n keys of a block, all heads, keys and values in the order of memory. weights is [heads,
-// kDecodeBlock].
-template <class T>
-void decode_block(const Shape& z, const float* query, const T* k, const T* v, int64_t n, float* weights, float* top,
-                  float* sum, float* out) {
-  int64_t j = 0;
-  for (; j + 4 <= n; j += 4)
-    for (int64_t h = 0; h < z.heads; h++)
-      dot_heads(query + h * z.width, k + j * z.D + h * z.width, z.D, z.width, weights + h * kDecodeBlock + j);
-  for (; j < n; j++)
-    for (int64_t h = 0; h < z.heads; h++)
-      weights[h * kDecodeBlock + j] = dot_head(query + h * z.width, k + j * z.D + h * z.width, z.width);
-  for (int64_t h = 0; h < z.heads; h++) {
-    float* w = weights + h * kDecodeBlock;
-    mask_from(w, n, kDecodeBlock);
-    Vec high = load_vec(w), part{};
-    for (j = kLanes; j < kDecodeBlock; j += kLanes) high = max_vec(high, load_vec(w + j));
-    float now = largest(high);
-    now = top[h] > now ? top[h] : now;
-    const float alpha = exp_vec(splat(top[h] - now))[0];
-    for (j = 0; j < kDecodeBlock; j += kLanes) {
-      const Vec p = exp_vec(load_vec(w + j) - splat(now));
-      part += p;
-      store_vec(w + j, p);
-    }
-    top[h] = now;
-    sum[h] = sum[h] * alpha + total(part);
-    for (int64_t c = h * z.width; c < (h + 1) * z.width; c++) out[c] *= alpha;
-  }
-  for (j = 0; j + 4 <= n; j += 4)
-    for (int64_t h = 0; h < z.heads; h++)
-      add_values(weights + h * kDecodeBlock + j, v + j * z.D + h * z.width, z.D, z.width, out + h * z.width);
-  for (; j < n; j++)
-    for (int64_t h = 0; h < z.heads; h++)
-      for (int64_t c = h * z.width; c < (h + 1) * z.width; c++)
-        out[c] += weights[h * kDecodeBlock + j] * get(v + j * z.D, c);
-}
-
-// Few queries: a task reads a range of keys of one batch item, all heads, and leaves maximum, sum and unscaled output;
-// the ranges are then joined in order.
-template <class T, class O>
-void few_queries(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* o, float* lse) {
-  const int64_t want = (4 * ctx.threads() + z.B - 1) / z.B, most = (z.kv_len + kDecodeBlock - 1) / kDecodeBlock;
-  const int64_t ranges = want < most ? want : most;
-  const int64_t words = 2 * z.heads + z.D;  // maximum, sum, output
-  Workspace::Frame frame(ctx.workspace);
-  float* partial = frame.take<float>(z.B * ranges * z.Tq * words);
-  with_scratch(ctx, z.B * ranges, z.Tq * z.D + z.heads * kDecodeBlock, [&](int64_t task, float* scratch) {
-    const int64_t b = task / ranges, range = task % ranges;
-    const int64_t begin = z.kv_len * range / ranges, end = z.kv_len * (range + 1) / ranges;
-    float* query = scratch + z.heads * kDecodeBlock;
-    for (int64_t i = 0; i < z.Tq * z.D; i++) query[i] = get(q, b * z.Tq * z.D + i) * z.scale;
-    for (int64_t i = 0; i < z.Tq; i++) {
-      float* mine = partial + (task * z.Tq + i) * words;
-      for (int64_t h = 0; h < z.heads; h++) mine[h] = -INFINITY;
-      for (int64_t c = z.heads; c < words; c++) mine[c] = 0;
-    }
-    for (int64_t j = begin; j < end; j += kDecodeBlock)
-      for (int64_t i = 0; i < z.Tq; i++) {
-        const int64_t limit = z.keys(i) < end ? z.keys(i) : end;
-        const int64_t n = limit - j < kDecodeBlock ? limit - j : kDecodeBlock, at = (b * z.Tk + j) * z.D;
-        float* mine = partial + (task * z.Tq + i) * words;
-        if (n > 0)
-          decode_block(z, query + i * z.D, k + at, v + at, n, scratch, mine, mine + z.heads, mine + 2 * z.heads);
-      }
-  });
-  for (int64_t b = 0; b < z.B; b++)
-    for (int64_t i = 0; i < z.Tq; i++)
-      for (int64_t h = 0; h < z.heads; h++) {
-        float* first = partial + (b * ranges * z.Tq + i) * words;
-        const int64_t next = z.Tq * words;
-        float high = first[h], sum = 0;
-        for (int64_t r = 1; r < ranges; r++) high = first[r * next + h] > high ? first[r * next + h] : high;
-        float* y = first + 2 * z.heads + h * z.width;
-        for (int64_t r = 0; r < ranges; r++) {
-          const float share = exp_vec(splat(first[r * next + h] - high))[0];
-          const float* part = y + r * next;
-          sum += first[r * next + z.heads + h] * share;
-          for (int64_t c = 0; c < z.width; c++) y[c] = r == 0 ? part[c] * share : y[c] + part[c] * share;
-        }
-        for (int64_t c = 0; c < z.width; c++) put(o, (b * z.Tq + i) * z.D + h * z.width + c, y[c] / sum);
-        lse[(b * z.heads + h) * z.Tq + i] = high + std::log(sum);
-      }
 }
 
 template <class T, class O>
