@@ -22,5 +22,4 @@ for (const { language: of, domain, before, after, unchanged } of rows) {
 }
 console.log(`${seconds.toFixed(0)} s`);
 CHECK
-clip=$(find node_modules/distilwhisper/corpus/ca -name '*test-in*' | sort | head -n 1)
-npx distilwhisper transcribe "$clip" --language ca --expert run/expert.catalan.safetensors
+npx distilwhisper transcribe node_modules/distilwhisper/corpus/ca/test-in-0000.opus --language ca --expert run/expert.catalan.safetensors
