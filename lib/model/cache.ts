@@ -3,7 +3,7 @@ import type { WhisperConfig } from '../weights/index.js';
 
 /** Key/value caches of a batch that is decoded token by token. Lives until `dispose()`. */
 export class DecoderState {
-  private readonly self: [k: Tensor, v: Tensor][] = [];
+  private readonly keptRows: [k: Tensor, v: Tensor][] = [];
   private readonly memory: [k: Tensor, v: Tensor][] = [];
   private tokens = 0;
 
@@ -16,7 +16,7 @@ export class DecoderState {
   ) {
     const cache = (rows: number): Tensor => stream.persistent(null, [batch, rows, config.d_model], compute);
     for (let i = 0; i < config.decoder_layers; i++) {
-      this.self.push([cache(config.max_target_positions), cache(config.max_target_positions)]);
+      this.keptRows.push([cache(config.max_target_positions), cache(config.max_target_positions)]);
       this.memory.push([cache(sourceRows), cache(sourceRows)]);
     }
   }
@@ -40,16 +40,13 @@ export class DecoderState {
     return this.memory[layer]!;
   }
 
-  /** Writes the new rows k, v [B, T, D] behind those of earlier tokens and returns the caches. */
-  extend(layer: number, k: Tensor, v: Tensor): [k: Tensor, v: Tensor] {
-    const [keys, values] = this.self[layer]!;
-    this.stream.call('cache_write', [k, keys], [this.tokens]);
-    this.stream.call('cache_write', [v, values], [this.tokens]);
-    return [keys, values];
+  /** The caches of a layer's own keys and values [B, positions, D], whose first `length` rows are filled. */
+  self(layer: number): [k: Tensor, v: Tensor] {
+    return this.keptRows[layer]!;
   }
 
   dispose(): void {
-    for (const [k, v] of [...this.self, ...this.memory]) {
+    for (const [k, v] of [...this.keptRows, ...this.memory]) {
       k.dispose();
       v.dispose();
     }

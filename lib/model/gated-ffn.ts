@@ -37,8 +37,12 @@ const sharedTensors = ({ fc1, fc2 }: SharedFfn): Tensor[] => [
   fc2.weight.value,
   fc2.bias.value,
 ];
-const rangeNumbers = (rows: readonly ExpertRows[]): number[] => [rows.length, ...rows.flatMap((r) => [r.begin, r.end])];
-const expertTensors = (rows: readonly ExpertRows[]): Tensor[] =>
+/** How many languages, and where the rows of each begin and end, as the kernels take it. */
+export const rangeNumbers = (rows: readonly ExpertRows[]): number[] => [
+  rows.length,
+  ...rows.flatMap((r) => [r.begin, r.end]),
+];
+export const expertTensors = (rows: readonly ExpertRows[]): Tensor[] =>
   rows.flatMap((r) => expertParameters(r.expert).map((p) => p.value));
 
 /**

@@ -29,6 +29,7 @@ import {
   whisperTensorShapes,
 } from '../weights/index.js';
 import { DecoderState } from './cache.js';
+import { type AttentionBlock, decoderLayer, type Layer } from './decoder-layer.js';
 import { LanguageExpert } from './experts.js';
 import { type ExpertRows, gatedFfnHard, gatedFfnSoft, type SoftGates } from './gated-ffn.js';
 import { loadParameter, type ParameterOptions, randomNormals } from './parameters.js';
@@ -61,25 +62,6 @@ export interface ModelPass {
   gateValues?: Tensor[];
   /** On a tape: keep each layer's inputs only, and run its forward again in the backward (Chen et al. 2016). */
   gradientCheckpointing?: boolean;
-}
-
-interface Linear {
-  weight: Parameter;
-  bias: Parameter;
-}
-interface AttentionBlock {
-  q: Linear;
-  k: Parameter;
-  v: Linear;
-  out: Linear;
-  norm: Linear;
-}
-interface Layer {
-  attention: AttentionBlock;
-  cross: AttentionBlock | null;
-  norm: Linear;
-  fc1: Linear;
-  fc2: Linear;
 }
 
 /**
@@ -335,17 +317,14 @@ export class Whisper {
       for (const [i, layer] of this.decoderLayers.entries()) {
         const input = x;
         x = this.layer(pass, options, memory ? [input, memory] : [input], (pass, options) => {
-          let h = state
-            ? this.cachedSelfAttention(pass, input, layer.attention, heads, state, i)
-            : this.selfAttention(pass, input, layer.attention, heads, true);
-          h = this.crossAttention(
-            pass,
-            h,
-            layer.cross!,
-            heads,
-            state ? state.cross(i) : this.crossRows(pass, layer, memory!),
-          );
-          return this.ffn(pass, options, h, layer, rows('decoder', i), config.encoder_layers + i);
+          if (state) {
+            const [y, gate] = decoderLayer(pass, input, layer, rows('decoder', i), heads, state, i);
+            if (rows('decoder', i).length > 0) options.gateValues?.push(gate);
+            return y;
+          }
+          const h = this.selfAttention(pass, input, layer.attention, heads, true);
+          const seen = this.crossAttention(pass, h, layer.cross!, heads, this.crossRows(pass, layer, memory!));
+          return this.ffn(pass, options, seen, layer, rows('decoder', i), config.encoder_layers + i);
         });
       }
       return layerNorm(pass, x, p('layer_norm.weight'), p('layer_norm.bias'));
@@ -407,22 +386,6 @@ export class Whisper {
     const k = linear(pass, h, block.k, null);
     const v = linear(pass, h, block.v.weight, block.v.bias);
     const o = attention(pass, q, k, v, { heads, causal });
-    return linear(pass, o, block.out.weight, block.out.bias, { residual: x });
-  }
-
-  private cachedSelfAttention(
-    pass: Pass,
-    x: Tensor,
-    block: AttentionBlock,
-    heads: number,
-    state: DecoderState,
-    layer: number,
-  ): Tensor {
-    const h = layerNorm(pass, x, block.norm.weight, block.norm.bias);
-    const q = linear(pass, h, block.q.weight, block.q.bias);
-    const [k, v] = state.extend(layer, linear(pass, h, block.k, null), linear(pass, h, block.v.weight, block.v.bias));
-    const keys = state.length + x.shape[1]!;
-    const o = attention(pass, q, k, v, { heads, causal: true, keys, offset: state.length });
     return linear(pass, o, block.out.weight, block.out.bias, { residual: x });
   }
 
@@ -495,7 +458,7 @@ export class Whisper {
 
   private layers(side: Side): Layer[] {
     const of = (name: string): Parameter => this.parameters.get(name)!;
-    const pair = (name: string): Linear => ({ weight: of(`${name}.weight`), bias: of(`${name}.bias`) });
+    const pair = (name: string): Layer['fc1'] => ({ weight: of(`${name}.weight`), bias: of(`${name}.bias`) });
     const block = (name: string): AttentionBlock => ({
       q: pair(`${name}.q_proj`),
       k: of(`${name}.k_proj.weight`),

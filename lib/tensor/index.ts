@@ -5,6 +5,7 @@ export {
   attention,
   embedding,
   feedForward,
+  LAYER_NORM_EPSILON,
   layerNorm,
   linear,
   linearGelu,

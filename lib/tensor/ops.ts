@@ -155,7 +155,8 @@ export function feedForward(
   return y!;
 }
 
-const LAYER_NORM_EPSILON = 1e-5;
+/** Of every Whisper. */
+export const LAYER_NORM_EPSILON = 1e-5;
 
 /** Layer norm over the last dimension. The result has the pass's compute type unless `out` says otherwise. */
 export function layerNorm(

@@ -5,6 +5,7 @@
 
 #include "core/audio.h"
 #include "core/ops.h"
+#include "ops/decoder_layer.h"
 #include "ops/distill_loss.h"
 #include "ops/gated_ffn.h"
 
@@ -153,6 +154,28 @@ void gated_ffn_hard(Count& c) {
   gated_shape(c, f, 0);
 }
 
+// Six products of the width, attention to the tokens so far and to the encoder's rows, and an FFN a row.
+void decoder_layer(Count& c) {
+  const Call& call = c.call;
+  const DecoderLayer layer(call);
+  const View &fc1 = call.in[DecoderLayer::kFc1], &seen = call.in[DecoderLayer::kCrossKeys];
+  const double rows = double(layer.batch * layer.tokens), width = double(layer.width);
+  const double filled = double(layer.offset() + layer.tokens);
+  c.work.flop = 6 * product(rows, width, width) + 2 * product(rows, width, double(fc1.shape[0]));
+  c.work.flop += 4 * double(layer.batch) * width *
+                 (pairs(double(layer.tokens), filled, true, double(layer.offset())) +
+                  double(layer.tokens) * double(seen.shape[1]));
+  for (int64_t l = 0; l < call.integer(0); l++) {
+    const double gate = double(call.in[DecoderLayer::kExperts].shape[0]);
+    c.work.flop += product(double(call.integer(size_t(2 + 2 * l)) - call.integer(size_t(1 + 2 * l))), width + 1, gate);
+  }
+  // Of a cache the rows so far, and the new ones once more.
+  for (size_t cache : {DecoderLayer::kKeys, DecoderLayer::kValues})
+    c.only(cache, (filled + double(layer.tokens)) / double(call.in[cache].shape[1]));
+  c.shape({layer.batch, layer.tokens, seen.shape[1], layer.width});
+  c.work.type = layer.compute();
+}
+
 // Logits of student and teacher and, with the gradient, the way back to the hidden rows and to the weight. Rows without
 // a label count for nothing unless the divergence is taken over all; where labels cannot be read, all rows count.
 void distill_loss(Count& c) {
@@ -227,6 +250,7 @@ const Rule kRules[] = {
     {"gated_ffn_backward", gated_ffn_backward},
     {"gated_ffn_hard", gated_ffn_hard},
     {"distill_loss", distill_loss},
+    {"decoder_layer", decoder_layer},
     {"adamw", adamw},
     {"global_norm", global_norm},
     {"log_mel", log_mel},
