@@ -17,7 +17,7 @@ type Add = (row: Omit<GpuRow, 'stage'>) => void;
 
 const root = packageRoot();
 /** Tests that run every kernel, by the beginning of their names. */
-const KERNEL_TESTS = /^(1[1-8]|63|64)-/;
+const KERNEL_TESTS = /^(1[1-9]|63|64)-/;
 const SANITIZED_TESTS = /^(12|13|14|15|17)-/;
 
 function ava(files: RegExp): string[] {
