@@ -1,7 +1,14 @@
 /** Random tensors and models of the published sizes: speed does not depend on the values. */
 import { type ComputeType, Whisper } from '../lib/model/index.js';
 import type { FloatType, Stream, Tensor } from '../lib/tensor/index.js';
-import { fromFloat32, type WhisperConfig, type WhisperSize, whisperPreset } from '../lib/weights/index.js';
+import {
+  fromFloat32,
+  type HostTensor,
+  type WhisperConfig,
+  type WhisperSize,
+  whisperPreset,
+  whisperTensorShapes,
+} from '../lib/weights/index.js';
 
 export const TYPES: readonly FloatType[] = ['f32', 'bf16'];
 
@@ -43,6 +50,47 @@ export function randomIds(n: number): Int32Array {
 
 export const randomModel = (stream: Stream, size: WhisperSize, compute: ComputeType): Promise<Whisper> =>
   Whisper.create(stream, whisperPreset(size), { compute, seed: 1 });
+
+/** Random numbers that the tensors of a `quickModel` are cut from. */
+const POOL = 1 << 20;
+
+/** Tensors of a model's shapes that are made when they are asked for: uploaded one by one, they take little memory. */
+class PooledTensors extends Map<string, HostTensor> {
+  private readonly shapes: Map<string, readonly number[]>;
+  private readonly pools: Record<FloatType, Uint8Array>;
+  private made = 0;
+
+  constructor(
+    config: WhisperConfig,
+    private readonly compute: FloatType,
+    seed: number,
+  ) {
+    super();
+    this.shapes = whisperTensorShapes(config);
+    const numbers = randomFloats(2 * POOL, config.init_std, seed);
+    const pool = (type: FloatType): Uint8Array => fromFloat32(numbers, [2 * POOL], type).data;
+    this.pools = { f32: pool('f32'), bf16: pool('bf16') };
+  }
+
+  override get(name: string): HostTensor | undefined {
+    const shape = this.shapes.get(name);
+    if (!shape) return undefined;
+    const size = shape.reduce((a, b) => a * b, 1);
+    if (name.endsWith('norm.weight')) return fromFloat32(new Float32Array(size).fill(1), shape, 'f32');
+    const dtype = shape.length > 1 ? this.compute : 'f32';
+    const width = dtype === 'bf16' ? 2 : 4;
+    // Every tensor begins at another place, so that none is another's copy.
+    const start = (this.made++ * 7919) % POOL;
+    const from = this.pools[dtype].subarray(start * width, (start + POOL) * width);
+    const data = new Uint8Array(size * width);
+    for (let at = 0; at < data.length; at += from.length) data.set(from.subarray(0, data.length - at), at);
+    return { dtype, shape, data };
+  }
+}
+
+/** A frozen model of random weights, of any size in seconds. */
+export const quickModel = (stream: Stream, config: WhisperConfig, compute: FloatType, seed = 1): Whisper =>
+  Whisper.fromTensors(stream, config, new PooledTensors(config, compute, seed), { compute });
 
 export const LANGUAGE = 'catalan';
 

@@ -9,12 +9,12 @@ const TOKENS = 64;
 const BATCHES = [1, 8];
 
 /** Bytes that all tokens together must read: the decoder's weights once a token, and the key/value caches. */
-function bytesRead({ config, compute }: Whisper, type: ComputeType, batch: number): number {
+function bytesRead({ config, compute }: Whisper, type: ComputeType, batch: number, tokens: number): number {
   const { d_model: D, decoder_layers: layers, decoder_ffn_dim: F, vocab_size: V, max_source_positions: S } = config;
   const weights = layers * (6 * D * D + 2 * D * F) + V * D;
-  const caches = batch * layers * 2 * D * (S + TOKENS / 2);
+  const caches = batch * layers * 2 * D * (S + tokens / 2);
   const size = compute === 'bf16' ? 2 : 4;
-  return TOKENS * (weights * (type === 'int8' ? 1 : size) + caches * size);
+  return tokens * (weights * (type === 'int8' ? 1 : size) + caches * size);
 }
 
 /** Greedy decoding of `tokens` tokens for `batch` items, from caches that an encoder's output fills. */
@@ -24,7 +24,7 @@ export function decodeCase(stream: Stream, model: Whisper, type: ComputeType, ba
   let state: DecoderState | null = null;
   return {
     name: `${typeName(type)}, batch ${batch}`,
-    bytes: bytesRead(model, type, batch),
+    bytes: bytesRead(model, type, batch, tokens),
     ceiling: 'read',
     prepare: async () => {
       state?.dispose();

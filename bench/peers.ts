@@ -14,13 +14,6 @@ export interface PeerOptions {
   /** The script. */
   script?: string | undefined;
   threads: number;
-  /** Where it runs. Default: the processor. */
-  device?: string;
-}
-
-/** Milliseconds, and on a GPU the most memory that it held. */
-export interface PeerRun extends Spread {
-  peakMiB?: number;
 }
 
 export class Peer {
@@ -28,7 +21,6 @@ export class Peer {
     private readonly python: string,
     private readonly script: string,
     private readonly threads: number,
-    private readonly device: string,
     /** PyTorch's version. */
     readonly version: string,
   ) {}
@@ -49,12 +41,12 @@ export class Peer {
     });
     if (error) return `${python} does not run: ${error.message}`;
     if (status !== 0) return `${python} has no torch: ${stderr.trim().split('\n').at(-1)}`;
-    return new Peer(python, script, options.threads, options.device ?? 'cpu', stdout.trim());
+    return new Peer(python, script, options.threads, stdout.trim());
   }
 
   /** One run of the script: several samples, after its own warm-up. */
-  run(args: readonly string[]): PeerRun {
-    const all = [this.script, ...args, '--threads', `${this.threads}`, '--device', this.device];
+  run(args: readonly string[]): Spread {
+    const all = [this.script, ...args, '--threads', `${this.threads}`];
     const { error, status, stdout, stderr } = spawnSync(this.python, all, { encoding: 'utf8' });
     if (error || status !== 0) {
       throw new DistilWhisperError(
@@ -62,11 +54,8 @@ export class Peer {
         `the peer (${all.join(' ')}) failed: ${error?.message ?? stderr.trim().split('\n').at(-1)}`,
       );
     }
-    const line = JSON.parse(stdout.trim().split('\n').at(-1)!) as Record<`ms_${keyof Spread}`, number> & {
-      peak_mib?: number;
-    };
-    const { ms_min: min, ms_median: median, ms_max: max, peak_mib: peakMiB } = line;
-    return { min, median, max, ...(peakMiB !== undefined && { peakMiB }) };
+    const line = JSON.parse(stdout.trim().split('\n').at(-1)!) as Record<`ms_${keyof Spread}`, number>;
+    return { min: line.ms_min, median: line.ms_median, max: line.ms_max };
   }
 }
 

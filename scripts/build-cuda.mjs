@@ -1,4 +1,5 @@
 // Builds the CUDA plugin in build-cuda/ with cmake-js. JOBS= sets how many files compile at a time (0.6 GB each).
+// --ladder: the program that times the rungs of the hot kernels (cuda/dev/ladder.cu) too.
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -18,7 +19,8 @@ if (!nvcc) {
   process.exit(1);
 }
 const cmake = createRequire(import.meta.url).resolve('cmake-js/bin/cmake-js');
-const settings = ['--out', 'build-cuda', `--CDCMAKE_CUDA_COMPILER=${nvcc}`];
+const ladder = process.argv.includes('--ladder') ? 'ON' : 'OFF';
+const settings = [...['--out', 'build-cuda', `--CDCMAKE_CUDA_COMPILER=${nvcc}`], `--CDDISTILWHISPER_LADDER=${ladder}`];
 const run = (command, ...more) =>
   execFileSync(process.execPath, [cmake, command, ...settings, ...more], { cwd: root, stdio: 'inherit' });
 try {

@@ -1,7 +1,7 @@
 /** Whether the GPU computes what it should: kernel tests, loss curves of both devices, compute-sanitizer, the ladder's own check. */
-import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
 import { delimiter, dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Whisper } from '../../lib/model/index.js';
@@ -10,99 +10,111 @@ import { type FloatType, Stream } from '../../lib/tensor/index.js';
 import { Trainer, type UpdateReport } from '../../lib/train/index.js';
 import { type WhisperConfig, whisperPreset } from '../../lib/weights/index.js';
 import { LANGUAGE, randomFloats, TYPES, typeName } from '../data.js';
-import type { GpuRow } from './results.js';
+import { type Ended, run as runCommand } from './processes.js';
+import type { Add } from './results.js';
 import { type Settings, SHAPES } from './settings.js';
 
-type Add = (row: Omit<GpuRow, 'stage'>) => void;
-
 const root = packageRoot();
-/** Tests that run every kernel, by the beginning of their names. */
-const KERNEL_TESTS = /^(1[1-9]|63|64)-/;
-const SANITIZED_TESTS = /^(12|13|14|15|17)-/;
+/** '.ts' in a clone, '.js' in a bundle. */
+const extension = extname(fileURLToPath(import.meta.url));
+/** The GPU against the oracles. Processor and emulated device have their own turn in the project's tests. */
+const ON_THE_GPU = { DISTILWHISPER_EMULATED_PLUGIN: 'none', DISTILWHISPER_KERNEL_TESTS: 'cuda' };
 
-function ava(files: RegExp): string[] {
-  const test = join(root, 'test');
-  const extension = `.test${extname(fileURLToPath(import.meta.url))}`;
+const run = (command: string, args: readonly string[], write?: (text: string) => void): Promise<Ended> =>
+  runCommand(command, args, { cwd: root, env: ON_THE_GPU, ...(write && { write }) });
+
+function testFiles({ shapes }: Settings): string[] {
+  const { tests } = SHAPES[shapes]();
+  return readdirSync(join(root, 'test')).filter((name) => tests.test(name) && name.endsWith(`.test${extension}`));
+}
+
+function ava(files: readonly string[], concurrency: number): string[] {
   const cli = join(dirname(createRequire(import.meta.url).resolve('ava')), 'cli.mjs');
-  const chosen = readdirSync(test).filter((name) => files.test(name) && name.endsWith(extension));
-  return [cli, '--concurrency', '2', ...chosen.map((name) => `test/${name}`)];
+  return [cli, '--timeout=20m', '--concurrency', `${concurrency}`, ...files.map((name) => `test/${name}`)];
 }
 
-/** Runs a command to its end with its output in the stage's log. */
-function run(
-  command: string,
-  args: readonly string[],
-  env: NodeJS.ProcessEnv = {},
-): { status: number | null; output: string } {
-  const done = spawnSync(command, args, {
-    cwd: root,
-    encoding: 'utf8',
-    env: { ...process.env, ...env },
-    maxBuffer: 1 << 28,
-  });
-  const output = `${done.stdout ?? ''}${done.stderr ?? ''}${done.error?.message ?? ''}`;
-  console.log(output);
-  return { status: done.status, output };
-}
-
-// The device that is emulated has its own turn in the project's tests.
-const NO_EMULATION = { DISTILWHISPER_EMULATED_PLUGIN: 'none' };
-
-const counts = (output: string): string =>
+const summary = (output: string): string =>
   output
-    .match(/^.*\d+ (tests? (passed|failed)|uncaught exceptions?).*$/gm)
+    .match(/^.*\d+ (tests? (passed|failed|skipped)|uncaught exceptions?|unhandled rejections?).*$/gm)
     ?.map((line) => line.trim())
     .join(', ') ?? 'no test ran';
 
 /** Every kernel against its oracle, in both types. */
-export function tests(add: Add): void {
-  const { status, output } = run(process.execPath, ava(KERNEL_TESTS), NO_EMULATION);
-  const failed = output.match(/✘ .*$/gm) ?? [];
-  add({ name: 'kernels against their oracles', ok: status === 0, note: [counts(output), ...failed].join('; ') });
+export async function tests(add: Add, settings: Settings): Promise<void> {
+  const files = testFiles(settings);
+  const concurrency = Math.max(2, Math.floor(availableParallelism() / 2));
+  const { status, output } = await run(process.execPath, ava(files, concurrency));
+  for (const line of new Set(output.match(/✘ .*$/gm))) add({ name: 'kernel test', ok: false, note: line });
+  add({ name: `kernels against their oracles, ${files.length} files`, ok: status === 0, note: summary(output) });
 }
 
-/** compute-sanitizer over the kernel tests. */
-export function sanitizer(add: Add): void {
+/** compute-sanitizer over the kernel tests, a file at a time in several processes. */
+export async function sanitizer(add: Add, settings: Settings): Promise<void> {
   const places = [
     ...(process.env.PATH ?? '').split(delimiter),
     '/usr/local/cuda/bin',
-    join(process.env.CUDA_PATH ?? '/', 'bin'),
+    ...(process.env.CUDA_PATH ? [join(process.env.CUDA_PATH, 'bin')] : []),
   ];
   const tool = places.map((folder) => join(folder, 'compute-sanitizer')).find((path) => existsSync(path));
   if (!tool) {
     add({ name: 'compute-sanitizer', note: 'skipped: not on the PATH, in CUDA_PATH or /usr/local/cuda' });
     return;
   }
-  for (const check of ['memcheck', 'racecheck']) {
-    const { status, output } = run(
-      tool,
-      [
-        '--tool',
-        check,
-        '--target-processes',
-        'all',
-        '--error-exitcode',
-        '9',
-        process.execPath,
-        ...ava(SANITIZED_TESTS),
-      ],
-      NO_EMULATION,
-    );
-    const found = output.match(/^=+ (ERROR|RACECHECK) SUMMARY:.*$/gm) ?? [];
-    add({ name: `compute-sanitizer ${check}`, ok: status === 0, note: [...new Set(found), counts(output)].join('; ') });
-  }
-}
-
-/** The rungs of the hot kernels, where the ladder was built (-DDISTILWHISPER_LADDER=ON). */
-export function ladder(add: Add): void {
-  const path = ['build-cuda/ladder', 'ladder'].map((name) => join(root, name)).find((file) => existsSync(file));
-  if (!path) {
-    add({ name: 'ladder', note: 'skipped: it was not built (-DDISTILWHISPER_LADDER=ON)' });
+  const watched = (check: string, args: readonly string[], write?: (text: string) => void): Promise<Ended> => {
+    // Refused calls (out of memory is tried on purpose) are the package's to report; the tool is here for what kernels do.
+    const watch = ['--tool', check, '--target-processes', 'all', '--report-api-errors', 'no', '--error-exitcode', '9'];
+    return run(tool, [...watch, process.execPath, ...args], write);
+  };
+  const probe = join(dirname(fileURLToPath(import.meta.url)), `probe${extension}`);
+  const { status, output } = await watched('memcheck', [...process.execArgv, probe, settings.device]);
+  if (status !== 0) {
+    const why = output.match(/^=+ (?!COMPUTE-SANITIZER|ERROR SUMMARY).*\S.*$/m)?.[0] ?? summaryLine(output);
+    add({ name: 'compute-sanitizer', note: `skipped: it does not work here: ${why.replace(/^=+ */, '')}` });
     return;
   }
-  const { status, output } = run(path, []);
-  for (const line of output.trim().split('\n')) add({ name: 'rung', note: line.trim() });
-  add({ name: 'ladder', ok: status === 0 });
+  const left = ['memcheck', 'racecheck'].flatMap((check) => testFiles(settings).map((file) => ({ check, file })));
+  const worker = async (): Promise<void> => {
+    for (let next = left.shift(); next; next = left.shift()) {
+      const { check, file } = next;
+      let text = '';
+      const done = await watched(check, ava([file], 1), (more) => {
+        text += more;
+      });
+      // Whole files in the log, not lines of several in turns.
+      console.log(`${check} ${file}\n${text}`);
+      const found = [...new Set(done.output.match(/^=+ (ERROR|RACECHECK) SUMMARY:.*$/gm))];
+      const note = [...found.map((line) => line.replace(/^=+ /, '')), summary(done.output)].join('; ');
+      add({ name: `${check}, ${file.replace(/\.test\..*/, '')}`, ok: done.status === 0, note });
+    }
+  };
+  await Promise.all(Array.from({ length: Math.max(1, Math.floor(availableParallelism() / 4)) }, worker));
+}
+
+const summaryLine = (output: string): string => output.trim().split('\n').at(-1) ?? 'it says nothing';
+
+/** The rungs of the hot kernels, where the ladder was built. A later rung may be as far from the first as bf16 rounds. */
+export async function ladder(add: Add, { device }: Settings): Promise<void> {
+  const path = join(root, 'build-cuda', 'ladder');
+  if (!existsSync(path)) {
+    add({ name: 'ladder', note: "skipped: it was not built ('npm run build:cuda -- --ladder')" });
+    return;
+  }
+  const { status, output } = await run(path, [device.split(':')[1] ?? '0']);
+  for (const { name, ms, tflops, gained, difference } of rungs(output)) {
+    const note = `${gained} times the rung before, ${difference} from the first`;
+    add({ name, ms, tflops, ok: difference <= 0.02, note });
+  }
+  if (status !== 0) add({ name: 'ladder', ok: false, note: summaryLine(output) });
+}
+
+/** The ladder's table: kernel, rung, ms, TFLOP/s, gained, difference, with tabs between them. */
+export function rungs(output: string) {
+  return output.split('\n').flatMap((line) => {
+    const [kernel, rung, ...numbers] = line.split('\t');
+    const [ms, tflops, gained, difference] = numbers.map(Number);
+    if (numbers.length !== 4 || Number.isNaN(ms)) return [];
+    return [{ name: `${kernel}: ${rung}`, ms: ms!, tflops: tflops!, gained: gained!, difference: difference! }];
+  });
 }
 
 const UPDATES = 20;
@@ -151,17 +163,18 @@ export async function curves(add: Add, { device, shapes }: Settings): Promise<vo
   const [student, teacher] =
     shapes === 'tiny' ? [tiny.student, tiny.teacher] : [whisperPreset('tiny'), whisperPreset('base')];
   for (const type of TYPES) {
-    const name = `losses of ${UPDATES} updates, ${typeName(type)}`;
     const cpu = await curve('cpu', student, teacher, type, 1);
     const gpu = await curve(device, student, teacher, type, 1);
     const apart = (a: readonly number[], b: readonly number[]): number =>
       Math.max(...a.map((x, i) => Math.abs(x - b[i]!) / Math.abs(b[i]!)));
     const error = apart(gpu, cpu);
     const bound = type === 'f32' ? 1e-4 : apart(await curve('cpu', student, teacher, type, 2), cpu);
+    const shown = (losses: readonly number[]): string => losses.map((x) => x.toFixed(4)).join(' ');
+    console.log(`${typeName(type)}, processor ${shown(cpu)}\n${typeName(type)}, ${device} ${shown(gpu)}`);
     add({
-      name,
+      name: `losses of ${UPDATES} updates, ${typeName(type)}`,
       ok: error <= bound,
-      note: `at most ${error.toExponential(1)} apart, allowed ${bound.toExponential(1)}`,
+      note: `from ${cpu[0]!.toFixed(3)} to ${cpu.at(-1)!.toFixed(3)}, at most ${error.toExponential(1)} apart, allowed ${bound.toExponential(1)}`,
     });
   }
 }

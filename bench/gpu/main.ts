@@ -1,46 +1,40 @@
 /** Everything that a GPU has to show, in one run: `npm run gpu-check -- --help`. Each stage is a process: one that fails, or whose GPU faults, leaves the others alone. */
-import { spawn, spawnSync } from 'node:child_process';
-import { createWriteStream, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { createWriteStream, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { isDistilWhisperError } from '../../lib/errors/index.js';
-import { cudaDeviceNumber, cudaReport } from '../../lib/native/index.js';
+import { type CudaReport, cudaDeviceNumber, cudaReport } from '../../lib/native/index.js';
 import { describeMachine } from '../machine.js';
 import { curves, ladder, sanitizer, tests } from './checks.js';
-import { csv, describe, type GpuRow, readRows, rowWriter } from './results.js';
-import { HELP, type Settings, settings } from './settings.js';
+import { passOnSignals, run } from './processes.js';
+import { pytorch } from './pytorch.js';
+import { type Add, bars, besidePyTorch, csv, describe, type GpuRow, readRows, report, rowWriter } from './results.js';
+import { HELP, type Settings, type StageName, settings } from './settings.js';
 import { ceilings, decode, encoder, ffn, loss, training } from './speed.js';
 
 const EXIT = { held: 0, failed: 1, usage: 2, noGpu: 3 } as const;
 
-const RUN: Record<string, (add: (row: Omit<GpuRow, 'stage'>) => void, settings: Settings) => void | Promise<void>> = {
-  ...{ tests, curves, sanitizer, ladder, ceilings, ffn, loss, encoder, decode, training },
+const RUN: Record<StageName, (add: Add, settings: Settings) => Promise<void>> = {
+  ...{ tests, curves, ceilings, ffn, loss, encoder, decode, training, pytorch, ladder, sanitizer },
 };
 
 /** Runs one stage in a process of its own, its output in <folder>/<stage>.log; says what became of it. */
-async function stage(name: string, given: Settings, argv: readonly string[], limitMs: number): Promise<GpuRow[]> {
+async function stage(name: StageName, given: Settings, argv: readonly string[], limitMs: number): Promise<GpuRow[]> {
   const start = performance.now();
   const log = createWriteStream(join(given.folder, `${name}.log`));
+  // Rows of an earlier run are not this one's.
   rowWriter(given.folder, name);
   const args = [...process.execArgv, fileURLToPath(import.meta.url), ...argv, '--stage', name];
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  child.stdout.pipe(log, { end: false });
-  child.stderr.pipe(log, { end: false });
-  let late = false;
-  const timer = setTimeout(() => {
-    late = true;
-    child.kill('SIGKILL');
-  }, limitMs);
-  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
-  clearTimeout(timer);
+  const { status, late } = await run(process.execPath, args, { limitMs, write: (text) => void log.write(text) });
   log.end();
   const rows = readRows(given.folder, name);
-  if (code !== 0) {
-    const why = late ? 'stopped: out of time' : `the stage failed (code ${code})`;
+  if (status !== 0) {
+    const why = late ? 'stopped: out of time' : `the stage failed (code ${status})`;
     rows.push({ stage: name, name: 'stage', ok: false, note: `${why}; see ${name}.log` });
   }
   for (const row of rows) console.log(describe(row));
-  console.log(`${name.padEnd(10)} ${((performance.now() - start) / 1000).toFixed(0)} s\n`);
+  console.log(`${name.padEnd(10)} ${((performance.now() - start) / 1000).toFixed(0)} s`);
   return rows;
 }
 
@@ -51,6 +45,52 @@ function driver(): string {
   return status === 0 ? stdout.trim() : 'nvidia-smi does not run';
 }
 
+/** Takes the cuBLASLt that the peer's Python has, where it has one: the same products, and found wherever that Python lies. */
+function takeCublasLt(python: string): void {
+  if (process.env.DISTILWHISPER_CUDA_LIBS) return;
+  const program =
+    'import glob, sys\n' +
+    'found = [f for p in sys.path for n in ("cu13", "cublas") for f in glob.glob(p + "/nvidia/" + n + "/lib/libcublasLt.so.1[23]")]\n' +
+    'print(found[0] if found else "")';
+  const { status, stdout } = spawnSync(python, ['-c', program], { encoding: 'utf8' });
+  const file = status === 0 ? stdout.trim() : '';
+  if (file) process.env.DISTILWHISPER_CUDA_LIBS = file.slice(0, file.lastIndexOf('/'));
+}
+
+interface Machine extends ReturnType<typeof describeMachine> {
+  gpu: CudaReport['devices'][number];
+  nvidiaSmi: string;
+  cuda: Omit<CudaReport, 'devices'>;
+}
+
+/** Writes what there is so far: a run that is cut off leaves the stages that it finished. */
+function write(folder: string, machine: Machine, rows: readonly GpuRow[]): void {
+  const { gpu, nvidiaSmi, cuda, date, commit } = machine;
+  const facts = { gpu: gpu.name ?? 'unknown', driver: nvidiaSmi, cuda: cuda.driver ?? '', date, commit };
+  const place = (ending: string): string => join(folder, `results.${ending}`);
+  writeFileSync(place('json'), `${JSON.stringify({ machine, rows, bars: bars(rows) }, null, 1)}\n`);
+  writeFileSync(place('csv'), csv(rows, facts));
+  const head = Object.entries({ ...facts, cublasLt: cuda.cublasLt.version }).map(
+    ([key, value]) => `- ${key}: ${value}`,
+  );
+  writeFileSync(place('md'), `${head.join('\n')}\n\n${report(rows)}`);
+}
+
+/** A sentence why no stage can begin, with its exit code, or the machine. */
+function prepare(given: Settings): Machine | { problem: string; code: number } {
+  const usage = (problem: string) => ({ problem, code: EXIT.usage });
+  const kind = (path: string) => statSync(path, { throwIfNoEntry: false });
+  if (given.peer !== undefined && !kind(given.peer)?.isFile())
+    return usage(`--peer: expected a Python script, got ${given.peer}: no such file`);
+  if (kind(given.folder)?.isFile()) return usage(`expected a folder for results, got the file ${given.folder}`);
+  takeCublasLt(given.python ?? 'python3');
+  const { devices, ...cuda } = cudaReport();
+  const gpu = devices.find(({ index }) => index === cudaDeviceNumber(given.device));
+  const problem = cuda.problem ?? gpu?.problem ?? (gpu ? null : `there is no ${given.device}`);
+  if (problem !== null || !gpu) return { problem: `no GPU can be checked: ${problem}`, code: EXIT.noGpu };
+  return { ...describeMachine('cuda', 1), gpu, nvidiaSmi: driver(), cuda };
+}
+
 async function main(): Promise<number> {
   const argv = process.argv.slice(2);
   const given = settings(argv);
@@ -59,40 +99,42 @@ async function main(): Promise<number> {
     return EXIT.held;
   }
   if (given.stage) {
-    await RUN[given.stage]!(rowWriter(given.folder, given.stage), given);
+    await RUN[given.stage](rowWriter(given.folder, given.stage), given);
     return EXIT.held;
   }
-  const cuda = cudaReport();
-  const device = cuda.devices.find(({ index }) => index === cudaDeviceNumber(given.device));
-  const problem = cuda.problem ?? device?.problem ?? (device ? null : `there is no ${given.device}`);
-  if (problem !== null) {
-    console.error(`no GPU can be checked: ${problem}`);
-    return EXIT.noGpu;
-  }
-  if (given.peer !== undefined && !existsSync(given.peer)) {
-    console.error(`--peer: expected a Python script, got ${given.peer}: no such file`);
-    return EXIT.usage;
-  }
-  mkdirSync(given.folder, { recursive: true });
-  const machine = { ...describeMachine('cuda', 1), gpu: device!, driver: driver(), cuda };
-  console.log(
-    `${device!.name}, compute capability ${device!.computeCapability}; ${machine.driver}; commit ${machine.commit}\n`,
-  );
   const end = performance.now() + given.minutes * 60_000;
+  const machine = prepare(given);
+  if ('problem' in machine) {
+    console.error(machine.problem);
+    return machine.code;
+  }
+  passOnSignals();
+  mkdirSync(given.folder, { recursive: true });
+  const { gpu, nvidiaSmi, commit, cuda } = machine;
+  console.log(
+    `${gpu.name}, compute capability ${gpu.computeCapability}; ${nvidiaSmi}; cuBLASLt ${cuda.cublasLt.version}; commit ${commit}`,
+  );
   const rows: GpuRow[] = [];
+  const merged = (): GpuRow[] =>
+    besidePyTorch(
+      rows,
+      rows.filter(({ stage }) => stage === 'pytorch'),
+    );
   for (const name of given.only) {
     const left = end - performance.now();
     if (left > 0) rows.push(...(await stage(name, given, argv, left)));
     else rows.push({ stage: name, name: 'stage', ok: false, note: 'not begun: out of time' });
+    write(given.folder, machine, merged());
   }
-  writeFileSync(join(given.folder, 'results.json'), `${JSON.stringify({ machine, rows }, null, 1)}\n`);
-  writeFileSync(join(given.folder, 'results.csv'), csv(rows));
-  console.log(rows.map(describe).join('\n'));
-  const bad = rows.filter((row) => row.ok === false);
+  const all = merged();
+  const held = all.filter((row) => row.ok).length;
+  const failed = all.filter((row) => row.ok === false).length;
+  const count = (verdict: string): number => bars(all).filter((bar) => bar.verdict === verdict).length;
   console.log(
-    `\n${rows.filter((row) => row.ok).length} held, ${bad.length} did not; ${join(given.folder, 'results.csv')}`,
+    `\n${report(all)}\nchecks: ${held} held, ${failed} failed; bars: ${count('met')} met, ${count('NOT MET')} not met, ${count('open')} open; ` +
+      join(given.folder, 'results.csv'),
   );
-  return bad.length > 0 ? EXIT.failed : EXIT.held;
+  return failed + count('NOT MET') > 0 ? EXIT.failed : EXIT.held;
 }
 
 main().then(

@@ -3,29 +3,39 @@ import { parseArgs } from 'node:util';
 import { DistilWhisperError } from '../../lib/errors/index.js';
 import { type WhisperConfig, whisperPreset } from '../../lib/weights/index.js';
 
+/** In the order in which they run: what costs little and says most first. */
 export const STAGES = [
   'tests',
   'curves',
-  'sanitizer',
-  'ladder',
   'ceilings',
   'ffn',
   'loss',
   'encoder',
   'decode',
   'training',
-];
+  'pytorch',
+  'ladder',
+  'sanitizer',
+] as const;
+export type StageName = (typeof STAGES)[number];
 
 export const HELP = `npm run gpu-check -- <folder for results> [options]
 
-Tries everything that needs a GPU, and measures it beside PyTorch; a line for each figure, then one table and results.csv and .json.
+Tries everything that needs a GPU, and measures it beside PyTorch; a line for each figure as it comes, then tables, and in the
+folder results.json, .csv and .md and a log for each stage.
+
+  tests      kernels against their oracles          curves     losses of 20 updates on the processor and on the GPU
+  ceilings   bf16 products and memory               ffn loss encoder decode training   figures in bf16
+  pytorch    the same work by --peer, eager first, then compiled
+  ladder     the rungs of the hot kernels, where built (npm run build:cuda -- --ladder)
+  sanitizer  compute-sanitizer's memcheck and racecheck over the kernel tests
 
   --device NAME    cuda (the first GPU) or cuda:N
-  --only a,b       these stages only: ${STAGES.join(', ')}
+  --only a,b       these stages only; ceilings comes along with figures
   --peer SCRIPT    the PyTorch script to run beside (default: none)
   --python PATH    a Python that has torch (default: python3)
-  --minutes N      no stage begins later than that, and none goes on (default: 30)
-  --repeats N      samples of every figure (default: 10)
+  --minutes N      no stage begins later than that, and none goes on (default: 10)
+  --repeats N      samples of every figure, at most (default: 10)
   --shapes WHICH   full: Whisper small <- large-v2; tiny: proves the script where speed means nothing
 
 Exit codes: 0 all held, 1 something did not hold or failed, 2 wrong usage, 3 there is no GPU that can be used.
@@ -34,9 +44,13 @@ Exit codes: 0 all held, 1 something did not hold or failed, 2 wrong usage, 3 the
 export interface Shapes {
   student: WhisperConfig;
   teacher: WhisperConfig;
-  /** What the peer calls them; null: too small for it. */
-  names: { student: string; teacher: string } | null;
+  /** What the peer calls them; those of tiny shapes are other models, and its figures mean nothing. */
+  names: { student: string; teacher: string };
+  /** Test files that run every kernel, by the beginning of their names. */
+  tests: RegExp;
+  /** Of training; then the largest that fits, but no more than `mostBatch`. */
   batches: number[];
+  mostBatch: number;
   ffnBatch: number;
   lossRows: number[];
   decodeBatches: number[];
@@ -67,7 +81,9 @@ export const SHAPES: Record<'full' | 'tiny', () => Shapes> = {
     student: whisperPreset('small'),
     teacher: whisperPreset('large-v2'),
     names: { student: 'small', teacher: 'large-v2' },
+    tests: /^(1[1-9]|63|64)-/,
     batches: [8, 16, 32],
+    mostBatch: 256,
     ffnBatch: 32,
     lossRows: [512, 2048, 8192],
     decodeBatches: [1, 16],
@@ -80,8 +96,10 @@ export const SHAPES: Record<'full' | 'tiny', () => Shapes> = {
   tiny: () => ({
     student: small(64),
     teacher: small(128),
-    names: null,
+    names: { student: 'pocket', teacher: 'tiny' },
+    tests: /^17-/,
     batches: [1, 2],
+    mostBatch: 3,
     ffnBatch: 1,
     lossRows: [7],
     decodeBatches: [1, 2],
@@ -96,15 +114,18 @@ export const SHAPES: Record<'full' | 'tiny', () => Shapes> = {
 export interface Settings {
   folder: string;
   device: string;
-  only: string[];
+  only: StageName[];
   peer: string | undefined;
   python: string | undefined;
   minutes: number;
   repeats: number;
   shapes: 'full' | 'tiny';
   /** Run this stage here, instead of all, each in a process of its own. */
-  stage: string | undefined;
+  stage: StageName | undefined;
 }
+
+/** Stages whose figures are held against the ceilings. */
+const FIGURES: ReadonlySet<string> = new Set<StageName>(['ffn', 'loss', 'encoder', 'decode', 'training']);
 
 /** Null when help is asked for. Errors: ERR_ARGUMENT. */
 export function settings(argv: string[]): Settings | null {
@@ -132,9 +153,15 @@ export function settings(argv: string[]): Settings | null {
       ? value
       : refuse(`--${name}: expected a number above 0, got '${values[name]}'`);
   };
-  const only = values.only?.split(',').map((name) => name.trim()) ?? STAGES;
-  const unknown = [...only, ...(values.stage ? [values.stage] : [])].find((name) => !STAGES.includes(name));
-  if (unknown !== undefined) refuse(`--only: expected some of ${STAGES.join(', ')}, got '${unknown}'`);
+  const stages = (names: readonly string[]): StageName[] =>
+    names.map(
+      (name) =>
+        STAGES.find((stage) => stage === name) ??
+        refuse(`--only: expected some of ${STAGES.join(', ')}, got '${name}'`),
+    );
+  const asked = stages(values.only?.split(',').map((name) => name.trim()) ?? STAGES);
+  const withCeilings = asked.some((name) => FIGURES.has(name));
+  const only = STAGES.filter((name) => asked.includes(name) || (withCeilings && name === 'ceilings'));
   const shapes = values.shapes ?? 'full';
   if (shapes !== 'full' && shapes !== 'tiny') return refuse(`--shapes: expected full or tiny, got '${shapes}'`);
   return {
@@ -143,9 +170,9 @@ export function settings(argv: string[]): Settings | null {
     only,
     peer: values.peer,
     python: values.python,
-    minutes: number('minutes', 30),
+    minutes: number('minutes', 10),
     repeats: Math.ceil(number('repeats', 10)),
     shapes,
-    stage: values.stage,
+    stage: values.stage === undefined ? undefined : stages([values.stage])[0],
   };
 }

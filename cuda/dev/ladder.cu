@@ -1,6 +1,5 @@
 // The ladders of the hot kernels: each rung is timed on the device, and its result held against the first rung's. Build
-// it with `cmake -S . -B build-ladder -DDISTILWHISPER_LADDER=ON && cmake --build build-ladder --target ladder`, run
-// `build-ladder/ladder [device]`; it prints a tab-separated table.
+// it with `npm run build:cuda -- --ladder`, run `build-cuda/ladder [device]`; it prints a tab-separated table.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>

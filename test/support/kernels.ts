@@ -53,7 +53,9 @@ if (gpu) devices.push({ isa: 'cuda', stream: new Stream({ device: 'cuda' }) });
 /** Path of the emulated device's plugin; null without g++. */
 export const emulated = emulatedPlugin();
 if (emulated) devices.push({ isa: 'cuda, emulated', stream: streamOn(emulated) });
-export const cpus: Path[] = isas.map((isa) => ({ isa, stream: new Stream({ isa, threads: 2 }) }));
+/** For a run on a GPU the best of the CPU paths is enough: all have their turn where there is none. */
+const chosen = process.env.DISTILWHISPER_KERNEL_TESTS === 'cuda' ? isas.slice(-1) : isas;
+export const cpus: Path[] = chosen.map((isa) => ({ isa, stream: new Stream({ isa, threads: 2 }) }));
 /** Everything that is held against the oracle; the last is the fastest CPU path. */
 export const fast: Path[] = [...devices, ...cpus];
 export const number = dtypeNumber;
