@@ -50,13 +50,14 @@ function cpuName(): string {
 }
 
 function commit(): string {
+  // What was packed for another machine says what it was made of, also when it lies in a clone.
+  const { gitHead } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { gitHead?: string };
+  if (gitHead) return gitHead;
   try {
     const git = (...args: string[]): string =>
       execFileSync('git', args, { cwd: packageRoot(), encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
     return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--untracked-files=no') ? '+' : '');
   } catch {
-    // Not a clone: a bundle says what it was made of.
-    const { gitHead } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { gitHead?: string };
-    return gitHead?.slice(0, 7) ?? 'unknown';
+    return 'unknown';
   }
 }

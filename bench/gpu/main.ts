@@ -26,14 +26,23 @@ async function stage(name: StageName, given: Settings, argv: readonly string[], 
   // Rows of an earlier run are not this one's.
   rowWriter(given.folder, name);
   const args = [...process.execArgv, fileURLToPath(import.meta.url), ...argv, '--stage', name];
-  const { status, late } = await run(process.execPath, args, { limitMs, write: (text) => void log.write(text) });
+  let rest = '';
+  const write = (text: string): void => {
+    log.write(text);
+    const lines = (rest + text).split('\n');
+    rest = lines.pop()!;
+    // Its rows as they come.
+    for (const line of lines) if (line.startsWith(`${name.padEnd(10)} `)) console.log(line);
+  };
+  const { status, late } = await run(process.execPath, args, { limitMs, write });
   log.end();
   const rows = readRows(given.folder, name);
   if (status !== 0) {
     const why = late ? 'stopped: out of time' : `the stage failed (code ${status})`;
-    rows.push({ stage: name, name: 'stage', ok: false, note: `${why}; see ${name}.log` });
+    const row: GpuRow = { stage: name, name: 'stage', ok: false, note: `${why}; see ${name}.log` };
+    console.log(describe(row));
+    rows.push(row);
   }
-  for (const row of rows) console.log(describe(row));
   console.log(`${name.padEnd(10)} ${((performance.now() - start) / 1000).toFixed(0)} s`);
   return rows;
 }
