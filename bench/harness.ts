@@ -116,7 +116,8 @@ export async function measureGroup(context: Context, group: Group): Promise<Tabl
   const perRound = Math.ceil(repeats / rounds);
   for (let round = 0; round < rounds; round++) {
     for (const name of new Set(cases.map((c) => c.ceiling))) {
-      if (!name) continue;
+      // The ceilings are the processor's.
+      if (!name || stream.device !== 'cpu') continue;
       const value = await measureCeiling(name, { threads, isa: stream.isa as Isa });
       limits.set(name, [...(limits.get(name) ?? []), value]);
     }

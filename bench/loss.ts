@@ -56,7 +56,7 @@ function cases({ stream, threads }: Context, type: FloatType): Case[] {
   const name = typeName(type);
   const calls = lossCall(stream, type, ROWS);
   const list = ROWS.map((rows, i): Case => {
-    const mebibytes = growth(rows, type, threads);
+    const mebibytes = stream.device === 'cpu' ? growth(rows, type, threads) : null;
     return {
       name: `${name}, ${rows} rows`,
       ceiling: type,

@@ -3,6 +3,7 @@ import { mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { DistilWhisperError, isDistilWhisperError } from '../lib/errors/index.js';
+import { cudaDeviceNumber, cudaReport } from '../lib/native/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { attention } from './attention.js';
 import { ceilings } from './ceilings.js';
@@ -35,9 +36,13 @@ const QUESTIONS: readonly Question[] = [
   profile,
 ];
 
+/** What can be asked of a GPU too; the others are the processor's. */
+const OF_A_GPU: readonly Question[] = [gemm, gatedFfn, attention, loss, step, encoder, decode];
+
 const HELP = `npm run bench -- [options]
 
   --only a,b       these questions only (default: all)
+  --device NAME    cpu (default), cuda or cuda:N: ${OF_A_GPU.map((q) => q.name).join(', ')}
   --threads N      threads of the kernels (default: the processors that this process may use)
   --repeats N      samples of every case (default: 7)
   --json FILE      write everything as JSON
@@ -50,6 +55,7 @@ ${QUESTIONS.map((q) => `  ${q.name.padEnd(16)} ${q.question}`).join('\n')}
 
 interface Options {
   questions: readonly Question[];
+  device: string;
   threads: number | undefined;
   repeats: number;
   json: string | undefined;
@@ -73,6 +79,7 @@ function options(argv: string[]): Options | null {
   const flag = { type: 'boolean' } as const;
   const known = {
     only: text,
+    device: text,
     threads: text,
     repeats: text,
     json: text,
@@ -98,11 +105,15 @@ function options(argv: string[]): Options | null {
     return n;
   };
   const names = values.only?.split(',').map((name) => name.trim());
-  const questions = (names ?? QUESTIONS.map((q) => q.name)).map(
-    (name) =>
-      QUESTIONS.find((q) => q.name === name) ??
-      refuse(`--only: expected some of ${QUESTIONS.map((q) => q.name).join(', ')}, got '${name}'`),
-  );
+  const device = values.device ?? 'cpu';
+  if (device !== 'cpu') cudaDeviceNumber(device);
+  const possible = device === 'cpu' ? QUESTIONS : OF_A_GPU;
+  const questions =
+    names?.map(
+      (name) =>
+        possible.find((q) => q.name === name) ??
+        refuse(`--only: expected some of ${possible.map((q) => q.name).join(', ')} on ${device}, got '${name}'`),
+    ) ?? possible;
   for (const name of ['peer', 'python'] as const) {
     if (values[name] !== undefined && !values.peers) refuse(`--${name}: expected --peers with it, got --${name} alone`);
   }
@@ -110,6 +121,7 @@ function options(argv: string[]): Options | null {
   checkPlaces(json, out);
   return {
     questions,
+    device,
     threads: whole('threads', 1024),
     repeats: whole('repeats', 10000) ?? 7,
     json,
@@ -134,16 +146,19 @@ async function measure(given: Options): Promise<{ machine: Machine; peer: string
   const probe = new Stream(given.threads === undefined ? {} : { threads: given.threads });
   const { threads, isa } = probe;
   probe.close();
-  const machine = describeMachine(isa, threads);
+  const { device } = given;
+  const gpu = device === 'cpu' ? null : cudaReport().devices.find(({ index }) => index === cudaDeviceNumber(device));
+  const kernels = device === 'cpu' ? isa : `${device} (${gpu?.name ?? 'not found'})`;
+  const machine = describeMachine(kernels, threads);
   say(
-    `${machine.cpu}, ${machine.processors} processors; ${isa} kernels, ${threads} threads; Node ${machine.node}; ` +
+    `${machine.cpu}, ${machine.processors} processors; ${kernels} kernels, ${threads} threads; Node ${machine.node}; ` +
       `commit ${machine.commit}; load ${machine.load.toFixed(1)}\n`,
   );
-  const peer = given.peers ? Peer.find({ python: given.python, script: given.peer, threads }) : null;
+  const peer = given.peers ? Peer.find({ python: given.python, script: given.peer, threads, device }) : null;
   if (typeof peer === 'string') say(`Peers are left out: ${peer}.\n`);
   const answers: Answer[] = [];
   for (const question of given.questions) {
-    const stream = new Stream({ threads });
+    const stream = new Stream({ device, threads });
     const answer: Answer = { question: question.name, tables: [] };
     const context = {
       stream,

@@ -14,6 +14,8 @@ export interface PeerOptions {
   /** The script. */
   script?: string | undefined;
   threads: number;
+  /** Where it runs: 'cpu', 'cuda' or 'cuda:N'. */
+  device: string;
 }
 
 export class Peer {
@@ -21,6 +23,7 @@ export class Peer {
     private readonly python: string,
     private readonly script: string,
     private readonly threads: number,
+    private readonly device: string,
     /** PyTorch's version. */
     readonly version: string,
   ) {}
@@ -41,12 +44,12 @@ export class Peer {
     });
     if (error) return `${python} does not run: ${error.message}`;
     if (status !== 0) return `${python} has no torch: ${stderr.trim().split('\n').at(-1)}`;
-    return new Peer(python, script, options.threads, stdout.trim());
+    return new Peer(python, script, options.threads, options.device, stdout.trim());
   }
 
   /** One run of the script: several samples, after its own warm-up. */
   run(args: readonly string[]): Spread {
-    const all = [this.script, ...args, '--threads', `${this.threads}`];
+    const all = [this.script, ...args, '--threads', `${this.threads}`, '--device', this.device];
     const { error, status, stdout, stderr } = spawnSync(this.python, all, { encoding: 'utf8' });
     if (error || status !== 0) {
       throw new DistilWhisperError(
