@@ -94,7 +94,7 @@ const summaryLine = (output: string): string => output.trim().split('\n').at(-1)
 
 /** The rungs of the hot kernels, where the ladder was built. A later rung may be as far from the first as bf16 rounds. */
 export async function ladder(add: Add, { device }: Settings): Promise<void> {
-  const path = join(root, 'build-cuda', 'ladder');
+  const path = process.env.DISTILWHISPER_LADDER ?? join(root, 'build-cuda', 'ladder');
   if (!existsSync(path)) {
     add({ name: 'ladder', note: "skipped: it was not built ('npm run build:cuda -- --ladder')" });
     return;
