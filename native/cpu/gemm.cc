@@ -1,11 +1,9 @@
 #include "cpu/gemm.h"
 
-#include <atomic>
-#include <vector>
-
-#include "core/packed.h"
 #include "cpu/gemm_epilogue.h"
+#include "cpu/gemm_share.h"
 #include "cpu/gemm_small.h"
+#include "cpu/gemm_thirds.h"
 #include "cpu/isa.h"
 
 namespace dw {
@@ -14,45 +12,11 @@ namespace DW_ISA {
 namespace {
 
 constexpr int64_t kBlockWords = 768;  // of k in a panel: 64 × 768 words, a fifth of a second-level cache
-constexpr int64_t kChunkRows = 1536;  // of one item, so that its sums stay in the second-level cache too
 constexpr int64_t kTileWords = 128;   // of k that AMX tiles take at a time: both operands in the nearest cache
 constexpr int64_t kTileBytes = 1 << 20, kTileColumns = 512;  // of the right operand, for one item on AMX
 // Up to so many rows the weight is read as it is: packing it (or, when it is frozen, keeping a packed copy) would cost
 // more.
 constexpr int64_t kSmallRows = kLanes == 16 ? 24 : 8, kSmallFrozenRows = 8;
-constexpr double kAlone = 4e5;  // operations that are done before another thread would have woken
-
-int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t most_of(int64_t a, int64_t b) { return a > b ? a : b; }
-
-// Runs body(slot, item) for every item: a slot is a place for scratch, and takes the next item when it is done with
-// one.
-template <class Body>
-void share(Context& ctx, int64_t slots, int64_t items, const Body& body) {
-  std::atomic<int64_t> next{0};
-  ctx.pool.each(slots, [&](int64_t slot) {
-    for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) body(slot, item);
-  });
-}
-
-// The same, but a slot's items are neighbours, read in their order; a slot that is done goes on with another's.
-template <class Body>
-void share_ranges(Context& ctx, int64_t slots, int64_t items, const Body& body) {
-  struct alignas(64) Next {
-    std::atomic<int64_t> item{0};
-  };
-  std::vector<Next> next(static_cast<size_t>(slots));
-  const auto begin = [&](int64_t slot) { return items * slot / slots; };
-  for (int64_t slot = 0; slot < slots; slot++) next[size_t(slot)].item = begin(slot);
-  ctx.pool.each(slots, [&](int64_t slot) {
-    for (int64_t turn = 0; turn < slots; turn++) {
-      const int64_t of = (slot + turn) % slots;
-      for (int64_t item; (item = next[size_t(of)].item.fetch_add(1, std::memory_order_relaxed)) < begin(of + 1);)
-        body(slot, item);
-    }
-  });
-}
 
 // The left operand as rows of words.
 struct Rows {
@@ -79,34 +43,18 @@ Rows left_rows(Context& ctx, Workspace::Frame& frame, const Gemm& g, int64_t slo
   return {reinterpret_cast<const char*>(to), stride * 4};
 }
 
-// The packed form of a frozen weight, by blocks of words: made now if it is not there yet; null when b is not such a
-// weight.
+// The panels of a frozen weight, by blocks of words.
 const uint32_t* frozen_panels(Context& ctx, const Gemm& g, int64_t words, int64_t blocks) {
-  if (!g.b_storage || !g.b_storage->frozen) return nullptr;
-  const int slot = packed_slot(g.b_transposed, g.compute);
-  const PackedWeight* packed = find_packed(*g.b_storage, slot);
-  if (!packed) {
-    const int64_t groups = (g.n + kGroup - 1) / kGroup;
-    auto* made = new PackedWeight(groups * kGroup * words * 4);
-    made->source = g.b;
-    made->layout = kNR * 2 + kDot;
-    made->type = g.b_type;
-    made->n = g.n;
-    made->k = g.k;
-    made->ld = g.ldb;
+  const int64_t groups = (g.n + kGroup - 1) / kGroup;
+  return frozen_form(g, kNR * 2 + kDot, groups * kGroup * words, [&](uint32_t* to) {
     with_packer(g.b, g.b_type, g.ldb, g.b_transposed, g.compute, [&](const auto& packer) {
-      uint32_t* to = static_cast<uint32_t*>(made->panels);
       share(ctx, ctx.threads(), groups * blocks, [&](int64_t, int64_t item) {
         const int64_t group = item / blocks, block = item % blocks;
         const int64_t w0 = words * block / blocks, w1 = words * (block + 1) / blocks;
         packer.panels(to + (group * words + w0) * kGroup, group * kGroup, g.n, w0, w1, g.k);
       });
     });
-    packed = keep_packed(*g.b_storage, slot, made);
-  }
-  const bool same = packed->source == g.b && packed->layout == kNR * 2 + kDot && packed->type == g.b_type &&
-                    packed->n == g.n && packed->k == g.k && packed->ld == g.ldb;
-  return same ? static_cast<const uint32_t*>(packed->panels) : nullptr;
+  });
 }
 
 // One item: rows [i0, i1) of a group of columns.
@@ -141,25 +89,11 @@ void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t
   if (stream) end_stream();
 }
 
-// How many rows an item takes, a multiple of `step` and at most `most`, so that the threads are done together: items
-// are column groups × chunks of rows, and each costs `extra` rows besides.
-int64_t chunk_rows(int64_t m, int64_t groups, int64_t threads, int64_t most, int64_t step, int64_t extra) {
-  int64_t chunk = 0, best = INT64_MAX;
-  for (int64_t parts = (m + most - 1) / most, tries = 0; tries < 4 * threads; parts++, tries++) {
-    const int64_t rows = up((m + parts - 1) / parts, step);
-    const int64_t items = groups * ((m + rows - 1) / rows);
-    const int64_t cost = (items + threads - 1) / threads * (rows + extra);
-    if (cost < best) best = cost, chunk = rows;
-    if (rows == step) break;
-  }
-  return chunk;
-}
-
 template <bool Pairs>
 void large(Context& ctx, const Gemm& g) {
   const int64_t words = Pairs ? (g.k + 1) / 2 : g.k;
   const int64_t blocks = words ? (words + kBlockWords - 1) / kBlockWords : 1;
-  const int64_t threads = 2.0 * double(g.m) * double(g.n) * double(g.k) < kAlone ? 1 : ctx.threads();
+  const int64_t threads = threads_for(ctx, g);
   const uint32_t* frozen = frozen_panels(ctx, g, words, blocks);
 
   const int64_t groups = (g.n + kGroup - 1) / kGroup;
@@ -204,7 +138,7 @@ void multiply_tiles(const Gemm& g, const Rows& a, const uint32_t* panels, int64_
 
 void large_tiles(Context& ctx, const Gemm& g) {
   const int64_t words = (g.k + 1) / 2;
-  const int64_t threads = 2.0 * double(g.m) * double(g.n) * double(g.k) < kAlone ? 1 : ctx.threads();
+  const int64_t threads = threads_for(ctx, g);
   const uint32_t* frozen = frozen_panels(ctx, g, words, 1);
 
   // Columns of an item: what fits, but enough items for all threads.
@@ -242,7 +176,7 @@ void large_tiles(Context& ctx, const Gemm& g) {
 template <class P, class Scale>
 void few_rows(Context& ctx, const Gemm& g, const P& weight, const Scale& scale) {
   Workspace::Frame frame(ctx.workspace);
-  const int64_t threads = 2.0 * double(g.m) * double(g.n) * double(g.k) < kAlone ? 1 : ctx.threads();
+  const int64_t threads = threads_for(ctx, g);
   const Rows a = left_rows(ctx, frame, g, 1, true);
   int64_t width = kGroup;
   while (width > 16 && g.n < width * threads * 8) width /= 2;
@@ -289,6 +223,8 @@ void gemm(Context& ctx, const Gemm& g) {
     small(ctx, g);
   else if (kAmx && g.compute == DType::bf16)
     large_tiles(ctx, g);
+  else if (kAmx)
+    large_thirds(ctx, g);
   else if (kDot && g.compute == DType::bf16)
     large<kDot>(ctx, g);
   else
