@@ -3,9 +3,9 @@ import type { ComputeType, DecoderState, Whisper } from '../lib/model/index.js';
 import type { Stream } from '../lib/tensor/index.js';
 import { randomModel, randomTensor, TYPES, typeName } from './data.js';
 import { type Case, measureGroup, type Question } from './harness.js';
-import { peerCase } from './peers.js';
+import { onnxCase, torchCase, whisperCppCase } from './peers.js';
 
-const TOKENS = 64;
+export const TOKENS = 64;
 const BATCHES = [1, 8];
 
 /** Bytes that all tokens together must read: the decoder's weights once a token, and the key/value caches. */
@@ -15,6 +15,25 @@ function bytesRead({ config, compute }: Whisper, type: ComputeType, batch: numbe
   const caches = batch * layers * 2 * D * (S + tokens / 2);
   const size = compute === 'bf16' ? 2 : 4;
   return tokens * (weights * (type === 'int8' ? 1 : size) + caches * size);
+}
+
+/** Decodes `tokens` tokens greedily; each is read before the next is queued. */
+export async function decodeTokens(
+  stream: Stream,
+  model: Whisper,
+  state: DecoderState,
+  batch: number,
+  tokens: number,
+): Promise<void> {
+  const { config } = model;
+  let ids = new Int32Array(batch).fill(config.decoder_start_token_id);
+  for (let i = 0; i < tokens; i++) {
+    const hidden = model.decode(stream.tensor(ids, [batch, 1], 'i32'), null, { state });
+    const logits = model.logits(hidden.reshape([batch, config.d_model]));
+    const chosen = stream.call('top_k', [logits, null], [1])[1]!.read();
+    stream.endStep();
+    ids = (await chosen) as Int32Array<ArrayBuffer>;
+  }
 }
 
 /** Greedy decoding of `tokens` tokens for `batch` items, from caches that an encoder's output fills. */
@@ -32,16 +51,7 @@ export function decodeCase(stream: Stream, model: Whisper, type: ComputeType, ba
       stream.endStep();
       await stream.sync();
     },
-    run: async () => {
-      let ids = new Int32Array(batch).fill(config.decoder_start_token_id);
-      for (let i = 0; i < tokens; i++) {
-        const hidden = model.decode(stream.tensor(ids, [batch, 1], 'i32'), null, { state: state! });
-        const logits = model.logits(hidden.reshape([batch, config.d_model]));
-        const chosen = stream.call('top_k', [logits, null], [1])[1]!.read();
-        stream.endStep();
-        ids = (await chosen) as Int32Array<ArrayBuffer>;
-      }
-    },
+    run: () => decodeTokens(stream, model, state!, batch, tokens),
     dispose: () => {
       state?.dispose();
       memory.dispose();
@@ -54,22 +64,25 @@ export const decode: Question = {
   name: 'decode',
   question: 'How long does greedy decoding take?',
   async *measure(context) {
-    const { stream } = context;
+    const { stream, peers } = context;
     // Matrices of int8 are the processor's.
     const types = stream.device === 'cpu' ? ([...TYPES, 'int8'] as const) : TYPES;
     for (const type of types) {
       const model = await randomModel(stream, 'small', type);
       const cases = BATCHES.map((batch) => decodeCase(stream, model, type, batch));
       const args = ['decode', '--student', 'small', '--plain', '--labels', `${TOKENS}`, '--batch'];
+      const weights = type === 'int8' ? 'int8' : 'fp32';
+      const beside = BATCHES.flatMap((batch, i) => {
+        const against = cases[i]!.name;
+        const what = `, batch ${batch}`;
+        return [
+          ...torchCase(peers, against, type === 'f32' ? 'f32' : 'bf16', [...args, `${batch}`], what),
+          ...onnxCase(peers, 'onnx', [against], { mode: 'decode', weights, batch, tokens: TOKENS }, what),
+        ];
+      });
       yield await measureGroup(context, {
         title: `Whisper-small, ${TOKENS} tokens greedily, ${typeName(type)}`,
-        cases: [
-          ...cases,
-          ...BATCHES.map((batch, i) => {
-            const peer = peerCase(cases[i]!.name, type === 'f32' ? 'f32' : 'bf16', [...args, `${batch}`]);
-            return { ...peer, name: `${peer.name}, batch ${batch}` };
-          }),
-        ],
+        cases: [...cases, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
       });
       model.dispose();
     }

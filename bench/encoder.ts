@@ -2,13 +2,13 @@
 import type { Tensor } from '../lib/tensor/index.js';
 import { LANGUAGE, randomFeatures, randomModel, TYPES, typeName } from './data.js';
 import { measureGroup, type Question } from './harness.js';
-import { peerCase } from './peers.js';
+import { onnxCase, torchCase, whisperCppCase } from './peers.js';
 
 export const encoder: Question = {
   name: 'encoder',
   question: 'How long does the encoder take?',
   async *measure(context) {
-    const { stream } = context;
+    const { stream, peers } = context;
     for (const type of TYPES) {
       const model = await randomModel(stream, 'small', type);
       const { config } = model;
@@ -40,8 +40,11 @@ export const encoder: Question = {
             queue: run([LANGUAGE]),
             notes: () => ({ 'rows that take the expert, %': 100 * share }),
           },
-          peerCase(plain, type, [...args, '--plain']),
-          { ...peerCase(gated, type, args), name: `PyTorch ${typeName(type)}, experts` },
+          ...torchCase(peers, plain, type, [...args, '--plain']),
+          ...torchCase(peers, gated, type, args, ', experts'),
+          ...onnxCase(peers, 'onnx', [plain], { mode: 'encoder', weights: 'fp32' }),
+          ...(type === 'f32' ? [] : onnxCase(peers, 'onnx', [plain], { mode: 'encoder', weights: 'int8' })),
+          ...whisperCppCase(peers, 'encoder', [plain]),
         ],
       });
       trained.dispose();

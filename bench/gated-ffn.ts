@@ -3,7 +3,7 @@ import { dtypeNumber, type FloatType, type Stream, type Tensor } from '../lib/te
 import { GATE_SIZE } from '../lib/weights/index.js';
 import { randomTensor, TYPES, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
-import { peerCase } from './peers.js';
+import { torchCase } from './peers.js';
 
 const ROWS = 1500;
 const WIDTH = 768;
@@ -51,7 +51,7 @@ export function ffnCalls(stream: Stream, type: FloatType, batch = 1, rows = ROWS
   return { x, residual, shared, frozen, forward, backward };
 }
 
-function cases({ stream }: Context, type: FloatType): Case[] {
+function cases({ stream, peers }: Context, type: FloatType): Case[] {
   const t = dtypeNumber(type);
   const f32 = dtypeNumber('f32');
   const { x, residual, shared, frozen, forward, backward } = ffnCalls(stream, type);
@@ -84,7 +84,13 @@ function cases({ stream }: Context, type: FloatType): Case[] {
       ceiling: type,
       queue: quietly(() => backward(forward())),
     },
-    peerCase(`${name}, soft gates, forward and backward`, type, ['ffn', '--student', 'small', '--batch', '1']),
+    ...torchCase(peers, `${name}, soft gates, forward and backward`, type, [
+      'ffn',
+      '--student',
+      'small',
+      '--batch',
+      '1',
+    ]),
   ];
 }
 

@@ -5,15 +5,14 @@
 import { type CeilingName, type Isa, measureCeiling } from '../lib/native/index.js';
 import { countWork } from '../lib/profile/index.js';
 import type { Stream } from '../lib/tensor/index.js';
-import type { Peer } from './peers.js';
+import type { Peers } from './peers.js';
 
 export interface Context {
   readonly stream: Stream;
   readonly threads: number;
   /** Timed samples of every case. */
   readonly repeats: number;
-  /** null: not asked for, or none found. */
-  readonly peer: Peer | null;
+  readonly peers: Peers;
 }
 
 export interface Spread {
@@ -29,8 +28,10 @@ export interface Case {
   queue?(): void;
   /** Does the work and waits for it. */
   run?(): Promise<void>;
-  /** The peer's arguments, and the name of the case that does the same work. */
-  readonly peer?: { readonly args: readonly string[]; readonly against: string };
+  /** Times another program in a process of its own. */
+  readonly peer?: (repeats: number, warmup: number) => Spread;
+  /** Names of cases that do the same work: they get a note of how many times as fast they are as this one. */
+  readonly against?: readonly string[];
   /** Before every sample, not timed. */
   prepare?(): Promise<void>;
   /** When the group has been measured. */
@@ -82,8 +83,8 @@ const PEER_WARMUP = 2;
 
 /** Warms every case up, then times all of them in turns. */
 export async function measureGroup(context: Context, group: Group): Promise<Table> {
-  const { stream, threads, repeats, peer } = context;
-  const cases = group.cases.filter((c) => !c.peer || peer);
+  const { stream, threads, repeats } = context;
+  const { cases } = group;
   const calls = new Map<Case, number>();
   const flop = new Map<Case, number>();
   const prepared = async (c: Case, count: number): Promise<number> => {
@@ -124,14 +125,14 @@ export async function measureGroup(context: Context, group: Group): Promise<Tabl
     for (const c of cases) {
       const list = samples.get(c)!;
       if (c.peer) {
-        list.push(peer!.run([...c.peer.args, '--repeat', `${perRound}`, '--warmup', `${PEER_WARMUP}`]));
+        list.push(c.peer(perRound, PEER_WARMUP));
         continue;
       }
       for (let i = 0; i < perRound; i++) list.push(spread([await once(c, calls.get(c)!)]));
     }
   }
   const rows = cases.map((c) => row(c, samples, limits, flop.get(c)));
-  for (const c of group.cases) c.dispose?.();
+  for (const c of cases) c.dispose?.();
   return { title: group.title, rows };
 }
 
@@ -150,7 +151,7 @@ function row(
   const result: Row = { name: c.name, ms };
   const notes: Notes = c.notes?.(ms.median) ?? {};
   for (const [other, list] of samples) {
-    if (other.peer?.against === c.name) notes[`times as fast as ${other.name}`] = total(list).median / ms.median;
+    if (other.against?.includes(c.name)) notes[`times as fast as ${other.name}`] = total(list).median / ms.median;
   }
   const memory = c.ceiling === 'read';
   const work = memory ? c.bytes : c.ceiling && flop;

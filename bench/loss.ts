@@ -5,7 +5,7 @@ import { dtypeNumber, type FloatType, type Stream } from '../lib/tensor/index.js
 import { trainingDefaults } from '../lib/train/index.js';
 import { randomIds, randomTensor, TYPES, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
-import { peerCase } from './peers.js';
+import { torchCase } from './peers.js';
 
 const VOCABULARY = 51865;
 const STUDENT = 768;
@@ -52,7 +52,7 @@ function growth(rows: number, type: FloatType, threads: number): number | null {
   return status === 0 ? Number(stdout) : null;
 }
 
-function cases({ stream, threads }: Context, type: FloatType): Case[] {
+function cases({ stream, threads, peers }: Context, type: FloatType): Case[] {
   const name = typeName(type);
   const calls = lossCall(stream, type, ROWS);
   const list = ROWS.map((rows, i): Case => {
@@ -69,7 +69,7 @@ function cases({ stream, threads }: Context, type: FloatType): Case[] {
     };
   });
   const args = ['kdloss', '--student', 'small', '--teacher', 'large-v2', '--rows', `${ROWS[0]}`];
-  return [...list, peerCase(`${name}, ${ROWS[0]} rows`, type, args)];
+  return [...list, ...torchCase(peers, `${name}, ${ROWS[0]} rows`, type, args)];
 }
 
 export const loss: Question = {

@@ -1,9 +1,9 @@
 /** Speed, measured: `npm run bench -- --help`. */
 import { mkdirSync, statSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { DistilWhisperError, isDistilWhisperError } from '../lib/errors/index.js';
-import { cudaDeviceNumber, cudaReport } from '../lib/native/index.js';
+import { cudaDeviceNumber, cudaReport, packageRoot } from '../lib/native/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { attention } from './attention.js';
 import { ceilings } from './ceilings.js';
@@ -15,11 +15,12 @@ import type { Question, Table } from './harness.js';
 import { loss } from './loss.js';
 import { describeMachine, type Machine } from './machine.js';
 import { mel } from './mel.js';
-import { Peer } from './peers.js';
+import { findPeers, NO_PEERS, peerVersions } from './peers.js';
 import { profile } from './profile.js';
 import { cost, scaling } from './scaling.js';
 import { step } from './step.js';
 import { render } from './table.js';
+import { window } from './window.js';
 
 const QUESTIONS: readonly Question[] = [
   ceilings,
@@ -31,6 +32,7 @@ const QUESTIONS: readonly Question[] = [
   step,
   encoder,
   decode,
+  window,
   scaling,
   cost,
   profile,
@@ -47,7 +49,10 @@ const HELP = `npm run bench -- [options]
   --repeats N      samples of every case (default: 7)
   --json FILE      write everything as JSON
   --out FOLDER     write <date>-<commit>.json and .md there
-  --peers          run PyTorch beside: --peer SCRIPT (or DISTILWHISPER_PEER), --python PATH (or DISTILWHISPER_PEER_PYTHON)
+  --peers          run beside what is there of the following, and say what is not
+    --peer SCRIPT, --python PATH             PyTorch (or DISTILWHISPER_PEER, DISTILWHISPER_PEER_PYTHON)
+    --peers-from FOLDER                      onnxruntime-node and @huggingface/transformers, as installed in FOLDER (default: here)
+    --whisper-cpp PATH [--whisper-cpp-model FILE]   whisper-cli, and a ggml model (default: the same weights in f16)
 
 Questions
 ${QUESTIONS.map((q) => `  ${q.name.padEnd(16)} ${q.question}`).join('\n')}
@@ -63,6 +68,9 @@ interface Options {
   peers: boolean;
   peer: string | undefined;
   python: string | undefined;
+  'peers-from': string | undefined;
+  'whisper-cpp': string | undefined;
+  'whisper-cpp-model': string | undefined;
 }
 
 interface Answer {
@@ -87,6 +95,9 @@ function options(argv: string[]): Options | null {
     peers: flag,
     peer: text,
     python: text,
+    'peers-from': text,
+    'whisper-cpp': text,
+    'whisper-cpp-model': text,
     help: flag,
   };
   let values: ReturnType<typeof parseArgs<{ options: typeof known }>>['values'];
@@ -114,10 +125,12 @@ function options(argv: string[]): Options | null {
         possible.find((q) => q.name === name) ??
         refuse(`--only: expected some of ${possible.map((q) => q.name).join(', ')} on ${device}, got '${name}'`),
     ) ?? possible;
-  for (const name of ['peer', 'python'] as const) {
+  for (const name of ['peer', 'python', 'peers-from', 'whisper-cpp', 'whisper-cpp-model'] as const) {
     if (values[name] !== undefined && !values.peers) refuse(`--${name}: expected --peers with it, got --${name} alone`);
   }
   const { json, out, peer, python } = values;
+  if (values['whisper-cpp-model'] !== undefined && values['whisper-cpp'] === undefined)
+    refuse('--whisper-cpp-model: expected --whisper-cpp with it');
   checkPlaces(json, out);
   return {
     questions,
@@ -129,6 +142,9 @@ function options(argv: string[]): Options | null {
     peers: values.peers ?? false,
     peer,
     python,
+    'peers-from': values['peers-from'],
+    'whisper-cpp': values['whisper-cpp'],
+    'whisper-cpp-model': values['whisper-cpp-model'],
   };
 }
 
@@ -141,7 +157,7 @@ function checkPlaces(json: string | undefined, out: string | undefined): void {
     refuse(`--out: expected a folder, got the file '${out}'`);
 }
 
-async function measure(given: Options): Promise<{ machine: Machine; peer: string | null; answers: Answer[] }> {
+async function measure(given: Options): Promise<{ machine: Machine; peers: string[]; answers: Answer[] }> {
   const say = (line: string): void => console.log(line);
   const probe = new Stream(given.threads === undefined ? {} : { threads: given.threads });
   const { threads, isa } = probe;
@@ -154,18 +170,22 @@ async function measure(given: Options): Promise<{ machine: Machine; peer: string
     `${machine.cpu}, ${machine.processors} processors; ${kernels} kernels, ${threads} threads; Node ${machine.node}; ` +
       `commit ${machine.commit}; load ${machine.load.toFixed(1)}\n`,
   );
-  const peer = given.peers ? Peer.find({ python: given.python, script: given.peer, threads, device }) : null;
-  if (typeof peer === 'string') say(`Peers are left out: ${peer}.\n`);
+  const settings = {
+    threads,
+    device,
+    script: given.peer,
+    python: given.python,
+    from: resolve(given['peers-from'] ?? packageRoot()),
+    whisperCpp: given['whisper-cpp'],
+    whisperCppModel: given['whisper-cpp-model'],
+  };
+  const peers = given.peers ? await findPeers(settings, say) : NO_PEERS;
+  if (given.peers) say('');
   const answers: Answer[] = [];
   for (const question of given.questions) {
     const stream = new Stream({ device, threads });
     const answer: Answer = { question: question.name, tables: [] };
-    const context = {
-      stream,
-      threads,
-      repeats: given.repeats,
-      peer: typeof peer === 'string' ? null : peer,
-    };
+    const context = { stream, threads, repeats: given.repeats, peers };
     for await (const table of question.measure(context)) {
       say(render(table));
       answer.tables.push(table);
@@ -173,7 +193,7 @@ async function measure(given: Options): Promise<{ machine: Machine; peer: string
     answers.push(answer);
     stream.close();
   }
-  return { machine, peer: peer instanceof Peer ? `PyTorch ${peer.version}` : null, answers };
+  return { machine, peers: peerVersions(peers), answers };
 }
 
 async function main(): Promise<void> {
@@ -190,7 +210,7 @@ async function main(): Promise<void> {
     mkdirSync(given.out, { recursive: true });
     const name = join(given.out, `${machine.date.slice(0, 10)}-${machine.commit.replace('+', '-changed')}`);
     writeFileSync(`${name}.json`, json);
-    const facts = Object.entries({ ...machine, ...(results.peer && { peer: results.peer }) });
+    const facts = Object.entries({ ...machine, ...(results.peers.length > 0 && { peers: results.peers.join(', ') }) });
     writeFileSync(
       `${name}.md`,
       [

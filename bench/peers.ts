@@ -1,12 +1,14 @@
 /**
- * How fast is what a user would run instead? A PyTorch script is run as a process of its own, in turns with our cases. It
- * takes `<mode> --student --teacher --batch --labels --rows --dtype --threads --repeat --warmup` and prints one JSON line
- * with ms_min, ms_median and ms_max.
+ * How fast is what a user would run instead? Every peer runs in processes of its own, in turns with our cases. A PyTorch script
+ * is run with `<mode> --student --teacher --batch --labels --rows --dtype --threads --repeat --warmup` and prints one JSON
+ * line with ms_min, ms_median and ms_max.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { DistilWhisperError } from '../lib/errors/index.js';
 import type { Case, Spread } from './harness.js';
+import { type Job, OnnxFolder, OnnxPeer } from './onnx/peer.js';
+import { WhisperCpp } from './whisper-cpp.js';
 
 export interface PeerOptions {
   /** A Python that has torch. */
@@ -62,8 +64,100 @@ export class Peer {
   }
 }
 
-/** A case for what PyTorch does; `against`: the name of our case that does the same work. */
-export function peerCase(against: string, dtype: 'f32' | 'bf16', args: readonly string[]): Case {
+/** What runs beside ours. null: not asked for, or not there. */
+export interface Peers {
+  readonly torch: Peer | null;
+  readonly onnx: OnnxPeer | null;
+  readonly transformers: OnnxPeer | null;
+  readonly whisperCpp: WhisperCpp | null;
+  /** Graphs for `onnx` and `transformers`. */
+  readonly folder: OnnxFolder | null;
+}
+
+export const NO_PEERS: Peers = { torch: null, onnx: null, transformers: null, whisperCpp: null, folder: null };
+
+export interface PeersOptions {
+  threads: number;
+  /** Where ours run. On a GPU only PyTorch is asked: the others are run on the processor. */
+  device: string;
+  /** The PyTorch script, and a Python that has torch. */
+  script: string | undefined;
+  python: string | undefined;
+  /** Where the npm packages are installed. */
+  from: string;
+  /** whisper-cli and a ggml model. */
+  whisperCpp: string | undefined;
+  whisperCppModel: string | undefined;
+}
+
+/**
+ * Finds the peers, and checks that those which run our weights compute what ours does. `say` gets a sentence about each, found
+ * or not. Errors: ERR_FILE_NOT_FOUND for a path that was given; ERR_RUN for a peer that fails or computes something else.
+ */
+export async function findPeers(options: PeersOptions, say: (line: string) => void): Promise<Peers> {
+  const { threads, from, device } = options;
+  const there = <T>(name: string, peer: T | string): T | null => {
+    if (typeof peer !== 'string') return peer;
+    say(`${name} is left out: ${peer}`);
+    return null;
+  };
+  const torch = there('PyTorch', Peer.find(options));
+  if (torch) say(`PyTorch ${torch.version}`);
+  if (device !== 'cpu') return { ...NO_PEERS, torch };
+  const whisperCpp = there('whisper.cpp', await WhisperCpp.find(options));
+  if (whisperCpp) say(`whisper.cpp, ${whisperCpp.version}`);
+  const onnx = there('onnxruntime-node', OnnxPeer.find('onnxruntime-node', from, threads));
+  const transformers = there('@huggingface/transformers', OnnxPeer.find('@huggingface/transformers', from, threads));
+  const folder = onnx || transformers ? await OnnxFolder.make(transformers !== null) : null;
+  for (const peer of [onnx, transformers]) if (peer) for (const line of peer.check(folder!)) say(line);
+  return { torch, onnx, transformers, whisperCpp, folder };
+}
+
+/** Names and versions, for the head of the results. */
+export function peerVersions({ torch, onnx, transformers, whisperCpp }: Peers): string[] {
+  return [
+    ...(torch ? [`PyTorch ${torch.version}`] : []),
+    ...[onnx, transformers].flatMap((peer) => (peer ? [`${peer.library} ${peer.version}`] : [])),
+    ...(whisperCpp ? [`whisper.cpp (${whisperCpp.version})`] : []),
+  ];
+}
+
+/** A case for what PyTorch does, if it is there; `against`: the name of our case that does the same work. */
+export function torchCase(
+  { torch }: Peers,
+  against: string,
+  dtype: 'f32' | 'bf16',
+  args: readonly string[],
+  what = '',
+): Case[] {
+  if (!torch) return [];
   const type = dtype === 'f32' ? 'fp32' : 'bf16';
-  return { name: `PyTorch ${type}`, peer: { args: [...args, '--dtype', type], against } };
+  const peer = (repeats: number, warmup: number): Spread =>
+    torch.run([...args, '--dtype', type, '--repeat', `${repeats}`, '--warmup', `${warmup}`]);
+  return [{ name: `PyTorch ${type}${what}`, peer, against: [against] }];
+}
+
+/** A case for onnxruntime or transformers.js, if it is there. */
+export function onnxCase(
+  peers: Peers,
+  library: 'onnx' | 'transformers',
+  against: readonly string[],
+  job: Job,
+  what = '',
+): Case[] {
+  const { [library]: peer, folder } = peers;
+  if (!peer || !folder) return [];
+  const name = `${library === 'onnx' ? 'onnxruntime' : 'transformers.js'} ${job.weights}${what}`;
+  return [{ name, peer: (repeats, warmup) => peer.run(folder, job, repeats, warmup), against }];
+}
+
+/** A case for what whisper.cpp does, if it is there. */
+export function whisperCppCase(
+  { whisperCpp }: Peers,
+  what: 'encoder' | 'decode' | 'window',
+  against: readonly string[],
+  tokens = 0,
+): Case[] {
+  if (!whisperCpp) return [];
+  return [{ name: 'whisper.cpp', peer: () => whisperCpp.sample(what, tokens), against }];
 }

@@ -2,7 +2,7 @@
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
 import { LANGUAGE, randomFeatures, randomIds, randomModel, TYPES, typeName } from './data.js';
 import { measureGroup, type Question } from './harness.js';
-import { peerCase } from './peers.js';
+import { torchCase } from './peers.js';
 
 const BATCH = 2;
 const LABELS = 32;
@@ -12,7 +12,7 @@ export const step: Question = {
   name: 'step',
   question: 'How long does a training step take?',
   async *measure(context) {
-    const { stream } = context;
+    const { stream, peers } = context;
     for (const type of TYPES) {
       const student = await randomModel(stream, 'tiny', type);
       const teacher = await randomModel(stream, 'base', type);
@@ -35,7 +35,7 @@ export const step: Question = {
             ceiling: type,
             run: async () => void (await engine.update(k++, [{ features, labels, languages }])),
           },
-          peerCase(name, type, 'train --student tiny --teacher base --batch 2 --labels 32'.split(' ')),
+          ...torchCase(peers, name, type, 'train --student tiny --teacher base --batch 2 --labels 32'.split(' ')),
         ],
       });
       engine.dispose();
