@@ -26,7 +26,10 @@ void large_thirds(Context& ctx, const Gemm& g) {
   Workspace::Frame frame(ctx.workspace);
   uint32_t* left = frame.take<uint32_t>(thirds_words(g.m, words));
   with_thirds_packer(g.a, g.a_type, g.lda, !g.a_transposed, [&](const auto& packer) {
-    share(ctx, threads, (g.m + 31) / 32, [&](int64_t, int64_t i) { packer.band(left + i * band, i * 32, g.m, g.k); });
+    const int64_t piece = g.a_transposed ? 192 : 32;
+    share(ctx, threads, (g.m + piece - 1) / piece, [&](int64_t, int64_t i) {
+      packer.bands(left + i * piece / 32 * band, i * piece, least(g.m, (i + 1) * piece), g.m, g.k);
+    });
   });
   with_thirds_packer(g.b, g.b_type, g.ldb, g.b_transposed, [&](const auto& packer) {
     const int64_t all = (g.n + kGroup - 1) / kGroup;
