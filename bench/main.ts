@@ -157,7 +157,14 @@ function checkPlaces(json: string | undefined, out: string | undefined): void {
     refuse(`--out: expected a folder, got the file '${out}'`);
 }
 
-async function measure(given: Options): Promise<{ machine: Machine; peers: string[]; answers: Answer[] }> {
+interface Results {
+  machine: Machine;
+  peers: string[];
+  answers: Answer[];
+}
+
+/** `keep` gets the results after every table: an hour of measuring may be interrupted. */
+async function measure(given: Options, keep: (results: Results) => void): Promise<void> {
   const say = (line: string): void => console.log(line);
   const probe = new Stream(given.threads === undefined ? {} : { threads: given.threads });
   const { threads, isa } = probe;
@@ -181,19 +188,39 @@ async function measure(given: Options): Promise<{ machine: Machine; peers: strin
   };
   const peers = given.peers ? await findPeers(settings, say) : NO_PEERS;
   if (given.peers) say('');
-  const answers: Answer[] = [];
+  const results: Results = { machine, peers: peerVersions(peers), answers: [] };
   for (const question of given.questions) {
     const stream = new Stream({ device, threads });
     const answer: Answer = { question: question.name, tables: [] };
     const context = { stream, threads, repeats: given.repeats, peers };
+    results.answers.push(answer);
     for await (const table of question.measure(context)) {
       say(render(table));
       answer.tables.push(table);
+      keep(results);
     }
-    answers.push(answer);
     stream.close();
   }
-  return { machine, peers: peerVersions(peers), answers };
+}
+
+/** Writes where --json and --out say. Returns what --out's files are called, without their endings. */
+function write(given: Options, { machine, peers, answers }: Results): string | null {
+  const json = `${JSON.stringify({ machine, peers, answers }, null, 1)}\n`;
+  if (given.json !== undefined) writeFileSync(given.json, json);
+  if (given.out === undefined) return null;
+  mkdirSync(given.out, { recursive: true });
+  const name = join(given.out, `${machine.date.slice(0, 10)}-${machine.commit.replace('+', '-changed')}`);
+  writeFileSync(`${name}.json`, json);
+  const facts = Object.entries({ ...machine, ...(peers.length > 0 && { peers: peers.join(', ') }) });
+  writeFileSync(
+    `${name}.md`,
+    [
+      ...facts.map(([key, value]) => `- ${key}: ${value}`),
+      '',
+      ...answers.flatMap((answer) => answer.tables.map(render)),
+    ].join('\n'),
+  );
+  return name;
 }
 
 async function main(): Promise<void> {
@@ -202,25 +229,11 @@ async function main(): Promise<void> {
     console.log(HELP);
     return;
   }
-  const results = await measure(given);
-  const json = `${JSON.stringify(results, null, 1)}\n`;
-  if (given.json !== undefined) writeFileSync(given.json, json);
-  if (given.out !== undefined) {
-    const { machine, answers } = results;
-    mkdirSync(given.out, { recursive: true });
-    const name = join(given.out, `${machine.date.slice(0, 10)}-${machine.commit.replace('+', '-changed')}`);
-    writeFileSync(`${name}.json`, json);
-    const facts = Object.entries({ ...machine, ...(results.peers.length > 0 && { peers: results.peers.join(', ') }) });
-    writeFileSync(
-      `${name}.md`,
-      [
-        ...facts.map(([key, value]) => `- ${key}: ${value}`),
-        '',
-        ...answers.flatMap((answer) => answer.tables.map(render)),
-      ].join('\n'),
-    );
-    console.log(`Written: ${name}.json and .md`);
-  }
+  let written: string | null = null;
+  await measure(given, (results) => {
+    written = write(given, results);
+  });
+  if (written !== null) console.log(`Written: ${written}.json and .md`);
 }
 
 main().catch((error: unknown) => {
