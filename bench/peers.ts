@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs';
 import { DistilWhisperError } from '../lib/errors/index.js';
 import type { Case, Spread } from './harness.js';
 import { type Job, OnnxFolder, OnnxPeer } from './onnx/peer.js';
-import { WhisperCpp } from './whisper-cpp.js';
+import { WhisperCpp, type WhisperCppOptions } from './whisper-cpp.js';
 
 export interface PeerOptions {
   /** A Python that has torch. */
@@ -76,23 +76,14 @@ export interface Peers {
 
 export const NO_PEERS: Peers = { torch: null, onnx: null, transformers: null, whisperCpp: null, folder: null };
 
-export interface PeersOptions {
-  threads: number;
-  /** Where ours run. On a GPU only PyTorch is asked: the others are run on the processor. */
-  device: string;
-  /** The PyTorch script, and a Python that has torch. */
-  script: string | undefined;
-  python: string | undefined;
+export interface PeersOptions extends PeerOptions, WhisperCppOptions {
   /** Where the npm packages are installed. */
   from: string;
-  /** whisper-cli and a ggml model. */
-  whisperCpp: string | undefined;
-  whisperCppModel: string | undefined;
 }
 
 /**
  * Finds the peers, and checks that those which run our weights compute what ours does. `say` gets a sentence about each, found
- * or not. Errors: ERR_FILE_NOT_FOUND for a path that was given; ERR_RUN for a peer that fails or computes something else.
+ * or not; on a GPU only PyTorch is looked for. Errors: ERR_FILE_NOT_FOUND for a path that was given; ERR_RUN for a peer that fails or computes something else.
  */
 export async function findPeers(options: PeersOptions, say: (line: string) => void): Promise<Peers> {
   const { threads, from, device } = options;

@@ -256,7 +256,7 @@ test('huge values, infinities and NaN come through a linear layer as they do in 
       x[85] = Number.NEGATIVE_INFINITY;
       x[125] = Number.NaN;
     }
-    const w = normals(70 * 40, random(4), 0.2);
+    const w = normals(70 * 40, random(4), m === 40 ? 0.2 : 1);
     // Rounded to bf16 the largest floats are infinite.
     for (const compute of m === 40 ? (['f32'] as const) : types)
       await compare(

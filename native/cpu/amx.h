@@ -35,7 +35,7 @@ class Tiles {
                        at(c, i * ldc), ldc, add);
   }
 
-  // Of floats in three parts: at most 32 rows with a panel of 32 columns, both as Packer's `thirds` and `panels` lay
+  // Of floats in three parts: at most 32 rows with a panel of 32 columns, both as ThirdsPacker lays
   // them.
   void product_of_thirds(int64_t rows, int64_t columns, int64_t words, const uint32_t* a, const uint32_t* b, float* c,
                          int64_t ldc, bool add) {

@@ -26,7 +26,7 @@ void large_thirds(Context& ctx, const Gemm& g) {
   Workspace::Frame frame(ctx.workspace);
   uint32_t* left = frame.take<uint32_t>(thirds_words(g.m, words));
   with_thirds_packer(g.a, g.a_type, g.lda, !g.a_transposed, [&](const auto& packer) {
-    const int64_t piece = g.a_transposed ? 192 : 32;
+    const int64_t piece = g.a_transposed ? 192 : 32;  // across k the neighbours of a cache line are read together
     share(ctx, threads, (g.m + piece - 1) / piece, [&](int64_t, int64_t i) {
       packer.bands(left + i * piece / 32 * band, i * piece, least(g.m, (i + 1) * piece), g.m, g.k);
     });

@@ -55,6 +55,12 @@ struct Packer {
     return _mm512_setzero_si512();
 #endif
   }
+  // 16 bf16 and then 16 others as pairs of one of each.
+  static __m512i interleave(__m512i both) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, both);
+  }
   // Word `w` along k of 16 outer indices from `o`.
   __m512i across16(int64_t w, int64_t o, [[maybe_unused]] int64_t k, int64_t outer) const {
     if (!Pairs) return floats16(data + w * ld + o, outer - o);
@@ -65,9 +71,7 @@ struct Packer {
     const __m512i lo = floats16(p, outer - o), hi = floats16(p1, second);
     if (sizeof(T) == 2) return _mm512_or_si512(_mm512_srli_epi32(lo, 16), hi);
     const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_castsi512_ps(hi), _mm512_castsi512_ps(lo));
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, both);
+    return interleave(both);
 #else
     return _mm512_setzero_si512();
 #endif

@@ -46,11 +46,9 @@ struct ThirdsPacker {
     const T* p = data + 2 * w * ld + o;
     const bool both = 2 * w + 1 < k;
     const __m512i lo = Floats::floats16(p, outer - o), hi = Floats::floats16(both ? p + ld : p, both ? outer - o : 0);
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     split(lo, hi, parts);
 #pragma GCC unroll 3
-    for (int part = 0; part < 3; part++) parts[part] = _mm512_permutexvar_epi16(order, parts[part]);
+    for (int part = 0; part < 3; part++) parts[part] = Floats::interleave(parts[part]);
   }
   // 16 outer indices from o by 16 words from w as tiles of the three parts: a row an outer index, or a row a word,
   // `stride` words apart.
@@ -78,32 +76,26 @@ struct ThirdsPacker {
       Floats::fetch(along_k ? data + (o + i % 16) * ld + 2 * w + i / 16 * 16 : data + (2 * w + i) * ld + o);
   }
 
-  // Outer indices from one to the next: what is stored [k, outer] is read in pieces that are neighbours.
-  int64_t piece(int64_t o0, int64_t o1) const { return along_k ? 32 : o1 - o0; }
-
-  // Left operand: outer indices [o0, o1), o0 a multiple of 32, and all words as dst[32 outer][16
-  // words][part][outer][word].
+  // Left operand: outer indices [o0, o1), o0 a multiple of 32, and all words as
+  // dst[32 outer][16 words][part][outer][word]. What is stored [k, outer] is read in rows of o1 - o0.
   void bands(uint32_t* dst, int64_t o0, int64_t o1, int64_t outer, int64_t k) const {
-    const int64_t band = (k + 31) / 32 * 3 * kThirdWords, piece = this->piece(o0, o1);
-    for (int64_t p = o0; p < o1; p += piece)
-      for (int64_t w = 0; 2 * w < k; w += 16)
-        for (int64_t o = p; o < p + piece && o < o1; o += 16) {
-          fetch(w + 16, o);
-          square(dst + (o - o0) / 32 * band + w / 16 * 3 * kThirdWords + o % 32 * 16, 16, w, o, k, outer, false);
-        }
+    const int64_t band = (k + 31) / 32 * 3 * kThirdWords;
+    for (int64_t w = 0; 2 * w < k; w += 16)
+      for (int64_t o = o0; o < o1; o += 16) {
+        fetch(w + 16, o);
+        square(dst + (o - o0) / 32 * band + w / 16 * 3 * kThirdWords + o % 32 * 16, 16, w, o, k, outer, false);
+      }
   }
 
   // Right operand: outer indices [o0, o0 + kGroup) and words [w0, w1), w0 a multiple of 16, as
   // dst[32 outer][16 words][part][word][outer].
   void panels(uint32_t* dst, int64_t o0, int64_t outer, int64_t w0, int64_t w1, int64_t k) const {
-    const int64_t panel = (w1 - w0 + 15) / 16 * 3 * kThirdWords, piece = this->piece(o0, o0 + kGroup);
-    for (int64_t p = 0; p < kGroup; p += piece)
-      for (int64_t w = w0; w < w1; w += 16)
-        for (int64_t o = p; o < p + piece; o += 16) {
-          fetch(w + 16, o0 + o);
-          square(dst + o / 32 * panel + (w - w0) / 16 * 3 * kThirdWords + o % 32, kTileWidth, w, o0 + o, k, outer,
-                 true);
-        }
+    const int64_t panel = (w1 - w0 + 15) / 16 * 3 * kThirdWords;
+    for (int64_t w = w0; w < w1; w += 16)
+      for (int64_t o = 0; o < kGroup; o += 16) {
+        fetch(w + 16, o0 + o);
+        square(dst + o / 32 * panel + (w - w0) / 16 * 3 * kThirdWords + o % 32, kTileWidth, w, o0 + o, k, outer, true);
+      }
   }
 #else
   void bands(uint32_t*, int64_t, int64_t, int64_t, int64_t) const {}
