@@ -77,11 +77,13 @@ test('train: the trace has every thread, and its summary says where the time wen
   t.false(report.interrupted);
   t.is(report.lost, 0);
   t.is(report.ceilings.threads, 2);
-  const [stream] = report.streams;
+  const stream = report.streams.find(({ kernels }) => kernels.some((k) => k.name === 'adamw'));
   const { kernels, transfers, waitingForData, idle } = stream!.seconds;
   t.true(Math.abs(kernels + transfers + waitingForData + idle - report.seconds) < 1e-6);
-  for (const name of ['gated_ffn', 'gated_ffn_backward', 'distill_loss', 'adamw'])
-    t.is(stream!.kernels.filter((k) => k.name === name).reduce((sum, k) => sum + k.calls, 0) % 6, 0, name);
+  for (const name of ['gated_ffn', 'gated_ffn_backward', 'distill_loss', 'adamw']) {
+    const calls = stream!.kernels.filter((k) => k.name === name).reduce((sum, k) => sum + k.calls, 0);
+    t.true(calls > 0 && calls % 6 === 0, `${name}: ${calls}`);
+  }
   t.true(report.javascript.busy! > 0 && report.javascript.busy! <= 1);
 
   const words = await cli(['profile', trace, '--top', '3']);
@@ -99,18 +101,20 @@ test('train: the trace has every thread, and its summary says where the time wen
 });
 
 test('transcribe and evaluate write traces too', async (t) => {
-  const model = ['--model', at('student')];
+  const student = ['--model', at('student')];
   for (const [name, args] of [
-    ['transcribe', ['transcribe', rows[0]!.audio, ...model, '--language', 'ca']],
-    ['evaluate', ['evaluate', ...model, '--manifest', manifest, '--split', 'test']],
+    ['transcribe', ['transcribe', rows[0]!.audio, ...student, '--language', 'ca']],
+    ['evaluate', ['evaluate', ...student, '--manifest', manifest, '--split', 'test']],
   ] as const) {
     const [plain, profiled] = [await cli(args), await cli([...args, '--profile', at(`${name}.json`)])];
     t.is(profiled.code, 0, profiled.stderr);
     t.is(profiled.stdout, plain.stdout, 'the result is the same');
     const report = await summary(t, at(`${name}.json`));
-    const kernels = new Map(report.streams[0]!.kernels.map((k) => [k.name, k.calls]));
-    t.true(kernels.get('attention')! > 0 && kernels.get('top_k')! > 0);
-    t.true(report.streams.some((stream) => stream.kernels.some((k) => k.name === 'log_mel')));
+    // The busiest stream comes first: on so small a model that may be the one of the features.
+    const having = (kernel: string) => report.streams.find(({ kernels }) => kernels.some((k) => k.name === kernel));
+    const model = having('top_k');
+    t.true(model?.kernels.some((k) => k.name === 'attention'));
+    t.truthy(having('log_mel'));
   }
 });
 
@@ -155,7 +159,7 @@ test('a run that is interrupted leaves a whole trace, one that is killed a trace
   t.true(events.some((e) => e.name === 'gated_ffn_backward'));
   const report = await summary(t, trace);
   t.true(report.interrupted);
-  t.true(report.streams[0]!.kernels.some((k) => k.name === 'adamw'));
+  t.true(report.streams.some(({ kernels }) => kernels.some((k) => k.name === 'adamw')));
   t.regex((await cli(['profile', trace])).stdout, /killed\.json: [\d.]+ s, interrupted$/m);
 });
 
