@@ -29,7 +29,9 @@ Rows left_rows(Context& ctx, Workspace::Frame& frame, const Gemm& g, int64_t slo
   const bool pairs = kDot && g.compute == DType::bf16;
   const bool as_is =
       pairs ? g.a_type == DType::bf16 && g.k % 2 == 0 : g.a_type == DType::f32 && g.compute == DType::f32;
-  if (as_is && !g.a_transposed && !padded) return {static_cast<const char*>(g.a), g.lda * size_of(g.a_type)};
+  // In a first-level cache of 8 ways, rows a page apart push each other out: 6 of them and a panel.
+  const bool apart = kLanes == 16 || g.lda * size_of(g.a_type) % 4096 != 0;
+  if (as_is && !g.a_transposed && !padded && apart) return {static_cast<const char*>(g.a), g.lda * size_of(g.a_type)};
   const int64_t words = pairs ? (g.k + 1) / 2 : g.k;
   int64_t stride = up(words, 16);
   if (stride % 512 == 0) stride += 16;  // rows a page apart would share the cache's sets
