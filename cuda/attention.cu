@@ -54,6 +54,7 @@ void attention(Context& c, const Call& call) {
   AttentionShape z = shape_of(call);
   z.key_count = int(call.integer(2));
   z.offset = int(std::min<int64_t>(call.integer(3), z.key_count));  // further on, every key is seen anyway
+  if (call.in.size() > 3) z.position = call.in[3].as<const int32_t>();
   if (z.queries <= kFewQueries)
     few_queries(c, z, q, k, v, o, lse);
   else if (flash_fits(z, q, k, v))

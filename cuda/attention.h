@@ -8,8 +8,9 @@ namespace cuda {
 
 struct AttentionShape {
   int batch, queries, keys, heads, width;
-  int key_count;  // keys that count; the rows behind them are never read
-  int offset;     // of the first query's position from the first key's
+  int key_count;                      // keys that count; the rows behind them are never read
+  int offset;                         // of the first query's position from the first key's
+  const int32_t* position = nullptr;  // where few_queries finds the offset when it runs, `offset` at most; or null
   bool causal;
   float scale;  // of the products, width^-0.5
   int64_t row;  // elements from one row to the next

@@ -13,6 +13,9 @@ namespace cuda {
 namespace {
 
 constexpr int kFewThreads = 128, kMostKeys = 512, kMaxWidth = 128;
+// The split of a cache's keys changes at multiples of this only: within one a replayed call, which has the grid of the
+// most keys, gives the same bits as a call for the keys that there are.
+constexpr int kSpan = 128;
 
 // Columns of a row that one thread of a group takes: kPer that stand together in one load, or every 32nd.
 template <class T, bool kVector>
@@ -64,7 +67,8 @@ __global__ void __launch_bounds__(kFewThreads)
   const int query = int(unit % z.queries);
   const int64_t pair = unit / z.queries, stride = z.row;
   const int64_t item = pair / z.heads, column = pair % z.heads * z.width;
-  const int seen = z.causal ? min(z.key_count, query + z.offset + 1) : z.key_count;
+  const int offset = z.position ? max(0, min(int(*z.position), z.offset)) : z.offset;
+  const int seen = z.causal ? min(z.key_count, query + offset + 1) : z.key_count;
   const int first = split * part, count = max(0, min(seen - first, part));
   const int64_t at_q = (item * z.queries + query) * stride + column;
   const T* head_k = k + (item * z.keys + first) * stride + column;
@@ -147,10 +151,11 @@ __global__ void join_kernel(AttentionShape z, int splits, const float* __restric
 void few_queries(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& o,
                  float* lse) {
   const int64_t units = z.pairs() * z.queries;
+  const int span = std::min(z.keys, (z.key_count + kSpan - 1) / kSpan * kSpan);
   // About four blocks for each processor, of at least 64 keys.
-  int splits = int(std::min<int64_t>((4 * c.processors + units - 1) / units, (z.key_count + 63) / 64));
-  splits = std::max(splits, (z.key_count + kMostKeys - 1) / kMostKeys);
-  const int part = (z.key_count + splits - 1) / splits;
+  int splits = int(std::min<int64_t>((4 * c.processors + units - 1) / units, (span + 63) / 64));
+  splits = std::max(splits, (span + kMostKeys - 1) / kMostKeys);
+  const int part = (span + splits - 1) / splits;
   Workspace::Frame frame(c.workspace);
   float *parts = nullptr, *tops = nullptr, *sums = nullptr;
   if (splits > 1) {

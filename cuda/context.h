@@ -19,6 +19,7 @@ class GemmState;
 class Workspace {
  public:
   explicit Workspace(Device& device) : device_(device) {}
+  Workspace(const Workspace&) = delete;
   ~Workspace();
   class Frame {
    public:
@@ -36,6 +37,9 @@ class Workspace {
     const std::pair<size_t, int64_t> mark_;
   };
 
+  // From here on it keeps the memory that it has, and takes no more: a graph knows it by its addresses.
+  void fix() { fixed_ = true; }
+
  private:
   void* take(int64_t bytes);
   void rewind(std::pair<size_t, int64_t> mark);
@@ -47,6 +51,7 @@ class Workspace {
   std::vector<Chunk> chunks_;
   size_t chunk_ = 0;
   int64_t used_ = 0;
+  bool fixed_ = false;
 };
 
 struct Context {

@@ -8,7 +8,7 @@ namespace cuda {
 
 void decoder_layer(Context& context, const Call& call) {
   if (call.in[0].size() == 0) return;
-  static const DecoderParts<Context> parts = {layer_norm, linear, cache_write, attention, gated_ffn_hard};
+  static const DecoderParts<Context> parts = {layer_norm, linear, cache_write, attention, gated_ffn_hard, true};
   Workspace::Frame frame(context.workspace);
   run_decoder_layer(context, frame, parts, call);
 }

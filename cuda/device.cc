@@ -111,11 +111,15 @@ void* Device::allocate(int64_t bytes) {
   use();
   bytes = std::max<int64_t>(512, (bytes + 511) / 512 * 512);
   try {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      reap();
+      if (void* block = try_allocate(bytes)) return block;
+      give_back_idle();
+      if (void* block = try_allocate(bytes)) return block;
+    }
+    std::lock_guard<std::mutex> nobody_captures(capturing_);
     std::lock_guard<std::mutex> lock(mutex_);
-    reap();
-    if (void* block = try_allocate(bytes)) return block;
-    give_back_idle();
-    if (void* block = try_allocate(bytes)) return block;
     // What queues still work on may come free.
     std::vector<uint64_t> launched;
     for (auto& c : clocks_) launched.push_back(c->launched.load());

@@ -48,6 +48,9 @@ class Device {
 
   std::shared_ptr<Clock> open_clock();
 
+  // Held while a queue captures: the device may not be waited for as a whole meanwhile.
+  std::mutex& capturing() { return capturing_; }
+
  private:
   struct Pending {
     void* block;
@@ -63,6 +66,7 @@ class Device {
   cudaDeviceProp properties_;
   cudaStream_t copy_ = nullptr;
 
+  std::mutex capturing_;      // taken before the other
   mutable std::mutex mutex_;  // of everything below
   std::unordered_map<void*, int64_t> live_;
   std::multimap<int64_t, void*> idle_;

@@ -11,8 +11,9 @@ constexpr int kIds = 128;  // threads of a block of the backward, and ids that i
 
 template <int N>
 __global__ void embedding_kernel(const int32_t* __restrict__ ids, Any table, Any positions, Any y, int64_t rows,
-                                 int64_t t, int64_t width, int64_t vocabulary, int64_t offset, Trap trap) {
-  const int64_t per = width / N;
+                                 int64_t t, int64_t width, int64_t vocabulary, const int32_t* __restrict__ position,
+                                 int64_t most, Trap trap) {
+  const int64_t per = width / N, offset = offset_at(position, most, trap);
   DW_GRID_STRIDE(k, rows * per) {
     const int64_t r = k / per, column = k % per * N;
     int64_t id = ids[r];
@@ -91,6 +92,7 @@ void add_batch(Context& c, const View& dy, float* to, int64_t n) {
 }  // namespace
 
 // y[b, t] = table[ids[b, t]] + positions[offset + t]     ids i32 [B, T], table [V, D], positions [P, D], y [B, T, D]
+// With position i32 [1] the offset is read there.
 void embedding(Context& c, const Call& call) {
   const View &ids = call.in[0], &table = call.in[1], &positions = call.in[2], &y = call.out[0];
   const int64_t rows = ids.size(), width = table.shape[1];
@@ -98,8 +100,8 @@ void embedding(Context& c, const Call& call) {
   with_eight(width, {table.data, positions.data, y.data}, [&](auto lanes) {
     constexpr int N = decltype(lanes)::value;
     launch(c, embedding_kernel<N>, grid_for(rows * width / N, c.processors), kThreads, ids.as<const int32_t>(),
-           any_of(table), any_of(positions), any_of(y), rows, ids.shape[1], width, table.shape[0], call.integer(0),
-           c.trap);
+           any_of(table), any_of(positions), any_of(y), rows, ids.shape[1], width, table.shape[0],
+           call.in.size() > 3 ? call.in[3].as<const int32_t>() : nullptr, call.integer(0), c.trap);
   });
 }
 

@@ -9,7 +9,7 @@ namespace cuda {
 template <class... P, class... A>
 void launch(Context& c, void (*kernel)(P...), int64_t blocks, int threads, A... arguments) {
 #ifdef DW_EMULATOR
-  emulator::run(blocks, threads, [&] { kernel(arguments...); });
+  emulator::launch(c.stream, blocks, threads, [=] { kernel(arguments...); });
 #else
   // clang-format off
   kernel<<<unsigned(blocks), unsigned(threads), 0, c.stream>>>(arguments...);

@@ -16,6 +16,9 @@ struct dw_device {
 struct dw_queue {
   dw::cuda::Queue queue;
 };
+struct dw_graph {
+  std::unique_ptr<dw::cuda::Graph> graph;
+};
 
 namespace dw {
 namespace cuda {
@@ -112,6 +115,14 @@ int download(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_faul
 int synchronize(dw_queue* queue, dw_fault* fault) {
   return guard(fault, [&] { queue->queue.synchronize(); });
 }
+int capture(dw_queue* queue, const int32_t* ops, const dw_call* calls, int32_t count, dw_graph** graph,
+            dw_fault* fault) {
+  return guard(fault, [&] { *graph = new dw_graph{queue->queue.capture(ops, calls, count)}; });
+}
+int launch(dw_queue* queue, dw_graph* graph, dw_fault* fault) {
+  return guard(fault, [&] { queue->queue.launch(*graph->graph); });
+}
+void graph_close(dw_graph* graph) { delete graph; }
 
 }  // namespace
 }  // namespace cuda
@@ -139,6 +150,9 @@ extern "C" __attribute__((visibility("default"))) const dw_plugin* distilwhisper
                                    run,
                                    upload,
                                    download,
-                                   synchronize};
+                                   synchronize,
+                                   capture,
+                                   launch,
+                                   graph_close};
   return &plugin;
 }

@@ -66,7 +66,7 @@ static View view_of(const dw_tensor& t) {
   return v;
 }
 
-void Queue::run(int op, const dw_call& call) {
+void Queue::run(int op, const dw_call& call, Workspace& workspace) {
   device_.use();
   const Launch launch = launcher(op);
   if (!launch) throw Error("ERR_CUDA", std::string(op_name(op)) + ": this plugin has no such kernel");
@@ -76,7 +76,7 @@ void Queue::run(int op, const dw_call& call) {
   for (int32_t i = 0; i < call.out_count; i++) call_.out.push_back(view_of(call.out[i]));
   call_.num.assign(call.num, call.num + call.num_count);
   Context context{compute_,
-                  workspace_,
+                  workspace,
                   *gemm_,
                   Trap{trap_, op},
                   device_.properties().multiProcessorCount,
@@ -94,6 +94,50 @@ void Queue::run(int op, const dw_call& call) {
   nvtxRangePop();
   clock_->launched++;
   device_.check(cudaGetLastError(), op_name(op));
+}
+
+// While it runs it is freed behind its end.
+Graph::~Graph() {
+  if (exec) cudaGraphExecDestroy(exec);
+}
+
+std::unique_ptr<Graph> Queue::capture(const int32_t* ops, const dw_call* calls, int32_t count) {
+  constexpr const char* doing = "capturing a graph";
+  auto graph = std::make_unique<Graph>(device_);
+  const auto run_all = [&] {
+    for (int32_t i = 0; i < count; i++) run(ops[i], calls[i], graph->workspace);
+  };
+  // First they run: that takes scratch memory, loads kernels and chooses algorithms, none of which a capture may do.
+  run_all();
+  graph->workspace.fix();
+  cudaGraph_t captured = nullptr;
+  {
+    std::lock_guard<std::mutex> lock(device_.capturing());
+    device_.check(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal), doing);
+    try {
+      run_all();
+    } catch (...) {
+      cudaStreamEndCapture(compute_, &captured);
+      cudaGetLastError();
+      if (captured) cudaGraphDestroy(captured);
+      throw;
+    }
+    device_.check(cudaStreamEndCapture(compute_, &captured), doing);
+  }
+  const cudaError_t made = cudaGraphInstantiate(&graph->exec, captured, 0);
+  cudaGraphDestroy(captured);
+  device_.check(made, doing);
+  return graph;
+}
+
+void Queue::launch(const Graph& graph) {
+  device_.use();
+  clock_->begun++;
+  nvtxRangePushA("graph");
+  const cudaError_t error = cudaGraphLaunch(graph.exec, compute_);
+  nvtxRangePop();
+  clock_->launched++;
+  device_.check(error, "launching a graph");
 }
 
 Queue::Slot& Queue::next_slot() {

@@ -8,18 +8,31 @@
 namespace dw {
 namespace cuda {
 
+// Calls that a queue has captured. Their scratch memory is the graph's own: no other call takes it, and it stays where
+// it is. The tensors are kept by who asked for the graph.
+struct Graph {
+  explicit Graph(Device& device) : workspace(device) {}
+  ~Graph();
+  Workspace workspace;
+  cudaGraphExec_t exec = nullptr;
+};
+
 class Queue {
  public:
   explicit Queue(Device& device);
   ~Queue();
   Queue(const Queue&) = delete;
 
-  void run(int op, const dw_call& call);
+  void run(int op, const dw_call& call) { run(op, call, workspace_); }
+  // Runs the calls, and captures them. `launch` then runs them again, on the same tensors.
+  std::unique_ptr<Graph> capture(const int32_t* ops, const dw_call* calls, int32_t count);
+  void launch(const Graph& graph);
   void upload(void* to, const void* from, int64_t bytes);
   void download(void* to, const void* from, int64_t bytes);
   void synchronize();
 
  private:
+  void run(int op, const dw_call& call, Workspace& workspace);
   // Pinned memory of the host and its twin on the device. A large upload goes host → pinned → twin on the copy stream,
   // while kernels of earlier calls still run, and twin → tensor in the order of the calls: the tensor's memory may be
   // in use until then.

@@ -30,6 +30,9 @@ void throw_trap(TrapRecord& record) {
     case TrapKind::labels:
       throw Error("ERR_ARGUMENT", op + ": argument 'labels': expected token ids below " + std::to_string(r.limit) +
                                       " or -100, got " + got + " in row " + at);
+    case TrapKind::position:
+      throw Error("ERR_ARGUMENT", op + ": argument 'position': expected a number from 0 to " +
+                                      std::to_string(r.limit - 1) + ", got " + got);
     case TrapKind::logits:
       throw Error("ERR_KERNEL", op + ": argument 'logits': expected numbers or -inf, got NaN or +inf in row " + at);
   }

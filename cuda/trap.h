@@ -13,6 +13,7 @@ enum class TrapKind : int32_t {
   labels,    // distill_loss's 'labels': `value` in row `index` is neither -100 nor in [0, limit)
   samples,   // argument 'samples': element `index` is beyond kLargestSample or NaN; `value` holds its bits
   logits,    // top_k's 'logits': NaN or +inf in row `index`
+  position,  // argument 'position': `value` is not in [0, limit)
 };
 
 // Lies in memory of the host that the device can write.
@@ -38,6 +39,17 @@ struct Trap {
   }
 #endif
 };
+
+#if defined(__CUDACC__) || defined(DW_EMULATOR)
+// The offset of a call (ops/position.h), in range whatever stands there.
+__device__ inline int64_t offset_at(const int32_t* position, int64_t offset, const Trap& trap) {
+  if (!position) return offset;
+  const int64_t at = *position;
+  if (at >= 0 && at <= offset) return at;
+  trap(TrapKind::position, 0, at, offset + 1);
+  return offset;
+}
+#endif
 
 // Throws the Error that a record stands for, and clears it; returns when there is none. Only when the queue is idle.
 void throw_trap(TrapRecord& record);

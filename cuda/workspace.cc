@@ -17,6 +17,7 @@ void* Workspace::take(int64_t bytes) {
     used_ = 0;
   }
   if (chunk_ == chunks_.size()) {
+    if (fixed_) throw Error("ERR_CUDA", "a captured call asks for more scratch memory than the same call took before");
     const int64_t want = std::max<int64_t>(size, 8 << 20);
     chunks_.push_back({static_cast<char*>(device_.allocate(want)), want});
     used_ = 0;
@@ -29,7 +30,7 @@ void* Workspace::take(int64_t bytes) {
 void Workspace::rewind(std::pair<size_t, int64_t> mark) {
   chunk_ = mark.first;
   used_ = mark.second;
-  if (chunk_ != 0 || used_ != 0 || chunks_.size() < 2) return;
+  if (fixed_ || chunk_ != 0 || used_ != 0 || chunks_.size() < 2) return;
   // Empty again, and it took several chunks: next time one will do.
   int64_t total = 0;
   for (auto& c : chunks_) {

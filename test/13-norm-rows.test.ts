@@ -423,3 +423,27 @@ test('bad calls of the row kernels are refused with the argument named', async (
   frozen.freeze();
   refused(t, 'fill', [frozen], [0], 'ERR_ARGUMENT', /'x': expected a tensor that may be written, got a frozen tensor/);
 });
+
+test.serial('embedding at a position on the device is that at the number, and out of range a fault', async (t) => {
+  const next = random(31);
+  const ids: Input = { data: Int32Array.of(3, 0, 4), shape: [3, 1] };
+  const tables: Input[] = [
+    { data: normals(5 * 12, next), shape: [5, 12] },
+    { data: normals(7 * 12, next), shape: [7, 12] },
+  ];
+  const at = (n: number): Input => ({ data: Int32Array.of(n), shape: [1] });
+  for (const { isa, stream } of [{ isa: 'oracle', stream: oracle }, ...fast]) {
+    for (const offset of [0, 4, 6])
+      t.deepEqual(
+        await run(stream, 'embedding', [ids, ...tables, at(offset)], [6, 0]),
+        await run(stream, 'embedding', [ids, ...tables], [offset, 0]),
+        isa,
+      );
+    for (const wrong of [-1, 7]) {
+      const message = new RegExp(`^embedding: argument 'position': expected a number from 0 to 6, got ${wrong}`);
+      const error = { code: 'ERR_ARGUMENT', message };
+      await t.throwsAsync(run(stream, 'embedding', [ids, ...tables, at(wrong)], [6, 0]), error, isa);
+      stream.endStep();
+    }
+  }
+});

@@ -141,6 +141,26 @@ for (const compute of ['f32', 'bf16'] as const)
       }
     });
 
+test.serial('a position on the device, as a replayed call reads it: the bits of the number', async (t) => {
+  const q8 = (c: Case) => c.matrices === 'q8';
+  for (const c of cases.filter(({ tokens }) => tokens === 1))
+    for (const compute of ['f32', 'bf16'] as const)
+      for (const { isa, stream } of q8(c) ? cpus : [{ isa: 'oracle', stream: oracle }, ...fast]) {
+        const inputs = build(c, compute);
+        const want = await whole(stream, c, compute, inputs);
+        const position: Input = { data: Int32Array.of(c.offset), shape: [1] };
+        const most = { ...c, offset: POSITIONS - 1 };
+        same(t, `${c.title}, ${compute}, ${isa}`, await whole(stream, most, compute, [...inputs, position]), want);
+        if (c.batch === 0) continue;
+        for (const wrong of [-1, POSITIONS]) {
+          const bad: Input = { data: Int32Array.of(wrong), shape: [1] };
+          const message = new RegExp(`'position': expected a number from 0 to ${POSITIONS - 1}, got ${wrong}`);
+          await t.throwsAsync(whole(stream, most, compute, [...inputs, bad]), { code: 'ERR_ARGUMENT', message }, isa);
+          stream.endStep();
+        }
+      }
+});
+
 test.serial('decoder_layer refuses what does not fit, before anything is written', (t) => {
   const c = cases[0]!;
   const { stream } = cpus.at(-1)!;
@@ -163,5 +183,9 @@ test.serial('decoder_layer refuses what does not fit, before anything is written
     [{ number: [2, POSITIONS] }, 'ERR_SHAPE', /'keys': expected at least 10 positions/],
   ] as [Parameters<typeof call>[0], string, RegExp][])
     t.throws(() => call(change), { code, message });
+  const prompt = cases[2]!;
+  const at = [...build(prompt, 'f32'), { data: Int32Array.of(0), shape: [1] }].map((input) => put(stream, input)!);
+  const many = { code: 'ERR_SHAPE', message: /one token an item where its position is a tensor/ };
+  t.throws(() => stream.call('decoder_layer', at, numbers(prompt, 'f32')), many);
   stream.endStep();
 });

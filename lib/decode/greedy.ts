@@ -1,7 +1,8 @@
 import { DistilWhisperError } from '../errors/index.js';
-import type { DecoderState, ModelPass, Whisper } from '../model/index.js';
+import type { DecoderState, ModelPass, ReplayedPosition, Whisper } from '../model/index.js';
 import { onThread } from '../profile/index.js';
 import { dtypeNumber, type Tensor } from '../tensor/index.js';
+import { ReplayedStep } from './replayed-step.js';
 
 export interface GreedyOptions {
   /** Start sequence of each item, such as `tokenizer.prompt()` gives; all of one length, at least one token. */
@@ -38,15 +39,24 @@ export interface DecodedSequence {
 }
 
 /** Gates of one forward pass, summed over its layers: f32 [rows]. */
-interface GateReading {
-  values: Promise<Float32Array>;
+interface Gates {
+  sum: Tensor;
   layers: number;
+}
+
+/** What the calls of one token give: logits f32 [B, V], and of each the best, its id and log-probability. */
+interface Choice {
+  logits: Tensor;
+  values: Tensor;
+  ids: Tensor;
+  gates: Gates | null;
 }
 
 /**
  * Greedy decoding of a batch with key/value caches. features f32 [B, mels, frames]; one sequence an item comes back.
  * A step's tensors go after every token: those of the caller on this stream, `features` included, are gone after the call.
- * Everything of one token is queued at once, so that calls on the same stream may overlap.
+ * Everything of one token is queued at once, so that calls on the same stream may overlap. On a GPU the calls of a token are
+ * captured as a CUDA graph, which each token after the first launches.
  * Errors: ERR_ARGUMENT (prompts, languages, token ids, maxTokens), ERR_SHAPE (features), ERR_INTERRUPTED, ERR_KERNEL (NaN).
  */
 export async function greedy(model: Whisper, features: Tensor, options: GreedyOptions): Promise<DecodedSequence[]> {
@@ -70,35 +80,56 @@ export async function greedy(model: Whisper, features: Tensor, options: GreedyOp
   const hidden = idList(options.suppress ?? []);
   const hiddenAtBegin = idList([...(options.suppress ?? []), ...(options.suppressAtBegin ?? [])]);
   let state: DecoderState | null = null;
+  let replayed: ReplayedStep<Choice> | null = null;
 
-  const readings: GateReading[] = [];
-  const measured = <T extends Tensor>(run: (pass: ModelPass) => T): T => {
-    if (!items.some((item) => item.measured)) return run(languages);
+  const measured = (run: (pass: ModelPass) => Tensor): [value: Tensor, gates: Gates | null] => {
+    if (!items.some((item) => item.measured)) return [run(languages), null];
     const gateValues: Tensor[] = [];
     const value = run({ ...languages, gateValues });
     const [first, ...rest] = gateValues;
-    if (first) {
-      const sum = rest.reduce((a, b) => stream.call('add', [a, b], [1, 1, dtypeNumber('f32')])[0]!, first);
-      readings.push({ values: sum.floats(), layers: gateValues.length });
-    }
-    return value;
+    if (!first) return [value, null];
+    const sum = rest.reduce((a, b) => stream.call('add', [a, b], [1, 1, dtypeNumber('f32')])[0]!, first);
+    return [value, { sum, layers: gateValues.length }];
   };
-  const feed = (rows: readonly (readonly number[])[]): Tensor => {
-    const ids = stream.tensor(Int32Array.from(rows.flat()), [batch, rows[0]!.length], 'i32');
-    return measured((pass) => model.decode(ids, null, { ...pass, state: state! }));
+  const best = (logits: Tensor, suppressed: Tensor | null): { values: Tensor; ids: Tensor } => {
+    const [values, ids] = stream.call('top_k', [logits, suppressed], [1]);
+    return { values: values!, ids: ids! };
   };
+  const choose = (ids: Tensor, suppressed: Tensor | null, at?: ReplayedPosition): Choice => {
+    const [rows, gates] = measured((pass) => model.decode(ids, null, { ...pass, state: state!, ...(at && { at }) }));
+    const logits = model.logits(rows.reshape([batch, config.d_model]));
+    return { logits, ...best(logits, suppressed), gates };
+  };
+  const upload = (rows: readonly (readonly number[])[]): Tensor =>
+    stream.tensor(Int32Array.from(rows.flat()), [batch, rows[0]!.length], 'i32');
   /** Queues one token for every item and ends the step; the reads are on their way. */
-  const step = (rows: readonly (readonly number[])[], suppressed: Tensor | null) => {
-    readings.length = 0;
+  const step = (rows: readonly (readonly number[])[]) => {
+    const gates: (Gates | null)[] = [];
     try {
+      const first = state === null;
+      const suppressed = first ? hiddenAtBegin : hidden;
       if (!state) {
-        state = model.startDecoding(measured((pass) => model.encode(features, pass)));
+        const [memory, heard] = measured((pass) => model.encode(features, pass));
+        gates.push(heard);
+        state = model.startDecoding(memory);
         // All but the prompt's last token only fill the caches.
-        if (start > 1) feed(rows.map((row) => row.slice(0, -1)));
+        if (start > 1) {
+          const ids = upload(rows.map((row) => row.slice(0, -1)));
+          gates.push(measured((pass) => model.decode(ids, null, { ...pass, state: state! }))[1]);
+        }
+        if (stream.graphs) {
+          replayed = new ReplayedStep(stream, state, config.max_target_positions, (ids, at) => choose(ids, hidden, at));
+        }
       }
-      const logits = model.logits(feed(rows.map((row) => row.slice(-1))).reshape([batch, config.d_model]));
-      const [values, ids] = stream.call('top_k', [logits, suppressed], [1]);
-      return Promise.all([ids!.read(), values!.floats(), Promise.all(readings.map((r) => r.values))]);
+      const last = rows.map((row) => row.at(-1)!);
+      const choice = replayed ? replayed.run(last) : choose(upload(last.map((id) => [id])), suppressed);
+      gates.push(choice.gates);
+      // What is replayed leaves out what the first token must not be.
+      const { ids, values } = replayed && first ? best(choice.logits, suppressed) : choice;
+      const readings = gates
+        .filter((g) => g !== null)
+        .map(async ({ sum, layers }) => ({ sums: await sum.floats(), layers }));
+      return Promise.all([ids.read(), values.floats(), Promise.all(readings)]);
     } finally {
       stream.endStep();
     }
@@ -108,15 +139,13 @@ export async function greedy(model: Whisper, features: Tensor, options: GreedyOp
     let rows = prompts;
     for (let length = start; length < limit && items.some((item) => !item.finished); length++) {
       throwIfAborted(options.signal);
-      const [ids, values, gates] = await onThread('queue a token', () =>
-        step(rows, length === start ? hiddenAtBegin : hidden),
-      );
+      const [ids, values, gates] = await onThread('queue a token', () => step(rows));
       for (const [i, item] of items.entries()) {
         if (item.finished) continue;
-        for (const [r, sums] of gates.entries()) {
+        for (const { sums, layers } of gates) {
           const perItem = sums.length / batch;
           for (let row = i * perItem; row < (i + 1) * perItem; row++) item.open += sums[row]!;
-          item.gates += perItem * readings[r]!.layers;
+          item.gates += perItem * layers;
         }
         item.logProbability += values[i]!;
         item.drawn++;
@@ -126,6 +155,7 @@ export async function greedy(model: Whisper, features: Tensor, options: GreedyOp
       rows = items.map((item, i) => [item.finished ? config.pad_token_id : ids[i]!]);
     }
   } finally {
+    (replayed as ReplayedStep<Choice> | null)?.dispose();
     (state as DecoderState | null)?.dispose();
     hidden?.dispose();
     hiddenAtBegin?.dispose();

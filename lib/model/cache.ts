@@ -1,6 +1,12 @@
 import type { FloatType, Stream, Tensor } from '../tensor/index.js';
 import type { WhisperConfig } from '../weights/index.js';
 
+/** Where a token stands whose calls are recorded: read from `position` i32 [1] when they are replayed, `most` at most. */
+export interface ReplayedPosition {
+  position: Tensor;
+  most: number;
+}
+
 /** Key/value caches of a batch that is decoded token by token. Lives until `dispose()`. */
 export class DecoderState {
   private readonly keptRows: [k: Tensor, v: Tensor][] = [];

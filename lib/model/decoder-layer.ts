@@ -1,5 +1,5 @@
 import { dtypeNumber, LAYER_NORM_EPSILON, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
-import type { DecoderState } from './cache.js';
+import type { DecoderState, ReplayedPosition } from './cache.js';
 import { type ExpertRows, expertTensors, rangeNumbers } from './gated-ffn.js';
 
 interface Linear {
@@ -34,6 +34,7 @@ export function decoderLayer(
   heads: number,
   state: DecoderState,
   index: number,
+  at: ReplayedPosition | null,
 ): [y: Tensor, gate: Tensor] {
   const { attention, cross, norm, fc1, fc2 } = layer;
   const pair = ({ weight, bias }: Linear): Tensor[] => [weight.value, bias.value];
@@ -53,8 +54,9 @@ export function decoderLayer(
       ...state.cross(index),
       ...[...pair(norm), ...pair(fc1), ...pair(fc2)],
       ...expertTensors(rows),
+      ...(at ? [at.position] : []),
     ],
-    [...rangeNumbers(rows), heads, state.length, LAYER_NORM_EPSILON, dtypeNumber(pass.compute)],
+    [...rangeNumbers(rows), heads, at ? at.most : state.length, LAYER_NORM_EPSILON, dtypeNumber(pass.compute)],
   );
   return [y!, gate!];
 }

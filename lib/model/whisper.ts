@@ -28,7 +28,7 @@ import {
   type WhisperConfig,
   whisperTensorShapes,
 } from '../weights/index.js';
-import { DecoderState } from './cache.js';
+import { DecoderState, type ReplayedPosition } from './cache.js';
 import { type AttentionBlock, decoderLayer, type Layer } from './decoder-layer.js';
 import { LanguageExpert } from './experts.js';
 import { type ExpertRows, gatedFfnHard, gatedFfnSoft, type SoftGates } from './gated-ffn.js';
@@ -295,13 +295,19 @@ export class Whisper {
 
   /**
    * ids i32 [B, T], memory [B, S, D] → last hidden rows [B, T, D], before the tied output projection.
-   * With a `state` the call goes on from its tokens and adds to its caches (inference only).
+   * With a `state` the call goes on from its tokens and adds to its caches (inference only); with `at` too it is one to be
+   * recorded, for one token, and who replays it advances the state.
    */
-  decode(ids: Tensor, memory: Tensor | null, options: ModelPass & { state?: DecoderState } = {}): Tensor {
+  decode(
+    ids: Tensor,
+    memory: Tensor | null,
+    options: ModelPass & { state?: DecoderState; at?: ReplayedPosition } = {},
+  ): Tensor {
     const { config } = this;
     const pass = this.pass(options);
     const state = options.state ?? null;
-    const offset = state?.length ?? 0;
+    const at = options.at ?? null;
+    const offset = at?.most ?? state?.length ?? 0;
     const T = ids.shape[1]!;
     if (offset + T > config.max_target_positions) {
       throw new DistilWhisperError(
@@ -313,12 +319,20 @@ export class Whisper {
     const heads = config.decoder_attention_heads;
     const result = this.inference(pass, options, () => {
       const p = (name: string): Parameter => this.parameters.get(`model.decoder.${name}`)!;
-      let x = embedding(pass, ids, p('embed_tokens.weight'), p('embed_positions.weight'), offset, config.pad_token_id);
+      let x = embedding(
+        pass,
+        ids,
+        p('embed_tokens.weight'),
+        p('embed_positions.weight'),
+        offset,
+        config.pad_token_id,
+        at?.position,
+      );
       for (const [i, layer] of this.decoderLayers.entries()) {
         const input = x;
         x = this.layer(pass, options, memory ? [input, memory] : [input], (pass, options) => {
           if (state) {
-            const [y, gate] = decoderLayer(pass, input, layer, rows('decoder', i), heads, state, i);
+            const [y, gate] = decoderLayer(pass, input, layer, rows('decoder', i), heads, state, i, at);
             if (rows('decoder', i).length > 0) options.gateValues?.push(gate);
             return y;
           }
@@ -329,7 +343,7 @@ export class Whisper {
       }
       return layerNorm(pass, x, p('layer_norm.weight'), p('layer_norm.bias'));
     });
-    state?.advance(T);
+    if (!at) state?.advance(T);
     return result;
   }
 

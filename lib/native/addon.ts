@@ -32,6 +32,13 @@ export interface NativeStream {
   view(id: number, offset: number, shape: readonly number[]): number;
   /** `fresh`: a persistent tensor that no call knows yet. */
   write(id: number, bytes: Uint8Array, fresh: boolean): void;
+  /** From here to `recorded` calls do not run, they are recorded. */
+  record(): void;
+  /** Ends it: the recording's number, or, unless it is kept, 0. */
+  recorded(keep: boolean): number;
+  replay(id: number): void;
+  /** The recording goes, and the tensors that its calls made. */
+  forget(id: number): void;
   read(id: number): Promise<ArrayBuffer>;
   sync(): Promise<void>;
   freeze(id: number): void;

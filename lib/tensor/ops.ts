@@ -237,7 +237,10 @@ export function attention(pass: Pass, q: Tensor, k: Tensor, v: Tensor, options: 
   return o!;
 }
 
-/** Token and position embeddings. ids i32 [B, T] → f32 [B, T, D]. `padding`: id whose lookup gets no gradient, or -1. */
+/**
+ * Token and position embeddings. ids i32 [B, T] → f32 [B, T, D]. `padding`: id whose lookup gets no gradient, or -1. With
+ * `position` i32 [1] the offset is read there when the call runs, `offset` at most.
+ */
 export function embedding(
   pass: Pass,
   ids: Tensor,
@@ -245,9 +248,14 @@ export function embedding(
   positions: Parameter,
   offset: number,
   padding: number,
+  position: Tensor | null = null,
 ): Tensor {
   const { stream, tape } = pass;
-  const [x] = stream.call('embedding', [ids, table.value, positions.value], [offset, dtypeNumber('f32')]);
+  const [x] = stream.call(
+    'embedding',
+    [ids, table.value, positions.value, ...(position ? [position] : [])],
+    [offset, dtypeNumber('f32')],
+  );
   if (tape && trains(table, positions)) {
     tape.record(x!, (dx) => {
       stream.call('embedding_backward', [dx, ids, table.accumulator(), positions.accumulator()], [offset, padding]);

@@ -23,11 +23,43 @@ export interface StreamOptions {
   threads?: number;
   /** Instruction set of the CPU kernels. Default: the best of this machine, or DISTILWHISPER_CPU. */
   isa?: Isa;
+  /** On a GPU: decode by CUDA graphs, one launch a token, instead of call by call. Default true. */
+  graphs?: boolean;
   /** What it is for, as a profile shows it. */
   label?: string;
 }
 
 const leaked = new FinalizationRegistry<{ native: NativeStream; id: number }>(({ native, id }) => native.dispose(id));
+const forgotten = new FinalizationRegistry<{ native: NativeStream; id: number }>(({ native, id }) => native.forget(id));
+
+/**
+ * Calls that are queued again and again, on the same tensors: inputs are read and outputs written where they are. On a GPU that is
+ * one launch of a CUDA graph, which the first replay captures. The tensors that the recording made live until `dispose()`.
+ */
+export class Recording<T> {
+  constructor(
+    private readonly native: NativeStream,
+    private readonly id: number,
+    /** What `body` returned. */
+    readonly outputs: T,
+  ) {
+    forgotten.register(this, { native, id });
+  }
+
+  /** Queues the calls. Errors: ERR_DISPOSED; those of the calls come with the next read. */
+  replay(): void {
+    try {
+      this.native.replay(this.id);
+    } catch (error) {
+      throw typed(error);
+    }
+  }
+
+  /** Safe at any time: what is queued still runs. */
+  dispose(): void {
+    this.native.forget(this.id);
+  }
+}
 
 /**
  * A queue of kernel calls that run in order, off the JavaScript thread. A call returns at once with its output tensors.
@@ -42,7 +74,10 @@ export class Stream {
   readonly threads: number;
   /** What it is for, as a profile shows it, or ''. */
   readonly label: string;
+  /** Whether decoding replays recorded calls here. */
+  readonly graphs: boolean;
   private readonly scopes: Tensor[][] = [];
+  private recording = false;
 
   /** Errors: ERR_NATIVE_LOAD, ERR_ARGUMENT (device, threads, instruction set), ERR_CUDA_PLUGIN, ERR_CUDA. */
   constructor(options: StreamOptions = {}) {
@@ -53,6 +88,7 @@ export class Stream {
       throw new DistilWhisperError('ERR_ARGUMENT', `threads: expected an integer from 1 to 1024, got ${this.threads}`);
     }
     const device = options.device ?? 'cpu';
+    this.graphs = device !== 'cpu' && options.graphs !== false;
     if (device !== 'cpu') {
       const index = cudaDeviceNumber(device);
       if (reference) {
@@ -121,7 +157,25 @@ export class Stream {
         numbers,
       ),
     );
-    return outputs.map(([id, dtype, ...shape]) => new Tensor(this, id, dtypes[dtype]!, shape, false));
+    return outputs.map(([id, dtype, ...shape]) => new Tensor(this, id, dtypes[dtype]!, shape, this.recording));
+  }
+
+  /**
+   * Records the calls of `body`, which do not run. They take persistent tensors (and outputs of calls before them), and their
+   * outputs have memory of their own. Errors: ERR_ARGUMENT for a tensor of a step, for a write, and those of the calls.
+   */
+  record<T>(body: () => T): Recording<T> {
+    this.guard(() => this.native.record());
+    this.recording = true;
+    let outputs: { value: T } | null = null;
+    let id = 0;
+    try {
+      outputs = { value: body() };
+    } finally {
+      this.recording = false;
+      id = this.native.recorded(outputs !== null);
+    }
+    return new Recording(this.native, id, outputs.value);
   }
 
   /** Runs `body` and disposes of the step tensors that it made, except those it returns. */

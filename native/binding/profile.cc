@@ -46,7 +46,7 @@ Napi::Value NativeStream::counted(const Napi::CallbackInfo&) {
   while (timeline_ && timeline_->take(record)) {
     flop += record.work.flop;
     bytes += record.work.bytes;
-    kernels += record.op >= 0;
+    kernels += record.op >= 0 || record.op == kReplay;
   }
   Napi::Object o = Napi::Object::New(env_);
   o.Set("flop", flop);

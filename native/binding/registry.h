@@ -18,6 +18,7 @@ struct TensorEntry {
   std::shared_ptr<Storage> storage;
   NativeStream* stream = nullptr;
   bool persistent = false;
+  bool recorded = false;  // an output of a recorded call: goes with its recording, which counts its memory
 };
 
 class Registry {

@@ -30,25 +30,20 @@ struct NativeStream::Reply {
 };
 
 Napi::Function NativeStream::define(Napi::Env env) {
-  return DefineClass(env, "NativeStream",
-                     {
-                         InstanceMethod<&NativeStream::call>("call"),
-                         InstanceMethod<&NativeStream::create>("create"),
-                         InstanceMethod<&NativeStream::view>("view"),
-                         InstanceMethod<&NativeStream::write>("write"),
-                         InstanceMethod<&NativeStream::read>("read"),
-                         InstanceMethod<&NativeStream::sync>("sync"),
-                         InstanceMethod<&NativeStream::freeze>("freeze"),
-                         InstanceMethod<&NativeStream::dispose>("dispose"),
-                         InstanceMethod<&NativeStream::end_step>("endStep"),
-                         InstanceMethod<&NativeStream::memory>("memory"),
-                         InstanceMethod<&NativeStream::close>("close"),
-                         InstanceMethod<&NativeStream::profile>("profile"),
-                         InstanceMethod<&NativeStream::trace>("trace"),
-                         InstanceMethod<&NativeStream::counted>("counted"),
-                         InstanceMethod<&NativeStream::level>("level"),
-                         InstanceMethod<&NativeStream::lost>("lost"),
-                     });
+  return DefineClass(
+      env, "NativeStream",
+      {
+          InstanceMethod<&NativeStream::call>("call"),        InstanceMethod<&NativeStream::create>("create"),
+          InstanceMethod<&NativeStream::view>("view"),        InstanceMethod<&NativeStream::write>("write"),
+          InstanceMethod<&NativeStream::read>("read"),        InstanceMethod<&NativeStream::sync>("sync"),
+          InstanceMethod<&NativeStream::record>("record"),    InstanceMethod<&NativeStream::recorded>("recorded"),
+          InstanceMethod<&NativeStream::replay>("replay"),    InstanceMethod<&NativeStream::forget>("forget"),
+          InstanceMethod<&NativeStream::freeze>("freeze"),    InstanceMethod<&NativeStream::dispose>("dispose"),
+          InstanceMethod<&NativeStream::end_step>("endStep"), InstanceMethod<&NativeStream::memory>("memory"),
+          InstanceMethod<&NativeStream::close>("close"),      InstanceMethod<&NativeStream::profile>("profile"),
+          InstanceMethod<&NativeStream::trace>("trace"),      InstanceMethod<&NativeStream::counted>("counted"),
+          InstanceMethod<&NativeStream::level>("level"),      InstanceMethod<&NativeStream::lost>("lost"),
+      });
 }
 
 // (isa: -1 = oracle, threads), or (path of a plugin, device)
@@ -84,6 +79,8 @@ NativeStream::~NativeStream() {
 
 void NativeStream::stop() {
   stream_->stop();
+  recordings_.clear();
+  open_.reset();
   if (replies_) napi_release_threadsafe_function(replies_, napi_tsfn_abort);
   replies_ = nullptr;
 }
@@ -120,6 +117,29 @@ uint64_t NativeStream::add_step_tensor(const View& v) {
   const uint64_t id = registry_->add(std::move(entry));
   step_tensors_.insert(id);
   return id;
+}
+
+void* NativeStream::allocate_recorded(int64_t bytes) {
+  auto storage = std::make_shared<Storage>();
+  storage->data = stream_->memory()->allocate(bytes);
+  storage->bytes = bytes;
+  storage->owned = stream_->memory();
+  storage->memory = storage->owned.get();
+  open_->bytes += bytes;
+  account(bytes);
+  open_->recording->made.push_back(storage);
+  return storage->data;
+}
+
+// Its storage is the recording's: the addresses that recorded calls know stay as long as it.
+uint64_t NativeStream::add_recorded_tensor(const View& v) {
+  TensorEntry entry;
+  entry.view = v;
+  entry.storage = open_->recording->made.back();
+  entry.stream = this;
+  entry.persistent = entry.recorded = true;
+  open_->tensors.push_back(registry_->add(std::move(entry)));
+  return open_->tensors.back();
 }
 
 static View shape_of(const Napi::Value& dtype, const Napi::Value& dims) {
@@ -175,6 +195,7 @@ Napi::Value NativeStream::view(const Napi::CallbackInfo& info) {
     entry.view = v;
     const uint64_t id = registry_->add(std::move(entry));
     if (!base.persistent) base.stream->step_tensors_.insert(id);
+    if (open_) open_->tensors.push_back(id);
     return Napi::Number::New(env_, double(id));
   } catch (const Error& e) {
     throw_typed(env_, e);
@@ -197,6 +218,7 @@ void NativeStream::write(const Napi::CallbackInfo& info) {
       stream_->memory()->write(entry.view.data, bytes.Data(), entry.view.bytes());
       return;
     }
+    if (open_) throw Error("ERR_ARGUMENT", "write: expected calls only while a recording is made");
     auto copy = std::make_shared<std::vector<uint8_t>>(bytes.Data(), bytes.Data() + bytes.ByteLength());
     auto keep = entry.persistent ? entry.storage : nullptr;
     stream_->enqueue([copy, keep, view = entry.view, timeline = timing_](Backend& backend) {
@@ -234,6 +256,10 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
       if (entry.storage->memory != stream_->memory().get())
         throw Error("ERR_STREAM", std::string(kOps[op].name) + ": tensor " + std::to_string(i) +
                                       " lies on another device than " + stream_->backend().name());
+      if (open_ && !entry.persistent)
+        throw Error("ERR_ARGUMENT", std::string(kOps[op].name) + ": tensor " + std::to_string(i) +
+                                        " goes with its step; a recorded call takes persistent tensors and outputs of "
+                                        "its own recording");
       call->in.push_back(entry.view);
       call->storage.push_back(entry.persistent ? entry.storage : nullptr);
       writable.push_back(!entry.storage->frozen);
@@ -252,12 +278,16 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
     for (size_t i = 0; i < call->out.size(); i++) {
       View& v = call->out[i];
       v.present = true;
-      v.data = stream_->arena().take(v.bytes());
+      v.data = open_ ? allocate_recorded(v.bytes()) : stream_->arena().take(v.bytes());
       Napi::Array described = Napi::Array::New(env_, size_t(2 + v.rank));
-      described.Set(0u, Napi::Number::New(env_, double(add_step_tensor(v))));
+      described.Set(0u, Napi::Number::New(env_, double(open_ ? add_recorded_tensor(v) : add_step_tensor(v))));
       described.Set(1u, Napi::Number::New(env_, double(int(v.dtype))));
       for (int d = 0; d < v.rank; d++) described.Set(uint32_t(2 + d), Napi::Number::New(env_, double(v.shape[d])));
       result.Set(uint32_t(i), described);
+    }
+    if (open_) {
+      open_->recording->steps.push_back({op, std::move(call)});
+      return result;
     }
     const bool readable = stream_->memory() == host_memory();
     stream_->enqueue([op, call, readable, timeline = timing_](Backend& backend) {
@@ -268,6 +298,72 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
   } catch (const Error& e) {
     throw_typed(env_, e);
   }
+}
+
+// record(): from here to recorded() calls do not run: they are added to a recording.
+void NativeStream::record(const Napi::CallbackInfo&) {
+  try {
+    require_usable();
+    if (open_) throw Error("ERR_ARGUMENT", "record: a recording is being made already");
+    open_ = std::make_unique<Recorded>();
+    open_->recording = std::make_shared<Recording>();
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
+}
+
+// recorded(keep) → id; without `keep` the recording is dropped.
+Napi::Value NativeStream::recorded(const Napi::CallbackInfo& info) {
+  if (!open_) return Napi::Number::New(env_, 0);
+  const Recorded done = std::move(*open_);
+  open_.reset();
+  if (!info[0].As<Napi::Boolean>().Value()) {
+    drop(done);
+    return Napi::Number::New(env_, 0);
+  }
+  recordings_.emplace(next_recording_, done);
+  return Napi::Number::New(env_, double(next_recording_++));
+}
+
+void NativeStream::drop(const Recorded& recorded) {
+  for (uint64_t id : recorded.tensors)
+    if (registry_->has(id)) registry_->remove(id);
+  account(-recorded.bytes);
+}
+
+// replay(id): queues the calls of a recording.
+void NativeStream::replay(const Napi::CallbackInfo& info) {
+  try {
+    require_usable();
+    const auto it = recordings_.find(uint64_t(info[0].As<Napi::Number>().Int64Value()));
+    if (it == recordings_.end()) throw Error("ERR_DISPOSED", "this recording was disposed");
+    if (open_) throw Error("ERR_ARGUMENT", "replay: expected calls only while a recording is made");
+    const bool readable = stream_->memory() == host_memory();
+    stream_->enqueue([recording = it->second.recording, readable, timeline = timing_](Backend& backend) {
+      timed(
+          timeline, kReplay, [&] { backend.replay(*recording); },
+          [&] {
+            Work all;
+            for (const Recording::Step& step : recording->steps) {
+              const Work work = work_of(step.op, *step.call, readable);
+              all.flop += work.flop;
+              all.bytes += work.bytes;
+              all.type = work.type;
+            }
+            return all;
+          });
+    });
+  } catch (const Error& e) {
+    throw_typed(env_, e);
+  }
+}
+
+// forget(id): the recording and the tensors that it made go, once what is queued has run.
+void NativeStream::forget(const Napi::CallbackInfo& info) {
+  const auto it = recordings_.find(uint64_t(info[0].As<Napi::Number>().Int64Value()));
+  if (it == recordings_.end()) return;
+  drop(it->second);
+  recordings_.erase(it);
 }
 
 Napi::Value NativeStream::wait(Napi::Env env, const TensorEntry* entry) {
@@ -364,7 +460,8 @@ void NativeStream::dispose(const Napi::CallbackInfo& info) {
   const uint64_t id = uint64_t(info[0].As<Napi::Number>().Int64Value());
   if (!registry_->has(id)) return;
   TensorEntry& entry = registry_->get(id);
-  if (entry.persistent && entry.storage.use_count() == 1) entry.stream->account(-entry.storage->bytes);
+  if (entry.persistent && !entry.recorded && entry.storage.use_count() == 1)
+    entry.stream->account(-entry.storage->bytes);
   if (!entry.persistent) entry.stream->step_tensors_.erase(id);
   registry_->remove(id);
 }
@@ -400,6 +497,7 @@ Napi::Value NativeStream::memory(const Napi::CallbackInfo&) {
 
 // close(): drops queued work, ends the threads. Tensors of this stream can no longer be used.
 void NativeStream::close(const Napi::CallbackInfo&) {
+  for (const auto& r : recordings_) drop(r.second);
   stop();
   auto waiting = std::move(waiting_);
   waiting_.clear();

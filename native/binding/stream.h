@@ -26,12 +26,22 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
     Napi::ObjectReference keep;
   };
 
+  struct Recorded {
+    std::shared_ptr<Recording> recording;
+    std::vector<uint64_t> tensors;  // made while it was recorded
+    int64_t bytes = 0;
+  };
+
   Napi::Value call(const Napi::CallbackInfo& info);
   Napi::Value create(const Napi::CallbackInfo& info);
   Napi::Value view(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value sync(const Napi::CallbackInfo& info);
   void write(const Napi::CallbackInfo& info);
+  void record(const Napi::CallbackInfo& info);
+  Napi::Value recorded(const Napi::CallbackInfo& info);
+  void replay(const Napi::CallbackInfo& info);
+  void forget(const Napi::CallbackInfo& info);
   void freeze(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
   void end_step(const Napi::CallbackInfo& info);
@@ -44,6 +54,9 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   Napi::Value lost(const Napi::CallbackInfo& info);
 
   uint64_t add_step_tensor(const View& v);
+  void* allocate_recorded(int64_t bytes);
+  uint64_t add_recorded_tensor(const View& v);
+  void drop(const Recorded& recorded);
   void account(int64_t bytes);
   Napi::Value wait(Napi::Env env, const TensorEntry* entry);
   static void settle(napi_env env, napi_value, void* context, void* data);
@@ -57,6 +70,9 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   Napi::Env env_;
   std::unique_ptr<Stream> stream_;
   std::unordered_set<uint64_t> step_tensors_;
+  std::unordered_map<uint64_t, Recorded> recordings_;
+  std::unique_ptr<Recorded> open_;  // the one that calls are added to, if any
+  uint64_t next_recording_ = 1;
   int64_t persistent_bytes_ = 0;
   // Made by the first profile and kept, so that calls on their way may still write there; `timing_` is it, or null.
   std::unique_ptr<Timeline> timeline_;

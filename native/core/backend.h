@@ -3,11 +3,23 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/memory.h"
 #include "core/op.h"
 
 namespace dw {
+
+// Calls on tensors that stay, to be run again and again, in order. Only its stream's worker runs it.
+struct Recording {
+  struct Step {
+    int op;
+    std::shared_ptr<const Call> call;  // keeps its inputs alive
+  };
+  std::vector<Step> steps;
+  std::vector<std::shared_ptr<Storage>> made;  // keeps the outputs alive
+  std::shared_ptr<void> graph;                 // what a backend made of it at its first run; goes before the tensors
+};
 
 // The functions of a call are used by one thread, the stream's worker; those that say so, by any.
 class Backend {
@@ -24,6 +36,10 @@ class Backend {
 
   // Runs an operation, or begins to: a device works behind its caller, in order. Throws Error.
   virtual void run(int op, const Call& call) = 0;
+  // Runs the calls of a recording, as if by `run`.
+  virtual void replay(Recording& recording) {
+    for (const Recording::Step& step : recording.steps) run(step.op, *step.call);
+  }
   // Copies bytes to a tensor, in the order of the calls. `from` may be reused on return.
   virtual void upload(void* to, const void* from, int64_t bytes) = 0;
   // Waits for the calls before it and copies bytes out. Throws their first fault, which clears it.

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define DW_PLUGIN_ABI 1u /* changes with every change of this file */
+#define DW_PLUGIN_ABI 2u /* changes with every change of this file */
 #define DW_PLUGIN_ENTRY "distilwhisper_plugin"
 
 typedef struct dw_fault {
@@ -66,6 +66,7 @@ typedef struct dw_memory_info {
 
 typedef struct dw_device dw_device; /* a device's context and memory */
 typedef struct dw_queue dw_queue;   /* calls in order, behind the caller */
+typedef struct dw_graph dw_graph;   /* calls of a queue that run again as one */
 
 typedef struct dw_plugin {
   uint32_t abi; /* DW_PLUGIN_ABI; this member and the next never move */
@@ -98,6 +99,14 @@ typedef struct dw_plugin {
   /* These two wait; faults that kernels found in their data (an id out of range) come back here. */
   int (*download)(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_fault* fault);
   int (*synchronize)(dw_queue* queue, dw_fault* fault);
+
+  /* Null, all three, where there are no graphs: calls are then run one by one. */
+  /* Runs calls in order, and captures them as a graph that runs them again on the same tensors, which must stay where
+   * they are until it is closed. When it fails there is no graph, and the queue is as after a `run` that fails. */
+  int (*capture)(dw_queue* queue, const int32_t* ops, const dw_call* calls, int32_t count, dw_graph** graph,
+                 dw_fault* fault);
+  int (*launch)(dw_queue* queue, dw_graph* graph, dw_fault* fault); /* on the queue that captured it */
+  void (*graph_close)(dw_graph* graph); /* by any thread; what has been launched still ends */
 } dw_plugin;
 
 typedef const dw_plugin* (*dw_plugin_entry)(void);

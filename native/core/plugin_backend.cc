@@ -102,13 +102,27 @@ class PluginBackend : public Backend {
   }
 
   void run(int op, const Call& call) override {
-    tensors_.clear();
-    for (size_t i = 0; i < call.in.size(); i++) add(call.in[i], call.storage[i] && call.storage[i]->frozen);
-    for (const View& v : call.out) add(v, false);
-    const dw_call c = {tensors_.data(),         tensors_.data() + call.in.size(), call.num.data(),
-                       int32_t(call.in.size()), int32_t(call.out.size()),         int32_t(call.num.size())};
+    const dw_call c = described(call, tensors_);
     dw_fault fault = {};
     check(plugin_->run(queue_, op, &c, &fault), fault);
+  }
+  void replay(Recording& recording) override {
+    if (!plugin_->capture) return Backend::replay(recording);
+    dw_fault fault = {};
+    if (recording.graph) {
+      auto* graph = static_cast<Graph*>(recording.graph.get());
+      return check(plugin_->launch(queue_, graph->graph, &fault), fault);
+    }
+    std::vector<std::vector<dw_tensor>> tensors(recording.steps.size());
+    std::vector<int32_t> ops;
+    std::vector<dw_call> calls;
+    for (const Recording::Step& step : recording.steps) {
+      calls.push_back(described(*step.call, tensors[ops.size()]));
+      ops.push_back(step.op);
+    }
+    auto made = std::make_shared<Graph>(device_);
+    check(plugin_->capture(queue_, ops.data(), calls.data(), int32_t(ops.size()), &made->graph, &fault), fault);
+    recording.graph = std::move(made);
   }
   void upload(void* to, const void* from, int64_t bytes) override {
     dw_fault fault = {};
@@ -126,15 +140,33 @@ class PluginBackend : public Backend {
   }
 
  private:
-  void add(const View& v, bool frozen) {
-    dw_tensor t = {};
-    t.data = v.data;
-    std::memcpy(t.shape, v.shape, sizeof t.shape);
-    t.dtype = int32_t(v.dtype);
-    t.rank = v.rank;
-    t.present = bool(v);
-    t.frozen = frozen;
-    tensors_.push_back(t);
+  // May outlive its queue, not the device's memory.
+  struct Graph {
+    explicit Graph(std::shared_ptr<PluginMemory> m) : memory(std::move(m)) {}
+    ~Graph() {
+      if (graph) memory->plugin()->graph_close(graph);
+    }
+    const std::shared_ptr<PluginMemory> memory;
+    dw_graph* graph = nullptr;
+  };
+
+  // The call as the plugin takes it, on `tensors`, which it fills.
+  static dw_call described(const Call& call, std::vector<dw_tensor>& tensors) {
+    tensors.clear();
+    const auto add = [&](const View& v, bool frozen) {
+      dw_tensor t = {};
+      t.data = v.data;
+      std::memcpy(t.shape, v.shape, sizeof t.shape);
+      t.dtype = int32_t(v.dtype);
+      t.rank = v.rank;
+      t.present = bool(v);
+      t.frozen = frozen;
+      tensors.push_back(t);
+    };
+    for (size_t i = 0; i < call.in.size(); i++) add(call.in[i], call.storage[i] && call.storage[i]->frozen);
+    for (const View& v : call.out) add(v, false);
+    return {tensors.data(),          tensors.data() + call.in.size(), call.num.data(),
+            int32_t(call.in.size()), int32_t(call.out.size()),        int32_t(call.num.size())};
   }
 
   const dw_plugin* const plugin_;

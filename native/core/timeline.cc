@@ -30,7 +30,9 @@ void put_rate(std::string& text, double n, int64_t ns) {
   put_decimal(text, ns > 0 ? std::llround(100 * n / double(ns)) : 0, 2);
 }
 
-const char* name_of(int op) { return op == kRead ? "read" : op == kWrite ? "write" : kOps[op].name; }
+const char* name_of(int op) {
+  return op == kRead ? "read" : op == kWrite ? "write" : op == kReplay ? "graph" : kOps[op].name;
+}
 
 }  // namespace
 
@@ -43,7 +45,8 @@ void put_event(std::string& text, const Record& record, const Lane& lane) {
   put_decimal(text, record.begin - lane.origin, 3);
   text += ",\"dur\":";
   put_decimal(text, ns, 3);
-  text += record.op < 0 ? ",\"cat\":\"transfer\",\"name\":\"" : ",\"cat\":\"kernel\",\"name\":\"";
+  text += record.op == kRead || record.op == kWrite ? ",\"cat\":\"transfer\",\"name\":\""
+                                                    : ",\"cat\":\"kernel\",\"name\":\"";
   text += name_of(record.op);
   text += "\",\"args\":{\"shape\":\"";
   for (int d = 0; d < work.rank; d++) {

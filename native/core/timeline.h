@@ -18,13 +18,13 @@ inline int64_t clock_ns() {
 }
 
 struct Record {
-  int op;  // its number in DW_OPS, or one of Transfer
+  int op;  // its number in DW_OPS, or one of Other
   int64_t begin, end;
   Work work;
 };
 
 // What a stream does besides operations.
-enum Transfer : int { kRead = -1, kWrite = -2 };
+enum Other : int { kRead = -1, kWrite = -2, kReplay = -3 };  // a replay is many operations at once
 
 // A stream's place in a trace.
 struct Lane {

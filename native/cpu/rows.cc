@@ -5,6 +5,7 @@
 #include "cpu/isa.h"
 #include "cpu/math.h"
 #include "ops/ids.h"
+#include "ops/position.h"
 
 namespace dw {
 namespace cpu {
@@ -47,7 +48,8 @@ void accumulate(const T* src, float* dst, int64_t begin, int64_t end) {
 
 void embedding(Context& ctx, const Call& call) {
   const View &ids = call.in[0], &table = call.in[1], &positions = call.in[2], &y = call.out[0];
-  const int64_t T = ids.shape[1], D = table.shape[1], count = ids.shape[0] * T, offset = call.integer(0);
+  const int64_t T = ids.shape[1], D = table.shape[1], count = ids.shape[0] * T;
+  const int64_t offset = offset_at(call.in.size() > 3 ? call.in[3] : View(), call.integer(0), "embedding");
   check_ids(ids, table.shape[0], -1, "embedding");
   const int32_t* id = at<int32_t>(ids);
   with_types(table.dtype, positions.dtype, y.dtype, [&](auto* ta, auto* tb, auto* to) {

@@ -8,8 +8,8 @@ namespace ops {
 // Tensors: x f32 [B, T, D]; self-attention's norm weight and bias, q weight and bias, k weight, v and out weight and
 // bias, and the caches of keys and values [B, P, D], to which rows [offset, offset + T) are written; cross-attention's
 // norm, q and out, and its keys and values [B, S, D]; the FFN's norm, fc1 and fc2, and for each language the seven
-// tensors of gated_ffn_hard. Numbers: languages, row_begin and row_end of each, heads, offset, eps, compute.
-// Outputs: y f32 [B, T, D], g f32 [B·T] (0 or 1).
+// tensors of gated_ffn_hard; then, or not, `position` (ops/position.h), for one token an item. Numbers: languages,
+// row_begin and row_end of each, heads, offset, eps, compute. Outputs: y f32 [B, T, D], g f32 [B·T] (0 or 1).
 void decoder_layer(Prepare& p) {
   const int64_t languages = p.integer("languages", 0, 1000);
   const View x = p.tensor("x", kF32, {kAny, kAny, kAny});
@@ -55,6 +55,10 @@ void decoder_layer(Prepare& p) {
     p.tensor("expert fc1 bias", kF32, {inner});
     p.tensor("expert fc2 weight", matrix, {D, inner});
     p.tensor("expert fc2 bias", kF32, {D});
+  }
+  if (p.more_tensors()) {
+    p.tensor("position", kI32, {1});
+    p.require(T == 1, "x", "one token an item where its position is a tensor", x.describe());
   }
   int64_t last = 0;
   for (int64_t l = 0; l < languages; l++) {

@@ -7,6 +7,7 @@
 #include <initializer_list>
 
 #include "core/call.h"
+#include "ops/position.h"
 
 namespace dw {
 
@@ -43,6 +44,8 @@ struct DecoderLayer {
         width(c.in[kX].shape[2]) {}
   int64_t heads() const { return call.integer(settings); }
   int64_t offset() const { return call.integer(settings + 1); }
+  size_t experts_end() const { return kExperts + 7 * size_t(call.integer(0)); }
+  View position() const { return call.in.size() > experts_end() ? call.in[experts_end()] : View(); }
   double epsilon() const { return call.num[settings + 2]; }
   DType compute() const { return DType(call.integer(settings + 3)); }
   // Of the product with a matrix: q8 is read by products in f32.
@@ -54,6 +57,8 @@ template <class Context>
 struct DecoderParts {
   using Run = void (*)(Context&, const Call&);
   Run layer_norm, linear, cache_write, attention, gated_ffn_hard;
+  // Its cache_write and attention take `position` as one tensor more: only they can read it.
+  bool reads_position;
 };
 
 // `Frame` hands out scratch memory of the backend.
@@ -62,6 +67,9 @@ void run_decoder_layer(Context& context, Frame& frame, const DecoderParts<Contex
   using L = DecoderLayer;
   const L layer(call);
   const int64_t rows = layer.batch * layer.tokens;
+  const View position = parts.reads_position ? layer.position() : View();
+  const int64_t offset =
+      parts.reads_position ? layer.offset() : offset_at(layer.position(), layer.offset(), "decoder_layer");
   const auto scratch = [&](DType type, std::initializer_list<int64_t> shape) {
     View v;
     v.present = true;
@@ -114,6 +122,7 @@ void run_decoder_layer(Context& context, Frame& frame, const DecoderParts<Contex
     Part part(call);
     part.add(q);
     part.add(keys, 2);
+    if (position && causal) part.add(position);
     part.out = {rows_of(layer.compute()), scratch(DType::f32, {layer.batch, layer.heads(), layer.tokens})};
     part.num = {double(layer.heads()), causal ? 1.0 : 0.0, double(count), double(offset), double(int(layer.compute()))};
     parts.attention(context, part);
@@ -123,7 +132,8 @@ void run_decoder_layer(Context& context, Frame& frame, const DecoderParts<Contex
     Part part(call);
     part.add(x);
     part.add(cache);
-    part.num = {double(layer.offset())};
+    if (position) part.add(position);
+    part.num = {double(offset)};
     parts.cache_write(context, part);
   };
 
@@ -131,7 +141,7 @@ void run_decoder_layer(Context& context, Frame& frame, const DecoderParts<Contex
   const View h = norm(x, L::kNorm), q = linear(h, L::kQ, true, none);
   keep(linear(h, L::kK, false, none), L::kKeys);
   keep(linear(h, L::kV, true, none), L::kValues);
-  const View o = attention(q, L::kKeys, true, layer.offset() + layer.tokens, layer.offset());
+  const View o = attention(q, L::kKeys, true, offset + layer.tokens, offset);
   const View heard = linear(o, L::kOut, true, x);
   const View cross = linear(norm(heard, L::kCrossNorm), L::kCrossQ, true, none);
   const View seen =
@@ -140,7 +150,7 @@ void run_decoder_layer(Context& context, Frame& frame, const DecoderParts<Contex
   Part ffn(call);
   ffn.add(norm(seen, L::kFfnNorm));
   ffn.add(seen);
-  ffn.add(L::kFc1, call.in.size() - L::kFc1);
+  ffn.add(L::kFc1, layer.experts_end() - L::kFc1);
   ffn.out = call.out;
   ffn.num.assign(call.num.begin(), call.num.begin() + std::ptrdiff_t(layer.settings));
   ffn.num.push_back(double(int(layer.product(L::kFc1))));

@@ -29,11 +29,13 @@ bool shape_ends_with(const View& a, const View& b) {
 
 }  // namespace
 
-// [B, T, D] = embedding(ids i32 [B, T], table [V, D], positions [P, D]; offset, out dtype)
+// [B, T, D] = embedding(ids i32 [B, T], table [V, D], positions [P, D], and, or not, position i32 [1] (ops/position.h);
+// offset, out dtype)
 void embedding(Prepare& p) {
   const View ids = p.tensor("ids", kI32, {kAny, kAny});
   const View table = p.tensor("table", kFloat, {kAny, kAny});
   const View positions = p.tensor("positions", kFloat, {kAny, table.shape[1]});
+  if (p.more_tensors()) p.tensor("position", kI32, {1});
   const int64_t offset = p.integer("offset", 0, int64_t(1) << 31);
   p.require(offset + ids.shape[1] <= positions.shape[0], "positions",
             "at least " + std::to_string(offset + ids.shape[1]) + " positions", positions.describe());

@@ -4,6 +4,7 @@
 // cast                y = x        fill   x = value               cache_write         cache[b, offset + t] = x[b, t]
 #include "core/ops.h"
 #include "ops/ids.h"
+#include "ops/position.h"
 
 namespace dw {
 namespace reference {
@@ -11,11 +12,12 @@ namespace reference {
 void embedding(Context&, const Call& call) {
   const View &ids = call.in[0], &table = call.in[1], &positions = call.in[2], &y = call.out[0];
   const int64_t T = ids.shape[1], D = table.shape[1];
+  const int64_t offset = offset_at(call.in.size() > 3 ? call.in[3] : View(), call.integer(0), "embedding");
   check_ids(ids, table.shape[0], -1, "embedding");
   for (int64_t i = 0; i < ids.size(); i++) {
     const int64_t id = ids.as<int32_t>()[i];
     for (int64_t c = 0; c < D; c++)
-      store(y, i * D + c, load(table, id * D + c) + load(positions, (call.integer(0) + i % T) * D + c));
+      store(y, i * D + c, load(table, id * D + c) + load(positions, (offset + i % T) * D + c));
   }
 }
 

@@ -2,7 +2,9 @@
 // Included before every source (-include). A thread of a block is a fibre; fibres meet where the hardware makes threads
 // meet (__syncthreads, shuffles, tensor cores), in an order that DW_EMULATOR_ORDER changes. Blocks run one by one.
 // It aborts on what is undefined on a GPU: a warp-wide instruction or a barrier that some threads have left, addresses
-// that are not aligned. Asynchronous copies arrive when they are waited for, and their targets hold NaN until then.
+// that are not aligned. A stream that captures keeps its launches, with their arguments as they were, for its graph; a
+// launch of the graph runs them. Asynchronous copies arrive when they are waited for, and their targets hold NaN until
+// then.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -46,6 +48,16 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 namespace emulator {
 
 void run(int64_t blocks, int threads, const std::function<void()>& kernel);
+// What is put on a stream: it runs at once, or, where the stream captures, whenever its graph is launched.
+enum class Work { kernel, product, copy };
+void put(void* stream, Work what, std::function<void()> work);
+inline void launch(void* stream, int64_t blocks, int threads, std::function<void()> kernel) {
+  put(stream, Work::kernel, [=] { run(blocks, threads, kernel); });
+}
+// Whether a call of the runtime shall fail, to try what then happens: DW_EMULATOR_FAIL names it.
+bool fails(const char* call);
+// Whether this thread captures.
+bool capturing();
 void barrier();
 // All lanes of a warp bring an operand; the last one runs `work` on the 32 of them.
 void warp(void* mine, void (*work)(void** all));

@@ -7,7 +7,15 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { chooseIsa, cudaReport, isaNames, packageRoot } from '../../lib/native/index.js';
-import { bf16ToFloat32, type DType, dtypeNumber, type Isa, Stream, type Tensor } from '../../lib/tensor/index.js';
+import {
+  bf16ToFloat32,
+  type DType,
+  dtypeNumber,
+  type Isa,
+  Stream,
+  type StreamOptions,
+  type Tensor,
+} from '../../lib/tensor/index.js';
 
 export { normals, random } from './random.js';
 
@@ -15,11 +23,11 @@ export const oracle = new Stream({ backend: 'reference', threads: 1 });
 export const isas: Isa[] = isaNames.slice(0, isaNames.indexOf(chooseIsa('auto')) + 1);
 
 /** Opens a stream on the CUDA plugin at `path`. */
-export function streamOn(path: string): Stream {
+export function streamOn(path: string, options: StreamOptions = {}): Stream {
   const before = process.env.DISTILWHISPER_CUDA_PLUGIN;
   process.env.DISTILWHISPER_CUDA_PLUGIN = path;
   try {
-    return new Stream({ device: 'cuda' });
+    return new Stream({ device: 'cuda', ...options });
   } finally {
     if (before === undefined) delete process.env.DISTILWHISPER_CUDA_PLUGIN;
     else process.env.DISTILWHISPER_CUDA_PLUGIN = before;

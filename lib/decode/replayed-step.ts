@@ -1,0 +1,48 @@
+import type { DecoderState, ReplayedPosition } from '../model/index.js';
+import type { Recording, Stream, Tensor } from '../tensor/index.js';
+
+/** Tokens that one recording is for: within them the kernels' grids stay (kSpan of cuda/attention_few.cu). */
+const SPAN = 128;
+
+/**
+ * The calls of one token of every item, recorded once for each 128 positions of the caches and replayed for each token: on a GPU
+ * one launch of a CUDA graph. What changes from token to token lies on the device: `fed` i32 [B + 1], the ids and their position.
+ */
+export class ReplayedStep<T> {
+  private readonly fed: Tensor;
+  private recording: Recording<T> | null = null;
+  /** Tokens that the state may have for the recording. */
+  private most = -1;
+
+  /** `calls` gets ids i32 [B, 1]; what it returns is written anew by every run, and lives until the next recording. */
+  constructor(
+    private readonly stream: Stream,
+    private readonly state: DecoderState,
+    private readonly positions: number,
+    private readonly calls: (ids: Tensor, at: ReplayedPosition) => T,
+  ) {
+    this.fed = stream.persistent(new Int32Array(state.batch + 1), [state.batch + 1], 'i32');
+  }
+
+  /** Queues the token `ids` of every item, behind those of the state. */
+  run(ids: readonly number[]): T {
+    const { stream, state, fed } = this;
+    const { batch, length } = state;
+    if (!this.recording || length > this.most) {
+      this.recording?.dispose();
+      this.most = Math.min(length - (length % SPAN) + SPAN, this.positions) - 1;
+      this.recording = stream.record(() =>
+        this.calls(fed.slice(0, batch).reshape([batch, 1]), { position: fed.slice(batch, batch + 1), most: this.most }),
+      );
+    }
+    fed.write(Int32Array.of(...ids, length));
+    this.recording.replay();
+    state.advance(1);
+    return this.recording.outputs;
+  }
+
+  dispose(): void {
+    this.recording?.dispose();
+    this.fed.dispose();
+  }
+}
