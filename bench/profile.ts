@@ -79,9 +79,9 @@ export const profile: Question = {
       const runs = Math.max(1, Math.ceil(SAMPLE_MS / (performance.now() - once)));
       let bytes = 0;
       const sample = async (on: boolean): Promise<number> => {
-        const taken = on ? await Profile.start(trace, { threads }) : null;
+        const taken = on ? await Profile.start(trace, { device: stream.device, threads }) : null;
         // A profile begins with measuring the ceilings, which leaves the processor hot and its caches empty: both do.
-        if (!on) await measureCeilings({ threads });
+        if (!on) await measureCeilings({ device: stream.device, threads });
         await run();
         const start = performance.now();
         for (let i = 0; i < runs; i++) await run();

@@ -115,6 +115,8 @@ int download(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_faul
 int synchronize(dw_queue* queue, dw_fault* fault) {
   return guard(fault, [&] { queue->queue.synchronize(); });
 }
+void time_next(dw_queue* queue, dw_ran ran, void* to, const void* note) { queue->queue.spans().next(ran, to, note); }
+void end_times(dw_queue* queue) { queue->queue.spans().clear(); }
 int capture(dw_queue* queue, const int32_t* ops, const dw_call* calls, int32_t count, dw_graph** graph,
             dw_fault* fault) {
   return guard(fault, [&] { *graph = new dw_graph{queue->queue.capture(ops, calls, count)}; });
@@ -151,6 +153,8 @@ extern "C" __attribute__((visibility("default"))) const dw_plugin* distilwhisper
                                    upload,
                                    download,
                                    synchronize,
+                                   time_next,
+                                   end_times,
                                    capture,
                                    launch,
                                    graph_close};

@@ -15,7 +15,7 @@ constexpr int64_t kSlotBytes = 8 << 20;
 constexpr size_t kSlots = 8;
 constexpr int64_t kSmall = 64 << 10;  // bytes up to which a second stream costs more than it hides
 
-Queue::Queue(Device& device) : device_(device), clock_(device.open_clock()), workspace_(device) {
+Queue::Queue(Device& device) : device_(device), clock_(device.open_clock()), spans_(device), workspace_(device) {
   try {
     device_.use();
     device_.check(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "opening a stream");
@@ -36,6 +36,7 @@ void Queue::close() {
   if (compute_) cudaStreamSynchronize(compute_);
   if (copy_) cudaStreamSynchronize(copy_);
   clock_->closed.store(true);
+  spans_.close();
   for (Slot& s : slots_) free_slot(s);
   if (landing_) cudaFreeHost(landing_);
   if (trap_) cudaFreeHost(trap_);
@@ -64,6 +65,12 @@ static View view_of(const dw_tensor& t) {
   std::memcpy(v.shape, t.shape, sizeof v.shape);
   v.present = t.present != 0;
   return v;
+}
+
+void Queue::run(int op, const dw_call& call) {
+  spans_.begin(compute_, copy_);
+  run(op, call, workspace_);
+  spans_.end(compute_);
 }
 
 void Queue::run(int op, const dw_call& call, Workspace& workspace) {
@@ -108,7 +115,9 @@ std::unique_ptr<Graph> Queue::capture(const int32_t* ops, const dw_call* calls, 
     for (int32_t i = 0; i < count; i++) run(ops[i], calls[i], graph->workspace);
   };
   // First they run: that takes scratch memory, loads kernels and chooses algorithms, none of which a capture may do.
+  spans_.begin(compute_, copy_);
   run_all();
+  spans_.end(compute_);
   graph->workspace.fix();
   cudaGraph_t captured = nullptr;
   {
@@ -132,12 +141,14 @@ std::unique_ptr<Graph> Queue::capture(const int32_t* ops, const dw_call* calls, 
 
 void Queue::launch(const Graph& graph) {
   device_.use();
+  spans_.begin(compute_, copy_);
   clock_->begun++;
   nvtxRangePushA("graph");
   const cudaError_t error = cudaGraphLaunch(graph.exec, compute_);
   nvtxRangePop();
   clock_->launched++;
   device_.check(error, "launching a graph");
+  spans_.end(compute_);
 }
 
 Queue::Slot& Queue::next_slot() {
@@ -163,6 +174,7 @@ Queue::Slot& Queue::next_slot() {
 void Queue::upload(void* to, const void* from, int64_t bytes) {
   constexpr const char* doing = "copying to the device";
   device_.use();
+  spans_.begin(compute_, copy_);
   clock_->begun++;
   clock_->launched++;
   for (int64_t at = 0; at < bytes; at += kSlotBytes) {
@@ -180,6 +192,7 @@ void Queue::upload(void* to, const void* from, int64_t bytes) {
     }
     device_.check(cudaEventRecord(s.used, compute_), doing);
   }
+  spans_.end(compute_);
 }
 
 void Queue::synchronize() {
@@ -187,16 +200,19 @@ void Queue::synchronize() {
   const uint64_t begun = clock_->begun.load();
   device_.check(cudaStreamSynchronize(compute_), "waiting for kernels");
   if (clock_->done.load() < begun) clock_->done.store(begun);
+  spans_.collect();
   throw_trap(*trap_);
 }
 
 void Queue::download(void* to, const void* from, int64_t bytes) {
   constexpr const char* doing = "copying from the device";
   device_.use();
+  spans_.begin(compute_, copy_);
   for (int64_t at = 0; at < bytes; at += kSlotBytes) {
     const size_t part = size_t(std::min(kSlotBytes, bytes - at));
     device_.check(
         cudaMemcpyAsync(landing_, static_cast<const char*>(from) + at, part, cudaMemcpyDeviceToHost, compute_), doing);
+    if (at + kSlotBytes >= bytes) spans_.end(compute_);
     synchronize();
     std::memcpy(static_cast<char*>(to) + at, landing_, part);
   }

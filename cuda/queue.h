@@ -4,6 +4,7 @@
 #include "core/call.h"
 #include "core/plugin.h"
 #include "device.h"
+#include "spans.h"
 
 namespace dw {
 namespace cuda {
@@ -23,13 +24,14 @@ class Queue {
   ~Queue();
   Queue(const Queue&) = delete;
 
-  void run(int op, const dw_call& call) { run(op, call, workspace_); }
+  void run(int op, const dw_call& call);
   // Runs the calls, and captures them. `launch` then runs them again, on the same tensors.
   std::unique_ptr<Graph> capture(const int32_t* ops, const dw_call* calls, int32_t count);
   void launch(const Graph& graph);
   void upload(void* to, const void* from, int64_t bytes);
   void download(void* to, const void* from, int64_t bytes);
   void synchronize();
+  Spans& spans() { return spans_; }
 
  private:
   void run(int op, const dw_call& call, Workspace& workspace);
@@ -54,6 +56,7 @@ class Queue {
   size_t slot_ = 0;
   char* landing_ = nullptr;  // pinned: where downloads arrive
   TrapRecord* trap_ = nullptr;
+  Spans spans_;
   Workspace workspace_;
   std::unique_ptr<GemmState> gemm_;
   Call call_;

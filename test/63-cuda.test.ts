@@ -103,7 +103,7 @@ test.serial('a plugin of another interface, and one of another list of operation
   if (other) refused(t, other, 'ERR_CUDA_PLUGIN', /another version: its list of operations is not this package's/);
 });
 
-test.serial('a profile of a stream on a plugin: launches, without rates', async (t) => {
+test.serial('a profile of a stream on a plugin: what the plugin tells of its device, and launches', async (t) => {
   const so = await compile(t, readFileSync(join(root, 'test', 'support', 'host-plugin.c'), 'utf8'));
   if (!so) return;
   const before = process.env.DISTILWHISPER_CUDA_PLUGIN;
@@ -118,11 +118,21 @@ test.serial('a profile of a stream on a plugin: launches, without rates', async 
   await stream.persistent(null, [3]).read();
   stream.close();
   profile.stop();
-  const events: { name: string; args: object }[] = JSON.parse(readFileSync(trace, 'utf8'));
-  t.like(events.find((e) => e.name === 'fill')!.args, { shape: '3', flop: 0, bytes: 12, 'GB/s': undefined });
+  const events: { name: string; cat: string; dur: number; args: object }[] = JSON.parse(readFileSync(trace, 'utf8'));
+  const [fill, launch] = ['kernel', 'launching'].map((cat) => events.find((e) => e.name === 'fill' && e.cat === cat)!);
+  t.is(fill!.dur, 2);
+  t.deepEqual(fill!.args, { shape: '3', type: 'f32', flop: 0, bytes: 12, 'GFLOP/s': 0, 'GB/s': 0.01 });
+  t.deepEqual(launch!.args, { shape: '3', type: 'f32' });
   const [lane] = (await readProfile(trace)).streams;
-  t.is(lane!.name, 'stream 1: cuda:0, launches only');
-  for (const k of lane!.kernels) t.deepEqual([k.gflops, k.gbs, k.ofCeiling], [null, null, null]);
+  t.is(lane!.name, 'stream 1: cuda:0');
+  t.deepEqual(
+    lane!.kernels.map(({ name, calls, gbs, ofCeiling }) => [name, calls, gbs, ofCeiling]).sort(),
+    [
+      ['fill', 1, 0.006, null],
+      ['read', 1, 0.006, null],
+    ],
+    'the ceilings are those of the processor',
+  );
 });
 
 test.serial('streams on a plugin: calls, copies, faults, shared tensors, memory, a lost device', async (t) => {

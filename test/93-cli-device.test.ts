@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import type { ProfileReport } from '../lib/index.js';
 import { openSafetensors, toFloat32 } from '../lib/weights/index.js';
 import { type CliResult, cli, corpusRows, scratchFolder, writeRows, writeTinyModel } from './support/cli.js';
 import { emulated, relativeL2 } from './support/kernels.js';
@@ -86,15 +87,57 @@ test('transcribe and evaluate --device cuda say what the processor says', async 
   }
 });
 
+test('--profile --device cuda: train, transcribe and evaluate write times of the device, and profile sums them up', async (t) => {
+  if (!ready(t)) return;
+  for (const [name, args, kernel] of [
+    ['train', trainArgs(at('runs', 'profiled')), 'gated_ffn_backward'],
+    ['transcribe', ['transcribe', rows[0]!.audio, ...decodeArgs('--language', 'ca')], 'attention'],
+    ['evaluate', ['evaluate', ...decodeArgs('--manifest', manifest, '--split', 'test')], 'attention'],
+  ] as const) {
+    const trace = at(`${name}.json`);
+    const run = await onDevice([...args, '--profile', trace]);
+    t.is(run.code, 0, run.stderr);
+    t.regex(run.stderr, /^profile: .*\.json; 'distilwhisper profile .*\.json' sums it up$/m);
+    const report: ProfileReport = JSON.parse((await cli(['profile', trace, '--json'])).stdout);
+    t.like(report, { interrupted: false, lost: 0, ceilings: { device: 'cuda:0', isa: 'cuda' } });
+    const stream = report.streams.find((s) => s.kernels.some((k) => k.name === kernel))!;
+    t.regex(stream.name, /^stream \d+: cuda:0$/);
+    const { kernels, transfers, waitingForData, idle } = stream.seconds;
+    t.true(Math.abs(kernels + transfers + waitingForData + idle - report.seconds) < 1e-6);
+    const products = stream.kernels.filter((k) => k.name === 'linear');
+    t.true(products.length > 0 && products.every((k) => k.gflops! > 0 && k.gbs! > 0 && k.ofCeiling! > 0));
+    t.true(report.lanes.some((lane) => lane.name === 'launching' && lane.seconds > 0));
+
+    const { code, stdout } = await cli(['profile', trace]);
+    t.is(code, 0);
+    t.regex(stdout, /^ceilings: f32 .* memory [\d.]+ GB\/s \(cuda:0, emulated device\)$/m);
+    t.regex(stdout, /^linear +(f32|bf16) +\d+ +[\d.]+ +[\d.]+% +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+% +(compute|memory)$/m);
+    t.regex(stdout, /^launching: [\d.]+ s in \d+ lanes?$/m);
+  }
+});
+
 test('a device that is not there is refused by name, and nothing is written', async (t) => {
   const output = at('runs', 'nowhere');
   for (const [args, env, code, message] of [
     [['--device', 'cuda'], { DISTILWHISPER_CUDA_PLUGIN: at('none.so') }, 1, /ERR_CUDA_PLUGIN: .*none\.so/],
     [['--device', 'gpu'], {}, 2, /Expected 'cpu', 'cuda' or 'cuda:N'/],
     [['--device', 'cuda:x'], {}, 2, /Expected 'cpu', 'cuda' or 'cuda:N'/],
-    [['--device', 'cuda', '--profile', at('trace.json')], {}, 1, /ERR_ARGUMENT: --profile: .*--device cuda/],
+    [
+      ['--device', 'cuda', '--profile', at('trace.json')],
+      { DISTILWHISPER_CUDA_PLUGIN: at('none.so') },
+      1,
+      /ERR_CUDA_PLUGIN: .*none\.so/,
+    ],
     ...(emulated
-      ? ([[['--device', 'cuda:7'], { DISTILWHISPER_CUDA_PLUGIN: emulated }, 1, /ERR_CUDA: .*7/]] as const)
+      ? ([
+          [['--device', 'cuda:7'], { DISTILWHISPER_CUDA_PLUGIN: emulated }, 1, /ERR_CUDA: .*7/],
+          [
+            ['--device', 'cuda:7', '--profile', at('trace.json')],
+            { DISTILWHISPER_CUDA_PLUGIN: emulated },
+            1,
+            /ERR_CUDA: .*7/,
+          ],
+        ] as const)
       : []),
   ] as const) {
     const run = await cli(trainArgs(output, ...args), { env });

@@ -25,7 +25,7 @@ Tries everything that needs a GPU, and measures it beside PyTorch; a line for ea
 folder results.json, .csv and .md and a log for each stage.
 
   tests      kernels against their oracles          curves     losses of 20 updates on the processor and on the GPU
-  ceilings   bf16 products and memory               ffn loss encoder decode training   figures in bf16
+  ceilings   products and memory                    ffn loss encoder decode training   figures in bf16
   pytorch    the same work by --peer, eager first, then compiled
   ladder     the rungs of the hot kernels, where built (npm run build:cuda -- --ladder)
   sanitizer  compute-sanitizer's memcheck and racecheck over the kernel tests
@@ -57,9 +57,6 @@ export interface Shapes {
   encoderBatches: number[];
   labels: number;
   tokens: number;
-  /** Edge of the product whose rate is the ceiling, and bytes that are copied for that of memory. */
-  product: number;
-  copied: number;
 }
 
 const small = (width: number): WhisperConfig => ({
@@ -90,8 +87,6 @@ export const SHAPES: Record<'full' | 'tiny', () => Shapes> = {
     encoderBatches: [1, 16],
     labels: 64,
     tokens: 64,
-    product: 8192,
-    copied: 2 ** 30,
   }),
   tiny: () => ({
     student: small(64),
@@ -106,8 +101,6 @@ export const SHAPES: Record<'full' | 'tiny', () => Shapes> = {
     encoderBatches: [1],
     labels: 5,
     tokens: 3,
-    product: 64,
-    copied: 2 ** 16,
   }),
 };
 

@@ -1,6 +1,6 @@
 /** What all commands share: signals, errors, exit codes, the stream. */
 import { basename, relative, sep } from 'node:path';
-import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
+import { isDistilWhisperError } from '../errors/index.js';
 import { Profile } from '../profile/index.js';
 import { Stream } from '../tensor/index.js';
 import { Display } from './display.js';
@@ -95,13 +95,7 @@ export async function withProfile<T>(
   body: () => Promise<T>,
 ): Promise<T> {
   if (path === undefined) return body();
-  if (device !== 'cpu') {
-    throw new DistilWhisperError(
-      'ERR_ARGUMENT',
-      `--profile: expected a run on the processor, whose kernels are timed, got --device ${device}; Nsight Systems times a GPU's`,
-    );
-  }
-  const profile = await Profile.start(path, threads === undefined ? {} : { threads });
+  const profile = await Profile.start(path, { device, ...(threads !== undefined && { threads }) });
   let result: T;
   try {
     result = await body();

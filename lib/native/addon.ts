@@ -46,14 +46,14 @@ export interface NativeStream {
   endStep(): void;
   memory(): NativeMemory;
   close(): void;
-  /** From here on what is queued is timed, or no longer. */
-  profile(on: boolean): void;
+  /** From here on what is queued is timed, or no longer. `device`: by the clock of the stream's device too. */
+  profile(on: boolean, device: boolean): void;
   /**
    * Puts the calls that have run since the last time, oldest first and as many as fit, into `into` as JSON of trace events with
-   * ",\n" before each, and returns how many bytes that are; 0: there are none. `origin`: the clock when the trace began;
-   * `rates`: the times are those of the kernels themselves, not of launching them.
+   * ",\n" before each, and returns how many bytes that are; 0: there are none. `launches`: the lane of the times in which
+   * calls were handed to a device; `origin`: the clock when the trace began.
    */
-  trace(into: Uint8Array, lane: number, origin: number, rates: boolean): number;
+  trace(into: Uint8Array, lane: number, launches: number, origin: number): number;
   /** What these calls were together, instead. */
   counted(): { flop: number; bytes: number; kernels: number };
   /** How much of the room for calls that are in neither yet is taken, from 0 to 1. */

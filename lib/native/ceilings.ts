@@ -2,16 +2,20 @@
 import { freemem } from 'node:os';
 import { DistilWhisperError } from '../errors/index.js';
 import { load, typed } from './addon.js';
+import { createCudaStream, cudaDeviceNumber } from './cuda.js';
 import { chooseIsa, defaultThreads, type Isa, isaNames } from './isa.js';
 
 /**
- * What a kernel can be held against: fused multiply-adds in f32 and products of bf16 in GFLOP/s, with the instructions that
- * the kernels of the instruction set use; reading memory in GB/s.
+ * What a kernel can be held against. On the processor: fused multiply-adds in f32 and products of bf16 in GFLOP/s, with the
+ * instructions that the kernels of the instruction set use; reading memory in GB/s. On a GPU: one large product of cuBLASLt in
+ * either type; memory, while two long vectors are added.
  */
 export const ceilingNames = ['f32', 'bf16', 'read'] as const;
 export type CeilingName = (typeof ceilingNames)[number];
 
 export interface CeilingOptions {
+  /** 'cpu' (default), 'cuda' or 'cuda:N': a GPU has no threads and instruction sets to choose. */
+  device?: string;
   /** Default: the processors that this process may use. */
   threads?: number;
   /** Default: the best of this machine, or DISTILWHISPER_CPU. */
@@ -19,7 +23,9 @@ export interface CeilingOptions {
 }
 
 export interface Ceilings extends Record<CeilingName, number> {
-  isa: Isa;
+  /** 'cpu' or 'cuda:N'. */
+  device: string;
+  isa: Isa | 'cuda';
   threads: number;
 }
 
@@ -27,14 +33,15 @@ export interface Ceilings extends Record<CeilingName, number> {
 const READ_BYTES = 2 ** 30;
 
 /**
- * One ceiling on all threads: GFLOP/s, or GB/s for 'read'. It takes a tenth of a second and does not block this thread;
- * 'read' needs up to 1 GiB of memory for that time. Errors: ERR_ARGUMENT (instruction set, threads), ERR_NATIVE_LOAD,
- * ERR_OUT_OF_MEMORY.
+ * One ceiling: GFLOP/s, or GB/s for 'read'. It takes a tenth of a second and does not block this thread, and needs up to 1 GiB
+ * of memory for that time. Errors: ERR_ARGUMENT (device, instruction set, threads), ERR_NATIVE_LOAD, ERR_OUT_OF_MEMORY; of a
+ * GPU those of opening a stream on it.
  */
 export async function measureCeiling(which: CeilingName, options: CeilingOptions = {}): Promise<number> {
-  const { threads, isa } = settled(options);
-  const bytes = Math.min(READ_BYTES, Math.floor(freemem() / 4));
+  const { device, threads, isa } = settled(options);
   try {
+    if (isa === 'cuda') return await deviceCeiling(which, device);
+    const bytes = Math.min(READ_BYTES, Math.floor(freemem() / 4));
     return await load().ceiling(isaNames.indexOf(isa), ceilingNames.indexOf(which), threads, bytes);
   } catch (error) {
     throw typed(error);
@@ -46,17 +53,67 @@ export async function measureCeiling(which: CeilingName, options: CeilingOptions
  * Errors: as `measureCeiling`.
  */
 export async function measureCeilings(options: CeilingOptions = {}): Promise<Ceilings> {
-  const best = { ...settled(options), f32: 0, bf16: 0, read: 0 };
+  const known = settled(options);
+  const best = { ...known, f32: 0, bf16: 0, read: 0 };
   for (let i = 0; i < 3; i++) {
-    for (const which of ceilingNames) best[which] = Math.max(best[which], await measureCeiling(which, best));
+    for (const which of ceilingNames) best[which] = Math.max(best[which], await measureCeiling(which, options));
   }
   return best;
 }
 
-function settled(options: CeilingOptions): Required<CeilingOptions> {
+/** Edges of the matrices: the first, and the largest, which take a GPU longer than starting a kernel does. */
+const [FIRST_EDGE, LAST_EDGE] = [128, 8192];
+const LONG_MS = 1;
+const SAMPLE_MS = 20;
+
+/**
+ * By a stream of its own: what `which` says, on matrices of an edge that doubles until a call takes long, or memory is full.
+ * Values are random, because a GPU runs faster where they are all the same.
+ */
+async function deviceCeiling(which: CeilingName, device: string): Promise<number> {
+  const { ops } = load();
+  const stream = createCudaStream(cudaDeviceNumber(device));
+  const call = (op: string, tensors: number[], numbers: number[]): number =>
+    stream.call(ops.indexOf(op), tensors, numbers)[0]![0];
+  const type = which === 'bf16' ? 1 : 0;
+  let best = 0;
+  try {
+    for (let edge = FIRST_EDGE; edge <= LAST_EDGE; edge *= 2) {
+      const [a, b] = [1, 2].map((seed) => {
+        const values = stream.view(call('random_normal', [], [edge * edge, seed, 0, 0]), 0, [edge, edge]);
+        return call('cast', [values], [type]);
+      });
+      const [op, tensors, numbers, work]: [string, number[], number[], number] =
+        which === 'read'
+          ? ['add', [a!, b!], [1, 1, 0], 3 * 4 * edge ** 2]
+          : ['linear', [a!, b!, 0, 0], [0, 0, type, type], 2 * edge ** 3];
+      /** Milliseconds of a call, of so many that are queued together. */
+      const time = async (calls: number): Promise<number> => {
+        const start = performance.now();
+        for (let i = 0; i < calls; i++) stream.dispose(call(op, tensors, numbers));
+        await stream.sync();
+        return (performance.now() - start) / calls;
+      };
+      await time(1);
+      const once = await time(1);
+      if (once >= LONG_MS || edge === LAST_EDGE) return work / (await time(Math.ceil(SAMPLE_MS / once))) / 1e6;
+      best = work / once / 1e6;
+      stream.endStep();
+    }
+  } catch (error) {
+    if (best === 0 || (error as { code?: string }).code !== 'ERR_OUT_OF_MEMORY') throw error;
+  } finally {
+    stream.close();
+  }
+  return best;
+}
+
+function settled(options: CeilingOptions): Omit<Ceilings, CeilingName> {
   const threads = options.threads ?? defaultThreads();
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
     throw new DistilWhisperError('ERR_ARGUMENT', `threads: expected an integer from 1 to 1024, got ${threads}`);
   }
-  return { threads, isa: chooseIsa(options.isa) };
+  const device = options.device ?? 'cpu';
+  if (device === 'cpu') return { device, threads, isa: chooseIsa(options.isa) };
+  return { device: `cuda:${cudaDeviceNumber(device)}`, threads, isa: 'cuda' };
 }

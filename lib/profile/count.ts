@@ -19,7 +19,7 @@ export interface CountedWork {
 export async function countWork(stream: ProfiledStream, body: () => void | Promise<void>): Promise<CountedWork> {
   const { native } = stream;
   if (recording()) throw new DistilWhisperError('ERR_ARGUMENT', 'countWork: expected no profile to be taken, got one');
-  native.profile(true);
+  native.profile(true, false);
   try {
     await body();
     await native.sync();
@@ -34,6 +34,6 @@ export async function countWork(stream: ProfiledStream, body: () => void | Promi
   } catch (error) {
     throw typed(error);
   } finally {
-    native.profile(false);
+    native.profile(false, false);
   }
 }

@@ -4,7 +4,7 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { constants, type PerformanceEntry, PerformanceObserver } from 'node:perf_hooks';
 import { DistilWhisperError } from '../errors/index.js';
-import { type CeilingOptions, measureCeilings, packageRoot } from '../native/index.js';
+import { type CeilingOptions, cudaDeviceNumber, cudaReport, measureCeilings, packageRoot } from '../native/index.js';
 import { Recorder, recording, setRecorder } from './recorder.js';
 import { TraceFile } from './trace-file.js';
 
@@ -17,7 +17,7 @@ export const END = 'distilwhisper end';
 /** Of the head: what reads another one does not know this. */
 export const FORMAT = 1;
 
-/** Of which threads and instructions the ceilings are measured that the trace is held against. */
+/** Of which device, or threads and instructions, the ceilings are measured that the trace is held against. */
 export type ProfileOptions = CeilingOptions;
 
 const GC_KINDS: Record<number, string> = {
@@ -59,9 +59,9 @@ export class Profile {
   }
 
   /**
-   * Opens the trace, replacing a file of that name, measures the machine's ceilings, which takes a second, and begins.
-   * Errors: ERR_FILE_WRITE (a folder, no permission, no such folder), ERR_DISK_FULL; ERR_ARGUMENT (threads, instruction set,
-   * or a profile is being taken already); those of `measureCeilings`.
+   * Measures the machine's ceilings, which takes a second, opens the trace, replacing a file of that name, and begins.
+   * Errors: ERR_ARGUMENT (device, threads, instruction set, or a profile is being taken already); those of `measureCeilings`;
+   * ERR_FILE_WRITE (a folder, no permission, no such folder), ERR_DISK_FULL.
    */
   static async start(path: string, options: ProfileOptions = {}): Promise<Profile> {
     if (starting || recording()) {
@@ -72,13 +72,20 @@ export class Profile {
     }
     starting = true;
     try {
+      // Before the file is touched: there may be no such device.
+      const ceilings = await measureCeilings(options);
       const file = new TraceFile(path);
       try {
-        const ceilings = await measureCeilings(options);
         const { version } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as {
           version: string;
         };
-        const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', processors: cpus().length, node: process.version };
+        const gpu = ceilings.isa === 'cuda' ? cudaReport().devices[cudaDeviceNumber(ceilings.device)]?.name : undefined;
+        const machine = {
+          cpu: cpus()[0]?.model.trim() ?? 'unknown',
+          processors: cpus().length,
+          ...(gpu !== undefined && { gpu }),
+          node: process.version,
+        };
         const started = new Date().toISOString();
         const args = { format: FORMAT, version, started, machine, ceilings };
         file.add(JSON.stringify({ ph: 'M', pid: 1, name: HEAD, args }));

@@ -37,6 +37,12 @@ export interface ProfiledStream {
   readonly label: string;
 }
 
+/** Of a device's stream: when its kernels ran there, and when they were handed to it. One lane on the processor. */
+interface StreamLanes {
+  kernels: number;
+  launches: number;
+}
+
 /** Lanes from top to bottom. */
 const ORDER = { javascript: 0, stream: 100, 'waiting for data': 200, loader: 300, 'audio worker': 400 } as const;
 const JAVASCRIPT = 1;
@@ -54,7 +60,7 @@ export class Recorder {
   /** The addon's clock and process.hrtime, in nanoseconds, at `origin`. */
   private readonly nativeOrigin = clockOrigin() + Math.round(this.origin * 1e6);
   private readonly hrtimeOrigin = Number(process.hrtime.bigint()) - (performance.now() - this.origin) * 1e6;
-  private readonly lanes = new Map<ProfiledStream, number>();
+  private readonly lanes = new Map<ProfiledStream, StreamLanes>();
   private readonly groups = new Map<LaneGroup, { lane: number; busy: boolean }[]>();
   private lastLane = JAVASCRIPT;
   private streamCount = 0;
@@ -89,26 +95,26 @@ export class Recorder {
   }
 
   attach(stream: ProfiledStream): void {
-    const lane = ++this.lastLane;
     const { device, isa, threads, label } = stream;
-    const what = device === 'cpu' ? `${isa}, ${threads} thread${threads > 1 ? 's' : ''}` : `${device}, launches only`;
+    const onDevice = device !== 'cpu';
+    const what = onDevice ? device : `${isa}, ${threads} thread${threads > 1 ? 's' : ''}`;
     const number = ++this.streamCount;
-    this.lanes.set(stream, lane);
-    this.nameLane(lane, `stream ${number}: ${label ? `${label}, ` : ''}${what}`, ORDER.stream + number, {
-      device,
-      isa,
-      threads,
-    });
-    stream.native.profile(true);
+    const name = `stream ${number}: ${label ? `${label}, ` : ''}${what}`;
+    const kernels = ++this.lastLane;
+    this.nameLane(kernels, name, ORDER.stream + number, { device, isa, threads });
+    const launches = onDevice ? ++this.lastLane : kernels;
+    if (onDevice) this.nameLane(launches, `stream ${number}: launches`, ORDER.stream + number + 0.5);
+    this.lanes.set(stream, { kernels, launches });
+    stream.native.profile(true, onDevice);
   }
 
   /** The stream closes, or the profile ends. */
   detach(stream: ProfiledStream): void {
-    const lane = this.lanes.get(stream);
-    if (lane === undefined) return;
-    this.drainStream(stream, lane);
+    const lanes = this.lanes.get(stream);
+    if (!lanes) return;
+    this.drainStream(stream, lanes);
     this.lostBefore += stream.native.lost();
-    stream.native.profile(false);
+    stream.native.profile(false, false);
     this.lanes.delete(stream);
   }
 
@@ -121,7 +127,7 @@ export class Recorder {
   /** Writes what streams have run, and how busy this thread was since the last time. */
   drain(): void {
     this.drained = this.now();
-    for (const [stream, lane] of this.lanes) this.drainStream(stream, lane);
+    for (const [stream, lanes] of this.lanes) this.drainStream(stream, lanes);
     const usage = performance.eventLoopUtilization();
     const { utilization } = performance.eventLoopUtilization(usage, this.usage);
     this.usage = usage;
@@ -205,11 +211,9 @@ export class Recorder {
     meta('thread_sort_index', { sort_index: order });
   }
 
-  private drainStream(stream: ProfiledStream, lane: number): void {
-    // A device works behind its stream: what is timed is the launch, and rates would be wrong.
-    const rates = stream.device === 'cpu';
+  private drainStream(stream: ProfiledStream, { kernels, launches }: StreamLanes): void {
     for (;;) {
-      const bytes = stream.native.trace(this.buffer, lane, this.nativeOrigin, rates);
+      const bytes = stream.native.trace(this.buffer, kernels, launches, this.nativeOrigin);
       if (bytes === 0) return;
       this.file.addEvents(this.buffer.subarray(0, bytes));
     }

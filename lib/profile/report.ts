@@ -15,13 +15,13 @@ export interface KernelSummary {
   seconds: number;
   /** Of the profile's time. */
   share: number;
-  /** Of the calls together: GFLOP/s and GB/s; null where the trace has no times of the kernel itself (a device's launches). */
+  /** Of the calls together: GFLOP/s and GB/s; null where the calls took no time that the clock shows. */
   gflops: number | null;
   gbs: number | null;
   /**
    * The least time that these calls could take at the machine's ceilings (each the longer of its operations at the type's
    * rate and of its bytes at the rate of reading memory), by the time that they took. More than 1: the bytes came from a
-   * cache. null where the trace does not tell: other streams than those the ceilings were measured for.
+   * cache. null where the trace does not tell: streams on another device or of other threads than the ceilings were measured for.
    */
   ofCeiling: number | null;
   /** Which of the two takes longer at the ceilings. */
@@ -46,7 +46,8 @@ export interface ProfileReport {
   interrupted: boolean;
   /** Calls that are not in the trace, because the JavaScript thread was busy for too long. */
   lost: number;
-  machine: { cpu: string; processors: number; node: string };
+  /** `gpu`: that of the ceilings, where they are a GPU's. */
+  machine: { cpu: string; processors: number; gpu?: string; node: string };
   ceilings: Ceilings;
   /** Those that ran something, the busiest first. */
   streams: StreamSummary[];
@@ -71,7 +72,6 @@ interface Sum extends Pick<KernelSummary, 'name' | 'type' | 'shape' | 'calls'> {
   us: number;
   flop: number;
   bytes: number;
-  rated: boolean;
   /** At the ceilings: operations and bytes on their own, and the longer of the two of each call. */
   compute: number;
   memory: number;
@@ -80,6 +80,7 @@ interface Sum extends Pick<KernelSummary, 'name' | 'type' | 'shape' | 'calls'> {
 
 interface Lane {
   name: string;
+  device: string;
   isa: string;
   threads: number;
   sums: Map<string, Sum>;
@@ -206,7 +207,7 @@ class Reader {
     const { name, device, isa, threads } = args;
     if (device === undefined) return;
     const none = { sums: new Map(), kernels: 0, transfers: 0, end: 0, gaps: [] };
-    this.streams.set(tid, { name, isa, threads, ...none });
+    this.streams.set(tid, { name, device, isa, threads, ...none });
   }
 
   private call(lane: Lane, { cat, name, args }: Event, ts: number, dur: number): void {
@@ -220,7 +221,7 @@ class Reader {
     let sum = lane.sums.get(key);
     if (!sum) {
       const none = { calls: 0, us: 0, flop: 0, bytes: 0, compute: 0, memory: 0, least: 0 };
-      sum = { name, type, shape, rated: 'GB/s' in args, ...none };
+      sum = { name, type, shape, ...none };
       lane.sums.set(key, sum);
     }
     sum.calls++;
@@ -266,11 +267,12 @@ class Reader {
     const gaps = us - lane.end > GAP ? [...lane.gaps, lane.end, us] : lane.gaps;
     const waiting = overlap(gaps, waits);
     const idle = Math.max(0, us - lane.kernels - lane.transfers - waiting);
-    const known = lane.isa === ceilings.isa && lane.threads === ceilings.threads;
+    const same = lane.isa === 'cuda' ? lane.device === ceilings.device : lane.threads === ceilings.threads;
+    const known = lane.isa === ceilings.isa && same;
     const kernels = [...lane.sums.values()].map((sum): KernelSummary => {
-      const { name, type, shape, calls, us: took, rated } = sum;
-      const rate = (n: number): number | null => (rated && took > 0 ? n / took / 1e3 : null);
-      const held = known && rated && name !== 'read' && name !== 'write' && type !== 'f64' && took > 0;
+      const { name, type, shape, calls, us: took } = sum;
+      const rate = (n: number): number | null => (took > 0 ? n / took / 1e3 : null);
+      const held = known && name !== 'read' && name !== 'write' && type !== 'f64' && took > 0;
       return {
         name,
         type,

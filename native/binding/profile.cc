@@ -9,23 +9,26 @@
 
 namespace dw {
 
-// profile(on): from here on what is queued is timed, or no longer.
+// profile(on, on its device too): from here on what is queued is timed, or no longer.
 void NativeStream::profile(const Napi::CallbackInfo& info) {
   if (!info[0].As<Napi::Boolean>().Value()) {
     timing_ = nullptr;
+    if (timeline_ && timeline_->device_times.exchange(false))
+      stream_->enqueue([](Backend& backend) { backend.end_times(); });
     return;
   }
   if (!timeline_) timeline_ = std::make_unique<Timeline>();
   timeline_->clear();
+  timeline_->device_times = info[1].As<Napi::Boolean>().Value();
   timing_ = timeline_.get();
 }
 
-// trace(into: Uint8Array, lane, clock at the trace's begin, rates) → bytes: the calls that have run since the last
-// time, oldest first and as many as fit, as trace events with ",\n" before each. 0: there are none.
+// trace(into: Uint8Array, lane, lane of launches, clock at the trace's begin) → bytes: the calls that have run since
+// the last time, oldest first and as many as fit, as trace events with ",\n" before each. 0: there are none.
 Napi::Value NativeStream::trace(const Napi::CallbackInfo& info) {
   Napi::Uint8Array into = info[0].As<Napi::Uint8Array>();
-  const Lane lane = {info[1].As<Napi::Number>().Int64Value(), info[2].As<Napi::Number>().Int64Value(),
-                     info[3].As<Napi::Boolean>().Value()};
+  const auto number = [&](size_t i) { return info[i].As<Napi::Number>().Int64Value(); };
+  const Lane lane = {number(1), number(2), number(3)};
   size_t used = 0;
   Record record;
   std::string event;

@@ -223,7 +223,7 @@ void NativeStream::write(const Napi::CallbackInfo& info) {
     auto keep = entry.persistent ? entry.storage : nullptr;
     stream_->enqueue([copy, keep, view = entry.view, timeline = timing_](Backend& backend) {
       timed(
-          timeline, kWrite, [&] { backend.upload(view.data, copy->data(), int64_t(copy->size())); },
+          timeline, backend, kWrite, [&] { backend.upload(view.data, copy->data(), int64_t(copy->size())); },
           [&] { return moved(view); });
     });
   } catch (const Error& e) {
@@ -292,7 +292,7 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
     const bool readable = stream_->memory() == host_memory();
     stream_->enqueue([op, call, readable, timeline = timing_](Backend& backend) {
       timed(
-          timeline, op, [&] { backend.run(op, *call); }, [&] { return work_of(op, *call, readable); });
+          timeline, backend, op, [&] { backend.run(op, *call); }, [&] { return work_of(op, *call, readable); });
     });
     return result;
   } catch (const Error& e) {
@@ -341,7 +341,7 @@ void NativeStream::replay(const Napi::CallbackInfo& info) {
     const bool readable = stream_->memory() == host_memory();
     stream_->enqueue([recording = it->second.recording, readable, timeline = timing_](Backend& backend) {
       timed(
-          timeline, kReplay, [&] { backend.replay(*recording); },
+          timeline, backend, kReplay, [&] { backend.replay(*recording); },
           [&] {
             Work all;
             for (const Recording::Step& step : recording->steps) {
@@ -385,7 +385,7 @@ Napi::Value NativeStream::wait(Napi::Env env, const TensorEntry* entry) {
         reply->bytes = view.bytes();
         reply->data = allocate(reply->bytes);
         timed(
-            timeline, kRead, [&] { backend.download(reply->data, view.data, reply->bytes); },
+            timeline, backend, kRead, [&] { backend.download(reply->data, view.data, reply->bytes); },
             [&] { return moved(view); });
       } else {
         backend.synchronize();

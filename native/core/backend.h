@@ -10,6 +10,9 @@
 
 namespace dw {
 
+class Timeline;
+struct Record;
+
 // Calls on tensors that stay, to be run again and again, in order. Only its stream's worker runs it.
 struct Recording {
   struct Step {
@@ -46,6 +49,12 @@ class Backend {
   virtual void download(void* to, const void* from, int64_t bytes) = 0;
   // Waits for the calls before it. Throws their first fault, which clears it.
   virtual void synchronize() = 0;
+
+  // For a device, which works behind its caller: the next call's record goes to the timeline, with the times of the
+  // device, when they are known. That is at a later call, at the latest at one that waits.
+  virtual void time_next(Timeline&, const Record&) {}
+  // No call is timed for now. What is not known yet is forgotten.
+  virtual void end_times() {}
 };
 
 // Kernels of the processor in the order of DW_OPS; f64 is for the oracles.

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define DW_PLUGIN_ABI 2u /* changes with every change of this file */
+#define DW_PLUGIN_ABI 3u /* changes with every change of this file */
 #define DW_PLUGIN_ENTRY "distilwhisper_plugin"
 
 typedef struct dw_fault {
@@ -64,6 +64,10 @@ typedef struct dw_memory_info {
   int64_t held, held_peak;  /* by this process through this plugin */
 } dw_memory_info;
 
+/* When a call ran on the device, in nanoseconds of the steady clock. `to` and `note` are those of time_next. */
+typedef void (*dw_ran)(void* to, const void* note, int64_t begin, int64_t end);
+#define DW_NOTE_BYTES 96
+
 typedef struct dw_device dw_device; /* a device's context and memory */
 typedef struct dw_queue dw_queue;   /* calls in order, behind the caller */
 typedef struct dw_graph dw_graph;   /* calls of a queue that run again as one */
@@ -99,6 +103,13 @@ typedef struct dw_plugin {
   /* These two wait; faults that kernels found in their data (an id out of range) come back here. */
   int (*download)(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_fault* fault);
   int (*synchronize)(dw_queue* queue, dw_fault* fault);
+
+  /* The next run, upload, download, capture or launch is timed on the device, and `ran` is called when that is known:
+   * in that call or a later one of this queue, at the latest in one that waits; in the order of the calls. One that
+   * fails may have no time. The note, of DW_NOTE_BYTES, is copied. */
+  void (*time_next)(dw_queue* queue, dw_ran ran, void* to, const void* note);
+  /* No call is timed for now: times that are not known yet are forgotten, and what takes them is given back. */
+  void (*end_times)(dw_queue* queue);
 
   /* Null, all three, where there are no graphs: calls are then run one by one. */
   /* Runs calls in order, and captures them as a graph that runs them again on the same tensors, which must stay where

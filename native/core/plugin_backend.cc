@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/ops.h"
+#include "core/timeline.h"
 
 #if !defined(_WIN32)
 #include <dlfcn.h>
@@ -77,6 +78,14 @@ std::shared_ptr<PluginMemory> open_memory(const dw_plugin* plugin, int index) {
   return memory;
 }
 
+void add_record(void* timeline, const void* note, int64_t begin, int64_t end) {
+  Record record;
+  std::memcpy(&record, note, sizeof record);
+  record.begin = begin;
+  record.end = end;
+  static_cast<Timeline*>(timeline)->add(record);
+}
+
 class PluginBackend : public Backend {
  public:
   PluginBackend(const dw_plugin* plugin, int index)
@@ -138,6 +147,13 @@ class PluginBackend : public Backend {
     dw_fault fault = {};
     check(plugin_->synchronize(queue_, &fault), fault);
   }
+  void time_next(Timeline& timeline, const Record& record) override {
+    static_assert(sizeof record <= DW_NOTE_BYTES, "a record travels as a note");
+    unsigned char note[DW_NOTE_BYTES] = {};
+    std::memcpy(note, &record, sizeof record);
+    plugin_->time_next(queue_, add_record, &timeline, note);
+  }
+  void end_times() override { plugin_->end_times(queue_); }
 
  private:
   // May outlive its queue, not the device's memory.

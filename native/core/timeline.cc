@@ -34,19 +34,25 @@ const char* name_of(int op) {
   return op == kRead ? "read" : op == kWrite ? "write" : op == kReplay ? "graph" : kOps[op].name;
 }
 
+const char* category(const Record& record) {
+  if (record.launch) return record.op == kRead ? "waiting for the device" : "launching";
+  return record.op == kRead || record.op == kWrite ? "transfer" : "kernel";
+}
+
 }  // namespace
 
 void put_event(std::string& text, const Record& record, const Lane& lane) {
   const Work& work = record.work;
   const int64_t ns = record.end - record.begin;
   text += "{\"ph\":\"X\",\"pid\":1,\"tid\":";
-  put(text, lane.number);
+  put(text, record.launch ? lane.launches : lane.number);
   text += ",\"ts\":";
   put_decimal(text, record.begin - lane.origin, 3);
   text += ",\"dur\":";
   put_decimal(text, ns, 3);
-  text += record.op == kRead || record.op == kWrite ? ",\"cat\":\"transfer\",\"name\":\""
-                                                    : ",\"cat\":\"kernel\",\"name\":\"";
+  text += ",\"cat\":\"";
+  text += category(record);
+  text += "\",\"name\":\"";
   text += name_of(record.op);
   text += "\",\"args\":{\"shape\":\"";
   for (int d = 0; d < work.rank; d++) {
@@ -55,16 +61,18 @@ void put_event(std::string& text, const Record& record, const Lane& lane) {
   }
   text += "\",\"type\":\"";
   text += name_of(work.type);
+  if (record.launch) {
+    text += "\"}}";
+    return;
+  }
   text += "\",\"flop\":";
   put(text, std::llround(work.flop));
   text += ",\"bytes\":";
   put(text, std::llround(work.bytes));
-  if (lane.rates) {
-    text += ",\"GFLOP/s\":";
-    put_rate(text, work.flop, ns);
-    text += ",\"GB/s\":";
-    put_rate(text, work.bytes, ns);
-  }
+  text += ",\"GFLOP/s\":";
+  put_rate(text, work.flop, ns);
+  text += ",\"GB/s\":";
+  put_rate(text, work.bytes, ns);
   text += "}}";
 }
 

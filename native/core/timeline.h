@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "core/backend.h"
 #include "ops/work.h"
 
 namespace dw {
@@ -18,7 +19,8 @@ inline int64_t clock_ns() {
 }
 
 struct Record {
-  int op;  // its number in DW_OPS, or one of Other
+  int op;       // its number in DW_OPS, or one of Other
+  bool launch;  // the times are those of handing it to a device; the device's own are another record's
   int64_t begin, end;
   Work work;
 };
@@ -29,8 +31,8 @@ enum Other : int { kRead = -1, kWrite = -2, kReplay = -3 };  // a replay is many
 // A stream's place in a trace.
 struct Lane {
   int64_t number;
-  int64_t origin;  // the clock when the trace began
-  bool rates;      // the records are the times of the kernels themselves, not of launching them
+  int64_t launches;  // the lane of records that are launches
+  int64_t origin;    // the clock when the trace began
 };
 
 // Appends a record as one of Chrome's trace events, which are JSON; with a separator less than kEventBytes.
@@ -70,19 +72,29 @@ class Timeline {
   }
   uint64_t lost() const { return lost_.load(std::memory_order_relaxed); }
 
+  // Whether calls are timed on their device too. The JavaScript thread sets it, the worker asks.
+  std::atomic<bool> device_times{false};
+
  private:
   std::unique_ptr<Record[]> records_{new Record[kRecords]};
   std::atomic<uint64_t> begin_{0}, end_{0}, lost_{0};
 };
 
-// Runs a job of the stream's worker; without a timeline nothing is measured. `work` is asked when the job is done.
+// Runs a job of the stream's worker, which is one call of its backend; without a timeline nothing is measured. `work`
+// is asked when the job is done, or before where it does not look at values: on a device.
 template <class Job, class WorkOf>
-void timed(Timeline* timeline, int op, const Job& job, const WorkOf& work) {
+void timed(Timeline* timeline, Backend& backend, int op, const Job& job, const WorkOf& work) {
   if (!timeline) return job();
-  const int64_t begin = clock_ns();
+  Record record = {op, false, clock_ns(), 0, {}};
+  if (timeline->device_times.load(std::memory_order_relaxed)) {
+    record.work = work();
+    backend.time_next(*timeline, record);
+    record.launch = true;
+  }
   job();
-  const int64_t end = clock_ns();
-  timeline->add({op, begin, end, work()});
+  record.end = clock_ns();
+  if (!record.launch) record.work = work();
+  timeline->add(record);
 }
 
 // Of an upload or a download.

@@ -75,6 +75,7 @@ LtStatus layout_set(LtLayout l, int attribute, const void* value, size_t size) {
 
 LtStatus heuristic(LtHandle, LtMatmulDesc d, LtLayout, LtLayout, LtLayout, LtLayout out, LtPreference, int,
                    LtHeuristic* results, int* found) {
+  if (emulator::fails("cublasLtMatmulAlgoGetHeuristic")) return 15;
   *results = {};
   results->workspace_size = 256;
   *found = d->epilogue == kLtEpilogueBias && out->type != CUDA_R_32F ? 0 : 1;

@@ -3,7 +3,9 @@
 // kernel that reads or writes beside them is found: by the words that stand around them, and with -fsanitize=address at
 // once; a graph is captured on copies that stay, and they have its tensors' values of that time when it is launched.
 // Outputs and scratch memory hold NaN until something is written there.
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -64,6 +66,7 @@ std::map<const void*, std::vector<std::unique_ptr<Guarded>>> graph_scratch;  // 
 
 struct Stream {
   std::atomic<struct EmulatedGraph*> graph{nullptr};
+  uint64_t recorded = 0, waited = 0;  // events, and those of them that were waited for
 };
 thread_local Stream* captures = nullptr;  // the stream that this thread captures
 thread_local bool broken = false;         // something was asked that may not be captured
@@ -71,7 +74,8 @@ thread_local bool launching = false;
 std::atomic<int> open_captures{0};
 struct Counts {
   std::atomic<long> kernels{0}, products{0}, copies{0}, captures{0}, graphs{0};
-} counts;  // each by the host: not what a graph brings along
+  std::atomic<long> events{0}, most_events{0}, events_made{0};  // that can be timed: now, at a time, in all
+} counts;                                                       // each by the host: not what a graph brings along
 
 // What may not be done by a thread that captures, or by any while one does, spoils the capture.
 cudaError_t allowed(bool everywhere = false) {
@@ -140,6 +144,8 @@ const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorMemoryAllocation           ? "out of memory"
          : error == cudaErrorStreamCaptureUnsupported ? "operation not permitted when stream is capturing"
          : error == cudaErrorStreamCaptureInvalidated ? "operation failed due to a previous error during capture"
+         : error == cudaErrorInvalidResourceHandle    ? "invalid resource handle"
+         : error == cudaErrorNotReady                 ? "device not ready"
          : error == cudaErrorUnknown                  ? "unknown error"
                                                       : "no error";
 }
@@ -166,10 +172,59 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = new Stream, cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete static_cast<Stream*>(stream), cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  return static_cast<Stream*>(stream)->graph.load() ? allowed() : cudaSuccess;
+  auto* s = static_cast<Stream*>(stream);
+  s->waited = s->recorded;
+  return s->graph.load() ? allowed() : cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return allowed(); }
 cudaError_t cudaDeviceSynchronize() { return allowed(true); }
+
+// ---- events ----
+
+// The device's work is over when it is queued. When it ran is told all the same only of events that were waited for, or
+// of those before them on their stream, as where a device works behind the host. Its clock is not the host's: it began
+// at another moment, and gains a millisecond in a second.
+struct EmulatedEvent {
+  const bool timed;
+  Stream* stream = nullptr;
+  uint64_t at = 0;  // of the events of its stream
+  double ms = 0;
+};
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  const bool timed = !(flags & cudaEventDisableTiming);
+  if (timed && emulator::fails("cudaEventCreateWithFlags")) return cudaErrorMemoryAllocation;
+  *event = new EmulatedEvent{timed};
+  if (!timed) return cudaSuccess;
+  counts.events_made++;
+  const long now = ++counts.events;
+  for (long most = counts.most_events; now > most && !counts.most_events.compare_exchange_weak(most, now);) {
+  }
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  if (event->timed) counts.events--;
+  return delete event, cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  auto* s = static_cast<Stream*>(stream);
+  if (s->graph.load()) return allowed();
+  const auto host = std::chrono::steady_clock::now().time_since_epoch();
+  event->stream = s;
+  event->at = ++s->recorded;
+  event->ms = 1e7 + 1.001 * std::chrono::duration<double, std::milli>(host).count();
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->stream) event->stream->waited = std::max(event->stream->waited, event->at);
+  return allowed();
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
+  for (const EmulatedEvent* event : {from, to}) {
+    if (!event->timed || !event->stream) return cudaErrorInvalidResourceHandle;
+    if (event->at > event->stream->waited) return cudaErrorNotReady;
+  }
+  return *ms = float(to->ms - from->ms), cudaSuccess;
+}
 
 // ---- graphs ----
 
@@ -318,9 +373,11 @@ static void graph_close(dw_graph* graph) {
 // Instead of cuBLASLt's path it says what the host has put on streams so far, for tests that count.
 static void report(dw_report* r) {
   cuda_plugin()->report(r);
-  std::snprintf(r->gemm_library, sizeof r->gemm_library,
-                "emulated: %ld kernels, %ld products, %ld copies, %ld captures, %ld graphs", counts.kernels.load(),
-                counts.products.load(), counts.copies.load(), counts.captures.load(), counts.graphs.load());
+  std::snprintf(
+      r->gemm_library, sizeof r->gemm_library,
+      "emulated: %ld kernels, %ld products, %ld copies, %ld captures, %ld graphs, %ld events, %ld at most, %ld made",
+      counts.kernels.load(), counts.products.load(), counts.copies.load(), counts.captures.load(), counts.graphs.load(),
+      counts.events.load(), counts.most_events.load(), counts.events_made.load());
 }
 
 extern "C" __attribute__((visibility("default"))) const dw_plugin* distilwhisper_plugin() {

@@ -1,8 +1,11 @@
 /* A plugin whose device is the memory of the process: what the addon does with a plugin can then be tested anywhere. It
- * has one kernel, fill, for f32. Filling with 7 leaves a fault for the next wait, with 13 the device is lost. */
+ * has one kernel, fill, for f32. Filling with 7 leaves a fault for the next wait, with 13 the device is lost. A call that
+ * is timed is told at once: 2 µs, from its begin. */
+#define _POSIX_C_SOURCE 199309L
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/op_names.h"
 #include "core/plugin.h"
@@ -14,6 +17,9 @@ struct dw_device {
 struct dw_queue {
   dw_device* device;
   int32_t fault;
+  dw_ran ran;
+  void* to;
+  unsigned char note[DW_NOTE_BYTES];
 };
 
 #define NAME(name) #name,
@@ -87,12 +93,27 @@ static int queue_open(dw_device* device, dw_queue** queue, dw_fault* fault) {
   return 0;
 }
 static void queue_close(dw_queue* queue) { free(queue); }
+static void time_next(dw_queue* queue, dw_ran ran, void* to, const void* note) {
+  queue->ran = ran;
+  queue->to = to;
+  memcpy(queue->note, note, sizeof queue->note);
+}
+static void end_times(dw_queue* queue) { queue->ran = NULL; }
+static void tell(dw_queue* queue) {
+  struct timespec now;
+  if (!queue->ran) return;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const int64_t ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+  queue->ran(queue->to, queue->note, ns, ns + 2000);
+  queue->ran = NULL;
+}
 static int run(dw_queue* queue, int32_t op, const dw_call* call, dw_fault* fault) {
   if (strcmp(names[op], "fill") || call->in_count != 1 || call->out_count || call->num_count != 1 || call->in[0].dtype)
     return fail(fault, "ERR_KERNEL", "not a call of fill");
   int64_t n = 1;
   for (int32_t d = 0; d < call->in[0].rank; d++) n *= call->in[0].shape[d];
   for (int64_t i = 0; i < n; i++) ((float*)call->in[0].data)[i] = (float)call->num[0];
+  tell(queue);
   if (call->num[0] == 7) queue->fault = 1;
   if (call->num[0] == 13) {
     queue->device->lost = 1;
@@ -106,11 +127,13 @@ static int synchronize(dw_queue* queue, dw_fault* fault) {
   return found ? fail(fault, "ERR_ARGUMENT", "fill: argument 'value': expected another number, got 7") : 0;
 }
 static int upload(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_fault* fault) {
-  (void)queue, (void)fault;
+  (void)fault;
+  tell(queue);
   memcpy(to, from, (size_t)bytes);
   return 0;
 }
 static int download(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_fault* fault) {
+  tell(queue);
   memcpy(to, from, (size_t)bytes);
   return synchronize(queue, fault);
 }
@@ -118,7 +141,7 @@ static int download(dw_queue* queue, void* to, const void* from, int64_t bytes, 
 static const dw_plugin plugin = {DW_PLUGIN_ABI, COUNT,           names,       present,      "any",       report,
                                  device_count,  device_describe, device_open, device_close, device_lost, device_memory,
                                  allocate,      deallocate,      write_block, queue_open,   queue_close, run,
-                                 upload,        download,        synchronize};
+                                 upload,        download,        synchronize, time_next,    end_times};
 
 const dw_plugin* distilwhisper_plugin(void) {
   for (size_t i = 0; i < COUNT; i++) present[i] = strcmp(names[i], "fill") == 0;
