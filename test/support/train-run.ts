@@ -1,4 +1,4 @@
-/** A small, complete training run in a process of its own, for tests that kill it: train-run.ts <run folder> [steps]. */
+/** A small, complete training run in a process of its own, for tests that kill it: train-run.ts <run folder> [steps]. A dot for each update. */
 import { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import { type TrainBatch, Trainer } from '../../lib/train/index.js';
@@ -39,5 +39,8 @@ await new Trainer({
   options: { steps: Number(steps), accumulation: 2, learningRate: 1e-3 },
   folder: folder!,
   checkpointEvery: 3,
+  onUpdate: () => {
+    process.stdout.write('.');
+  },
 }).run();
 stream.close();
