@@ -233,7 +233,10 @@ onDevice('a graph is one span', async (t) => {
   const [x, y] = [1, 2].map(() => stream.persistent(normals(400, random(3)), [20, 20]));
   await stream.sync();
   const profile = await Profile.start(path, { device: 'cuda' });
-  const recording = stream.record(() => stream.call('linear', [x!, y!, null, null], [0, 0, 0, 0]).concat(x!));
+  const recording = stream.record(() => {
+    const [product] = stream.call('linear', [x!, y!, null, null], [0, 0, 1, 0]);
+    return stream.call('add', [product!, y!], [1, 1, 0]);
+  });
   for (let i = 0; i < 4; i++) recording.replay();
   stream.call('fill', [x!], [0]);
   await stream.sync();
@@ -245,7 +248,7 @@ onDevice('a graph is one span', async (t) => {
     ['graph', 'graph', 'graph', 'graph', 'fill'],
   );
   checkSpans(t, spans, launches);
-  for (const { args } of spans.slice(0, 4)) t.is(args.flop, 2 * 20 ** 3);
+  for (const { args } of spans.slice(0, 4)) t.like(args, { flop: 2 * 20 ** 3, type: 'bf16' });
   stream.close();
   t.is(events().now, 0);
 });

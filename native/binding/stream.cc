@@ -1,5 +1,6 @@
 #include "binding/stream.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "binding/profile.h"
@@ -344,11 +345,13 @@ void NativeStream::replay(const Napi::CallbackInfo& info) {
           timeline, backend, kReplay, [&] { backend.replay(*recording); },
           [&] {
             Work all;
+            double most = -1;  // the type of all is that of the most operations
             for (const Recording::Step& step : recording->steps) {
               const Work work = work_of(step.op, *step.call, readable);
               all.flop += work.flop;
               all.bytes += work.bytes;
-              all.type = work.type;
+              if (work.flop > most) all.type = work.type;
+              most = std::max(most, work.flop);
             }
             return all;
           });
