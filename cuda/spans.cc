@@ -1,9 +1,10 @@
 #include "spans.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <exception>
+
+#include "core/clock.h"
 
 namespace dw {
 namespace cuda {
@@ -14,11 +15,6 @@ constexpr size_t kMost = 1024;
 // Nanoseconds after which the clocks are compared again: they drift by some microseconds until then.
 constexpr int64_t kAnchorEvery = 250'000'000;
 constexpr const char* kTiming = "timing a call";
-
-static int64_t host_now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 void Spans::next(dw_ran ran, void* to, const void* note) {
   state_ = State::asked;
@@ -39,10 +35,10 @@ std::shared_ptr<const Spans::Anchor> Spans::make_anchor(cudaStream_t stream) {
   int64_t closest = 0;
   for (int i = 0; i < 3; i++) {
     auto anchor = std::make_shared<Anchor>(Anchor{create(), 0});
-    const int64_t before = host_now();
+    const int64_t before = clock_ns();
     device_.check(cudaEventRecord(anchor->event.get(), stream), kTiming);
     device_.check(cudaEventSynchronize(anchor->event.get()), kTiming);
-    const int64_t apart = host_now() - before;
+    const int64_t apart = clock_ns() - before;
     if (best && apart >= closest) continue;
     closest = apart;
     anchor->host = before + apart / 2;
@@ -67,9 +63,9 @@ void Spans::begin(cudaStream_t stream, cudaStream_t other) {
   }
   if (!next_.begun) next_.begun = create();
   if (!next_.ended) next_.ended = create();
-  if (!anchor_ || host_now() - anchor_->host > kAnchorEvery) anchor_ = make_anchor(other);
+  if (!anchor_ || clock_ns() - anchor_->host > kAnchorEvery) anchor_ = make_anchor(other);
   next_.anchor = anchor_;
-  next_.queued = host_now();
+  next_.queued = clock_ns();
   device_.check(cudaEventRecord(next_.begun.get(), stream), kTiming);
   state_ = State::begun;
 }
@@ -91,7 +87,7 @@ int64_t Spans::host_time(const Span& span, const Event& event) {
 // What the anchors err by is taken off where it shows: a call begins after it was queued and after the one before it
 // ended, and all that is told here is over.
 void Spans::tell(size_t count) {
-  const int64_t now = host_now();
+  const int64_t now = clock_ns();
   for (; count > 0; count--) {
     Span span = std::move(flying_.front());
     flying_.pop_front();

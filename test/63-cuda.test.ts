@@ -10,6 +10,8 @@ import { type ErrorCode, isDistilWhisperError } from '../lib/errors/index.js';
 import { cudaReport, packageRoot } from '../lib/native/index.js';
 import { Profile, readProfile } from '../lib/profile/index.js';
 import { Stream } from '../lib/tensor/index.js';
+import { usePlugin, withPlugin } from './support/plugin.js';
+import { traceEvents } from './support/trace.js';
 import { scratch } from './support/weights.js';
 
 const root = packageRoot();
@@ -17,9 +19,7 @@ const built = process.env.DISTILWHISPER_CUDA_PLUGIN ?? join(root, 'build-cuda', 
 
 /** Opens a CUDA stream with another plugin in the environment, and checks how it is refused. */
 function refused(t: ExecutionContext, plugin: string, code: ErrorCode, pattern: RegExp): void {
-  const before = process.env.DISTILWHISPER_CUDA_PLUGIN;
-  process.env.DISTILWHISPER_CUDA_PLUGIN = plugin;
-  try {
+  withPlugin(plugin, () => {
     const error = t.throws(() => new Stream({ device: 'cuda' }));
     t.true(isDistilWhisperError(error), String(error));
     t.is((error as { code?: string }).code, code);
@@ -27,10 +27,7 @@ function refused(t: ExecutionContext, plugin: string, code: ErrorCode, pattern: 
     const report = cudaReport();
     t.regex(report.problem ?? '', pattern, 'cudaReport says the same');
     t.is(report.plugin === null, code === 'ERR_CUDA_PLUGIN');
-  } finally {
-    if (before === undefined) delete process.env.DISTILWHISPER_CUDA_PLUGIN;
-    else process.env.DISTILWHISPER_CUDA_PLUGIN = before;
-  }
+  });
 }
 
 /** Compiles a shared object from C, or returns null where there is no C compiler. */
@@ -106,19 +103,14 @@ test.serial('a plugin of another interface, and one of another list of operation
 test.serial('a profile of a stream on a plugin: what the plugin tells of its device, and launches', async (t) => {
   const so = await compile(t, readFileSync(join(root, 'test', 'support', 'host-plugin.c'), 'utf8'));
   if (!so) return;
-  const before = process.env.DISTILWHISPER_CUDA_PLUGIN;
-  process.env.DISTILWHISPER_CUDA_PLUGIN = so;
-  t.teardown(() => {
-    if (before === undefined) delete process.env.DISTILWHISPER_CUDA_PLUGIN;
-    else process.env.DISTILWHISPER_CUDA_PLUGIN = before;
-  });
+  t.teardown(usePlugin(so));
   const trace = join(await scratch(t), 'trace.json');
   const profile = await Profile.start(trace, { threads: 1 });
   const stream = new Stream({ device: 'cuda' });
   await stream.persistent(null, [3]).read();
   stream.close();
   profile.stop();
-  const events: { name: string; cat: string; dur: number; args: object }[] = JSON.parse(readFileSync(trace, 'utf8'));
+  const events = traceEvents(trace);
   const [fill, launch] = ['kernel', 'launching'].map((cat) => events.find((e) => e.name === 'fill' && e.cat === cat)!);
   t.is(fill!.dur, 2);
   t.deepEqual(fill!.args, { shape: '3', type: 'f32', flop: 0, bytes: 12, 'GFLOP/s': 0, 'GB/s': 0.01 });
@@ -138,12 +130,7 @@ test.serial('a profile of a stream on a plugin: what the plugin tells of its dev
 test.serial('streams on a plugin: calls, copies, faults, shared tensors, memory, a lost device', async (t) => {
   const so = await compile(t, readFileSync(join(root, 'test', 'support', 'host-plugin.c'), 'utf8'));
   if (!so) return;
-  const before = process.env.DISTILWHISPER_CUDA_PLUGIN;
-  process.env.DISTILWHISPER_CUDA_PLUGIN = so;
-  t.teardown(() => {
-    if (before === undefined) delete process.env.DISTILWHISPER_CUDA_PLUGIN;
-    else process.env.DISTILWHISPER_CUDA_PLUGIN = before;
-  });
+  t.teardown(usePlugin(so));
   const code = (expected: string) => ({ code: expected as ErrorCode });
 
   const stream = new Stream({ device: 'cuda' });

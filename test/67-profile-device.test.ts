@@ -3,59 +3,43 @@
  * clock, which runs at another rate from another moment, are known from the host's; and it tells the time of an event only when
  * that was waited for.
  */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { type ErrorCode, isDistilWhisperError } from '../lib/errors/index.js';
-import { cudaReport, measureCeilings } from '../lib/native/index.js';
+import { measureCeilings } from '../lib/native/index.js';
 import { countWork, Profile, readProfile } from '../lib/profile/index.js';
 import { Stream, type Tensor } from '../lib/tensor/index.js';
 import { scratchFolder } from './support/cli.js';
 import { emulated } from './support/kernels.js';
+import { emulatedCounts, usePlugin } from './support/plugin.js';
 import { normals, random } from './support/random.js';
+import { type TraceEvent, traceEvents } from './support/trace.js';
 
 const onDevice = emulated ? test.serial : test.serial.skip;
 const { path: scratch, remove } = scratchFolder();
-const given = process.env.DISTILWHISPER_CUDA_PLUGIN;
+let back = (): void => {};
 test.before(() => {
-  if (emulated) process.env.DISTILWHISPER_CUDA_PLUGIN = emulated;
+  if (emulated) back = usePlugin(emulated);
 });
 test.after.always(() => {
-  if (given === undefined) delete process.env.DISTILWHISPER_CUDA_PLUGIN;
-  else process.env.DISTILWHISPER_CUDA_PLUGIN = given;
+  back();
   remove();
 });
 
-interface Event {
-  ph: string;
-  tid: number;
-  ts: number;
-  dur: number;
-  cat: string;
-  name: string;
-  args: Record<string, unknown>;
-}
 /** The calls of the stream of that label: when they ran on the device, and when the host handed them over. */
-function lanesOf(path: string, label: string): { spans: Event[]; launches: Event[] } {
-  const events: Event[] = JSON.parse(readFileSync(path, 'utf8'));
-  const named = (name: RegExp): Event | undefined =>
+function lanesOf(path: string, label: string): { spans: TraceEvent[]; launches: TraceEvent[] } {
+  const events = traceEvents(path);
+  const named = (name: RegExp): TraceEvent | undefined =>
     events.find((e) => e.name === 'thread_name' && name.test(String(e.args.name)));
   const lane = named(new RegExp(`^stream \\d+: ${label}, cuda:0$`))!;
   const number = /\d+/.exec(String(lane.args.name))![0];
-  const on = (tid: number): Event[] => events.filter((e) => e.ph === 'X' && e.tid === tid);
+  const on = (tid: number): TraceEvent[] => events.filter((e) => e.ph === 'X' && e.tid === tid);
   return { spans: on(lane.tid), launches: on(named(new RegExp(`^stream ${number}: launches$`))!.tid) };
 }
 
-/**
- * Events of the emulated device that can be timed: those that are there, the most that were at a time, and all so far. And how
- * many kernels were launched.
- */
-function events(): { now: number; most: number; made: number; kernels: number } {
-  const said = cudaReport().cublasLt.path!.match(/\d+/g)!.map(Number);
-  const [now, most, made] = said.slice(-3);
-  return { now: now!, most: most!, made: made!, kernels: said[0]! };
-}
+const counts = () => emulatedCounts(emulated!);
 
 /** In flight are 1,024 calls at most, of two events each; one more is being made, and the clocks are compared by a few. */
 const MOST_EVENTS = 2 * 1025 + 16;
@@ -63,7 +47,7 @@ const MOST_EVENTS = 2 * 1025 + 16;
 const TOLERANCE = 600;
 
 /** Every span in the order of the calls, behind the last one, and where the host launched it. */
-function checkSpans(t: ExecutionContext, spans: readonly Event[], launches: readonly Event[]): void {
+function checkSpans(t: ExecutionContext, spans: readonly TraceEvent[], launches: readonly TraceEvent[]): void {
   t.deepEqual(
     spans.map(({ name }) => name),
     launches.map(({ name }) => name),
@@ -96,7 +80,7 @@ onDevice(
       stream.close();
     }
     profile.stop();
-    t.is(events().now, 0);
+    t.is(counts().events, 0);
 
     const { spans, launches } = lanesOf(path, 'model');
     t.is(spans.filter(({ cat }) => cat === 'kernel').length, 60);
@@ -161,17 +145,18 @@ onDevice('a host far ahead: few events, all spans', async (t) => {
   const stream = new Stream({ device: 'cuda', label: 'ahead' });
   const x = stream.persistent(new Float32Array(4), [4]);
   const profile = await Profile.start(path, { device: 'cuda' });
-  const before = events();
+  const before = counts();
   const CALLS = 6000;
   for (let i = 0; i < CALLS; i++) stream.call('fill', [x], [i]);
   t.deepEqual(await x.read(), new Float32Array(4).fill(CALLS - 1));
-  const { now, most, made } = events();
-  t.true(now > 0 && most <= MOST_EVENTS, `${most} events at a time`);
-  t.true(made - before.made <= MOST_EVENTS + 100, `${made - before.made} events made`);
+  const { events, mostEvents, eventsMade } = counts();
+  t.true(events > 0 && mostEvents <= MOST_EVENTS, `${mostEvents} events at a time`);
+  const made = eventsMade - before.eventsMade;
+  t.true(made <= MOST_EVENTS + 100, `${made} events made`);
   // An open stream gives its events back when the profile ends.
   profile.stop();
   await stream.sync();
-  t.is(events().now, 0);
+  t.is(counts().events, 0);
   const { spans, launches } = lanesOf(path, 'ahead');
   t.is(spans.length, CALLS + 1);
   checkSpans(t, spans, launches);
@@ -180,7 +165,7 @@ onDevice('a host far ahead: few events, all spans', async (t) => {
 });
 
 onDevice('without a profile there are no events, and counting work makes none', async (t) => {
-  const before = events();
+  const before = counts();
   const stream = new Stream({ device: 'cuda' });
   const x = stream.tensor(Float32Array.of(1, 2), [2]);
   const add = (): Tensor => stream.call('add', [x, x], [1, 1, 0])[0]!;
@@ -190,12 +175,12 @@ onDevice('without a profile there are no events, and counting work makes none', 
   await add().read();
   profile.stop();
   await stream.sync();
-  const { made } = events();
-  t.true(made > before.made, 'a profile has some');
+  const { eventsMade } = counts();
+  t.true(eventsMade > before.eventsMade, 'a profile has some');
   t.deepEqual(await countWork(stream, () => void add()), { flop: 0, bytes: 24, kernels: 1 });
   await add().read();
   stream.close();
-  t.like(events(), { now: 0, made });
+  t.like(counts(), { events: 0, eventsMade });
 });
 
 onDevice('what is closed, or still queued when the profile ends, and a profile after another', async (t) => {
@@ -208,10 +193,10 @@ onDevice('what is closed, or still queued when the profile ends, and a profile a
     const closed = new Stream({ device: 'cuda', label: 'closed' });
     const y = closed.persistent(null, [3]);
     await y.read();
-    const launched = events().kernels;
+    const launched = counts().kernels;
     for (let i = 0; i < 5; i++) closed.call('fill', [y], [i]);
     // Launched, never waited for: closing it tells their times.
-    while (events().kernels < launched + 5) await sleep(10);
+    while (counts().kernels < launched + 5) await sleep(10);
     closed.close();
     for (let i = 0; i < 10; i++) stream.call('fill', [x], [i]);
     await stream.sync();
@@ -222,7 +207,7 @@ onDevice('what is closed, or still queued when the profile ends, and a profile a
     t.true(spans.length >= 10 && spans.length <= launches.length);
     checkSpans(t, spans, launches.slice(0, spans.length));
     await stream.sync();
-    t.is(events().now, 0);
+    t.is(counts().events, 0);
   }
   stream.close();
 });
@@ -250,7 +235,7 @@ onDevice('a graph is one span', async (t) => {
   checkSpans(t, spans, launches);
   for (const { args } of spans.slice(0, 4)) t.like(args, { flop: 2 * 20 ** 3, type: 'bf16' });
   stream.close();
-  t.is(events().now, 0);
+  t.is(counts().events, 0);
 });
 
 onDevice('calls that fail leave a trace of the others', async (t) => {
@@ -279,7 +264,7 @@ onDevice('calls that fail leave a trace of the others', async (t) => {
   t.deepEqual(await product().read(), want);
   stream.close();
   profile.stop();
-  t.is(events().now, 0);
+  t.is(counts().events, 0);
   const { spans } = lanesOf(path, 'failing');
   for (const [i, { ts }] of spans.entries()) if (i > 0) t.true(ts >= spans[i - 1]!.ts + spans[i - 1]!.dur - 2e-3);
   const report = await readProfile(path);
@@ -308,7 +293,6 @@ onDevice(
       t.regex(error!.message, message);
     }
     t.is(readFileSync(path, 'utf8'), 'kept');
-    t.true(existsSync(path));
     // A stream of another device than the ceilings are of is not held against them.
     const profile = await Profile.start(path, { threads: 1 });
     const stream = new Stream({ device: 'cuda', label: 'model' });

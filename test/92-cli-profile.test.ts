@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import type { ProfileReport } from '../lib/index.js';
 import { cli, corpusRows, scratchFolder, writeRows, writeTinyModel } from './support/cli.js';
+import { type TraceEvent, traceEvents } from './support/trace.js';
 
 const { path: scratch, remove } = scratchFolder();
 const at = (...names: string[]): string => join(scratch, ...names);
@@ -22,16 +23,6 @@ const trainArgs = (output: string, ...more: string[]): string[] => [
   ...['--model', at('student'), '--teacher', at('teacher'), '--manifest', manifest, '--output', output, ...more],
 ];
 
-interface Event {
-  ph: string;
-  tid: number;
-  ts: number;
-  dur: number;
-  cat?: string;
-  name: string;
-  args: Record<string, unknown>;
-}
-
 async function summary(t: ExecutionContext, trace: string): Promise<ProfileReport> {
   const { code, stdout, stderr } = await cli(['profile', trace, '--json']);
   t.is(code, 0, stderr);
@@ -45,7 +36,7 @@ test('train: the trace has every thread, and its summary says where the time wen
   );
   t.is(code, 0, stderr);
   t.regex(stderr, /^profile: .*train\.json; 'distilwhisper profile .*train\.json' sums it up$/m);
-  const events: Event[] = JSON.parse(readFileSync(trace, 'utf8'));
+  const events = traceEvents(trace);
   const lanes = new Map(events.filter((e) => e.name === 'thread_name').map((e) => [e.tid, String(e.args.name)]));
   const kinds = new Set(
     [...lanes.values()].map((name) => name.replace(/ \d+$/, '').replace(/:.*/, '').replace(/ \d+$/, '')),
@@ -137,7 +128,7 @@ test('a run that is interrupted leaves a whole trace, one that is killed a trace
     const trace = at(`${signal}.json`);
     const args = trainArgs(at('runs', signal), '--steps', '100000', '--profile', trace);
     t.is((await until(args, /^training 1\//m, signal)).code, code);
-    JSON.parse(readFileSync(trace, 'utf8'));
+    t.true(traceEvents(trace).length > 0);
     const report = await summary(t, trace);
     t.false(report.interrupted);
     t.true(report.streams[0]!.kernels.length > 0);
@@ -155,7 +146,7 @@ test('a run that is interrupted leaves a whole trace, one that is killed a trace
   const text = readFileSync(trace, 'utf8');
   t.throws(() => JSON.parse(text), undefined, 'no end');
   // What Perfetto and chrome://tracing make of it: the events up to the last whole one.
-  const events: Event[] = JSON.parse(`${text.slice(0, text.lastIndexOf('}}') + 2)}\n]`);
+  const events: TraceEvent[] = JSON.parse(`${text.slice(0, text.lastIndexOf('}}') + 2)}\n]`);
   t.true(events.some((e) => e.name === 'gated_ffn_backward'));
   const report = await summary(t, trace);
   t.true(report.interrupted);

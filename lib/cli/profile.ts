@@ -80,10 +80,14 @@ function table({ name, seconds, kernels }: StreamSummary, all: number, top: numb
 
 function format(report: ProfileReport, { top }: Options): string {
   const { ceilings, machine, javascript, seconds } = report;
+  const onGpu = ceilings.isa === 'cuda';
+  const of = onGpu
+    ? `${ceilings.device}, ${machine.gpu}`
+    : `${ceilings.isa}, ${ceilings.threads} threads, ${machine.cpu}`;
   const lines = [
     `${report.file}: ${number(seconds)} s${report.interrupted ? ', interrupted' : ''}`,
-    `ceilings: f32 ${number(ceilings.f32)} GFLOP/s, bf16 ${number(ceilings.bf16)} GFLOP/s, ${ceilings.isa === 'cuda' ? 'memory' : 'reading'} ${number(ceilings.read)} GB/s ` +
-      `(${ceilings.isa === 'cuda' ? `${ceilings.device}, ${machine.gpu}` : `${ceilings.isa}, ${ceilings.threads} threads, ${machine.cpu}`})`,
+    `ceilings: f32 ${number(ceilings.f32)} GFLOP/s, bf16 ${number(ceilings.bf16)} GFLOP/s, ` +
+      `${onGpu ? 'memory' : 'reading'} ${number(ceilings.read)} GB/s (${of})`,
   ];
   if (report.lost > 0) lines.push(`${report.lost} calls are missing: the JavaScript thread was busy for too long`);
   const tables = report.streams.map((stream) => `\n${table(stream, seconds, top)}`);

@@ -2,21 +2,15 @@
 // empties. A record that finds it full is counted and lost, so that a profile never makes a stream wait.
 #pragma once
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
 
 #include "core/backend.h"
+#include "core/clock.h"
 #include "ops/work.h"
 
 namespace dw {
-
-// Nanoseconds of the steady clock: what every record is stamped with.
-inline int64_t clock_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 struct Record {
   int op;       // its number in DW_OPS, or one of Other

@@ -16,6 +16,7 @@ import {
   type StreamOptions,
   type Tensor,
 } from '../../lib/tensor/index.js';
+import { withPlugin } from './plugin.js';
 
 export { normals, random } from './random.js';
 
@@ -24,14 +25,7 @@ export const isas: Isa[] = isaNames.slice(0, isaNames.indexOf(chooseIsa('auto'))
 
 /** Opens a stream on the CUDA plugin at `path`. */
 export function streamOn(path: string, options: StreamOptions = {}): Stream {
-  const before = process.env.DISTILWHISPER_CUDA_PLUGIN;
-  process.env.DISTILWHISPER_CUDA_PLUGIN = path;
-  try {
-    return new Stream({ device: 'cuda', ...options });
-  } finally {
-    if (before === undefined) delete process.env.DISTILWHISPER_CUDA_PLUGIN;
-    else process.env.DISTILWHISPER_CUDA_PLUGIN = before;
-  }
+  return withPlugin(path, () => new Stream({ device: 'cuda', ...options }));
 }
 
 /** Builds the plugin of the emulated device where it is older than its sources. Null, after a line why, without g++. */

@@ -1,4 +1,5 @@
-/** A small, complete training run in a process of its own, for tests that kill it: train-run.ts <run folder> [steps]. A dot for each update. */
+/** A small, complete training run in a process of its own, for tests that kill it: train-run.ts <run folder> [steps]. It writes a dot
+ * for each update. */
 import { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import { type TrainBatch, Trainer } from '../../lib/train/index.js';
