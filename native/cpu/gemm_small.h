@@ -9,7 +9,7 @@ namespace DW_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kDotRows = 6, kDotColumns = 4;
+constexpr int kDotRows = 8, kDotColumns = 4;
 
 // Four sums of 16 lanes each, as one vector of four.
 inline __m128 sums(__m512 a, __m512 b, __m512 c, __m512 d) {
@@ -21,45 +21,52 @@ inline __m128 sums(__m512 a, __m512 b, __m512 c, __m512 d) {
   return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
 }
 
-// R rows of x (words, zero beyond k) with columns [j, j + count) of the weight, count ≤ 4. A column is read to its end
-// before the next, and memory is fetched kAhead bytes before it is needed: the processor's own prefetching ends with a
-// page, and keeps up with less than half of the memory's rate where a weight is in q8. A sum has one order, whatever R
-// is: what a row gives does not depend on the rows beside it.
+// R rows of x (words, zero beyond k) with columns [j, j + count) of the weight, count ≤ 4. Few rows read a column to
+// its end before the next; more take four at once, so that what is loaded of x serves four sums. Memory is fetched
+// ahead of its use, in the order of its addresses, also where columns are read side by side: the processor's own
+// prefetching ends with a page and loses its way between columns. A sum has one order, whatever R is: what a row gives
+// does not depend on the rows beside it.
 template <int R, class P>
 void dots(const uint32_t* x, int64_t stride, const P& w, int64_t j, int64_t count, int64_t k, float* acc) {
-  constexpr int64_t kSize = sizeof *w.data, kStep = 16 * P::kPer, kAhead = kSize == 1 ? 4096 : 2048;
+  constexpr int64_t kSize = sizeof *w.data, kStep = 16 * P::kPer;
   constexpr int64_t kLine = 64 / kSize > kStep ? 64 / kSize : kStep;
-  constexpr int kTogether = kSize == 1 && R <= 3 ? 2 : 1;  // columns, where the latency of a sum would be the bound
+  constexpr int kTogether = R > 3 ? 4 : kSize == 1 ? 2 : 1;
+  const int64_t ahead = R > 3 ? kTogether * w.ld * kSize : kSize == 1 ? 4096 : 2048;
   __m512 c[R][4];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) c[r][v] = _mm512_setzero_ps();
 #pragma GCC unroll 4
   for (int v = 0; v < 4; v += kTogether) {
     if (v >= count) break;
-    const auto* row = w.data + (j + v) * w.ld;
-    const auto* other = row + (v + 1 < count ? w.ld : 0);
+    // Columns beyond the last are the last, once more.
+    const auto* first = w.data + (j + v) * w.ld;
+    int64_t at[kTogether];
+#pragma GCC unroll 4
+    for (int u = 0; u < kTogether; u++) at[u] = (v + u < count ? u : count - 1 - v) * w.ld;
     auto step = [&](int64_t p, int64_t left) __attribute__((always_inline)) {
-      const __m512 b = _mm512_castsi512_ps(P::along16(row + p, left));
-      const __m512 b1 = kTogether == 2 ? _mm512_castsi512_ps(P::along16(other + p, left)) : b;
-#pragma GCC unroll 6
+      __m512 b[kTogether];
+#pragma GCC unroll 4
+      for (int u = 0; u < kTogether; u++) b[u] = _mm512_castsi512_ps(P::along16(first + at[u] + p, left));
+#pragma GCC unroll 8
       for (int r = 0; r < R; r++) {
         const __m512 a = _mm512_loadu_ps(x + r * stride + p / P::kPer);
-        c[r][v] = multiply_add<P::kPer == 2>(a, b, c[r][v]);
-        if (kTogether == 2) c[r][v + 1] = multiply_add<P::kPer == 2>(a, b1, c[r][v + 1]);
+#pragma GCC unroll 4
+        for (int u = 0; u < kTogether; u++) c[r][v + u] = multiply_add<P::kPer == 2>(a, b[u], c[r][v + u]);
       }
     };
     int64_t p = 0;
     for (; p + kLine <= k; p += kLine) {
-      _mm_prefetch(reinterpret_cast<const char*>(row + p) + kAhead, _MM_HINT_T0);
-      if (kTogether == 2) _mm_prefetch(reinterpret_cast<const char*>(other + p) + kAhead, _MM_HINT_T0);
+#pragma GCC unroll 4
+      for (int u = 0; u < kTogether; u++)
+        _mm_prefetch(reinterpret_cast<const char*>(first + kTogether * p + u * kLine) + ahead, _MM_HINT_T0);
 #pragma GCC unroll 4
       for (int64_t q = 0; q < kLine; q += kStep) step(p + q, kStep);
     }
     for (; p < k; p += kStep) step(p, k - p < kStep ? k - p : kStep);
   }
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int r = 0; r < R; r++) _mm_storeu_ps(acc + r * kGroup, sums(c[r][0], c[r][1], c[r][2], c[r][3]));
 }
 #else
@@ -115,8 +122,12 @@ void dot_rows(int64_t rows, const uint32_t* x, int64_t stride, const P& w, int64
 #if defined(__AVX512F__)
     case 5:
       return dots<5>(x, stride, w, j, count, k, acc);
-    default:
+    case 6:
       return dots<6>(x, stride, w, j, count, k, acc);
+    case 7:
+      return dots<7>(x, stride, w, j, count, k, acc);
+    default:
+      return dots<8>(x, stride, w, j, count, k, acc);
 #endif
   }
 }
