@@ -25,7 +25,11 @@ const shapes = [
   [0, 3, 5],
   [1, 70, 97],
   [2, 130, 33],
+  [3, 45, 70],
+  [4, 66, 64],
   [5, 64, 129],
+  [6, 37, 191],
+  [7, 51, 320],
   [8, 31, 64],
   [9, 65, 47],
   [53, 67, 200],
@@ -177,6 +181,33 @@ test('linear agrees with the oracle in every shape, storage type and computation
             1.2 * (k + 4) * eps * (1.01 * sum[i]! + 4) + 4e-7 + 8 * eps * sum[i]! + rounding(out, expected),
         );
       }
+});
+
+test('a row among up to eight gives, to the bit, what it gives alone', async (t) => {
+  const next = random(14);
+  for (const type of ['f32', 'bf16', 'q8'] as const)
+    for (const [n, k] of [
+      [67, 97],
+      [5, 768],
+    ] as const) {
+      const x = normals(8 * k, next);
+      const w: Input = { data: normals(n * k, next), shape: [n, k], dtype: type };
+      const compute = number(type === 'bf16' ? 'bf16' : 'f32');
+      for (const { isa, stream } of cpus) {
+        const y = async (first: number, rows: number) => {
+          const data = x.slice(first * k, (first + rows) * k);
+          const numbers = [0, 0, compute, number('f32')];
+          return (await run(stream, 'linear', [{ data, shape: [rows, k] }, w, null, null], numbers))[0]!;
+        };
+        const alone: Float64Array[] = [];
+        for (let i = 0; i < 8; i++) alone.push(await y(i, 1));
+        for (let m = 2; m <= 8; m++) {
+          const together = await y(8 - m, m);
+          for (let i = 0; i < m; i++)
+            t.deepEqual(together.slice(i * n, (i + 1) * n), alone[8 - m + i], `${isa}, ${type}, row ${i} of ${m}`);
+        }
+      }
+    }
 });
 
 test('the gradient of the input agrees with the oracle, with gelu and a residual', async (t) => {
