@@ -1,6 +1,6 @@
 /** How fast is attention, forward and backward? Whisper-small: 12 heads of 64. */
 import { dtypeNumber, type FloatType } from '../lib/tensor/index.js';
-import { randomTensor, TYPES, typeName } from './data.js';
+import { floatTypes, randomTensor, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 
 const D = 768;
@@ -44,10 +44,12 @@ export const attention: Question = {
   name: 'attention',
   question: 'How fast is attention?',
   async *measure(context) {
+    const types = floatTypes(context.types);
+    if (types.length === 0) return;
     for (const shape of SHAPES) {
       yield await measureGroup(context, {
         title: `Attention: ${shape.title}, width ${D}, ${HEADS} heads`,
-        cases: TYPES.flatMap((type) => cases(context, shape, type)),
+        cases: types.flatMap((type) => cases(context, shape, type)),
       });
     }
   },

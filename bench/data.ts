@@ -12,6 +12,9 @@ import {
 
 export const TYPES: readonly FloatType[] = ['f32', 'bf16'];
 
+/** Of the types that are asked for those that tensors of rows can have. */
+export const floatTypes = (types: readonly ComputeType[]): FloatType[] => TYPES.filter((type) => types.includes(type));
+
 /** The field's name of a type. */
 export const typeName = (type: ComputeType): string => (type === 'f32' ? 'fp32' : type);
 

@@ -1,7 +1,7 @@
 /** How long does greedy decoding of 64 tokens take? Whisper-small, caches filled from 30 s; the encoder is not timed. */
 import type { ComputeType, DecoderState, Whisper } from '../lib/model/index.js';
 import type { Stream } from '../lib/tensor/index.js';
-import { randomModel, randomTensor, TYPES, typeName } from './data.js';
+import { floatTypes, randomModel, randomTensor, typeName } from './data.js';
 import { type Case, measureGroup, type Question } from './harness.js';
 import { onnxCase, torchCase, whisperCppCase } from './peers.js';
 
@@ -64,10 +64,9 @@ export const decode: Question = {
   name: 'decode',
   question: 'How long does greedy decoding take?',
   async *measure(context) {
-    const { stream, peers } = context;
+    const { stream, peers, types } = context;
     // Matrices of int8 are the processor's.
-    const types = stream.device === 'cpu' ? ([...TYPES, 'int8'] as const) : TYPES;
-    for (const type of types) {
+    for (const type of stream.device === 'cpu' ? types : floatTypes(types)) {
       const model = await randomModel(stream, 'small', type);
       const cases = BATCHES.map((batch) => decodeCase(stream, model, type, batch));
       const args = ['decode', '--student', 'small', '--plain', '--labels', `${TOKENS}`, '--batch'];

@@ -1,6 +1,6 @@
 /** How long does Whisper-small's encoder take for 30 s, plain and with a language's experts? */
 import type { Tensor } from '../lib/tensor/index.js';
-import { LANGUAGE, randomFeatures, randomModel, TYPES, typeName } from './data.js';
+import { floatTypes, LANGUAGE, randomFeatures, randomModel, typeName } from './data.js';
 import { measureGroup, type Question } from './harness.js';
 import { onnxCase, torchCase, whisperCppCase } from './peers.js';
 
@@ -8,8 +8,8 @@ export const encoder: Question = {
   name: 'encoder',
   question: 'How long does the encoder take?',
   async *measure(context) {
-    const { stream, peers } = context;
-    for (const type of TYPES) {
+    const { stream, peers, types } = context;
+    for (const type of floatTypes(types)) {
       const model = await randomModel(stream, 'small', type);
       const { config } = model;
       // Gates that start as the published code's are open for some rows and closed for others.

@@ -1,7 +1,7 @@
 /** What does a gated expert FFN cost, in training and in inference? Whisper-small, 30 s of audio. */
 import { dtypeNumber, type FloatType, type Stream, type Tensor } from '../lib/tensor/index.js';
 import { GATE_SIZE } from '../lib/weights/index.js';
-import { randomTensor, TYPES, typeName } from './data.js';
+import { floatTypes, randomTensor, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 import { torchCase } from './peers.js';
 
@@ -98,7 +98,7 @@ export const gatedFfn: Question = {
   name: 'gated-ffn',
   question: 'What does a gated expert FFN cost?',
   async *measure(context) {
-    for (const type of TYPES) {
+    for (const type of floatTypes(context.types)) {
       yield await measureGroup(context, {
         title: `Gated expert FFN, ${ROWS} rows, width ${WIDTH}, ${typeName(type)}`,
         cases: cases(context, type),

@@ -1,6 +1,6 @@
 /** How near to the machine's ceiling are products of Whisper's shapes? */
 import { dtypeNumber, type FloatType } from '../lib/tensor/index.js';
-import { randomTensor, TYPES, typeName } from './data.js';
+import { floatTypes, randomTensor, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 
 /** Rows × inputs × outputs. */
@@ -54,6 +54,8 @@ export const gemm: Question = {
   name: 'gemm',
   question: 'How near to the ceiling are matrix products of Whisper’s shapes?',
   async *measure(context) {
+    const types = floatTypes(context.types);
+    if (types.length === 0) return;
     for (const [i, shape] of [...SHAPES, ...FEW_ROWS].entries()) {
       const few = i >= SHAPES.length;
       const kinds: Kind[] = ['weight packed once', 'weight packed each time'];
@@ -61,7 +63,7 @@ export const gemm: Question = {
       const [M, K, N, what] = shape;
       yield await measureGroup(context, {
         title: `GEMM ${M}×${K}×${N} (${what})`,
-        cases: TYPES.flatMap((type) => kinds.map((kind) => product(context, shape, type, kind, few))),
+        cases: types.flatMap((type) => kinds.map((kind) => product(context, shape, type, kind, few))),
       });
     }
   },

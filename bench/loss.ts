@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { dtypeNumber, type FloatType, type Stream } from '../lib/tensor/index.js';
 import { trainingDefaults } from '../lib/train/index.js';
-import { randomIds, randomTensor, TYPES, typeName } from './data.js';
+import { floatTypes, randomIds, randomTensor, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 import { torchCase } from './peers.js';
 
@@ -76,7 +76,7 @@ export const loss: Question = {
   name: 'loss',
   question: 'How fast is the distillation loss, and in how much memory?',
   async *measure(context) {
-    for (const type of TYPES) {
+    for (const type of floatTypes(context.types)) {
       yield await measureGroup(context, {
         title: `Distillation loss with gradient, ${VOCABULARY} tokens, widths ${STUDENT} and ${TEACHER}, ${typeName(type)}`,
         cases: cases(context, type),

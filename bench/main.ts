@@ -3,10 +3,12 @@ import { mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { DistilWhisperError, isDistilWhisperError } from '../lib/errors/index.js';
+import type { ComputeType } from '../lib/model/index.js';
 import { cudaDeviceNumber, cudaReport, packageRoot } from '../lib/native/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { attention } from './attention.js';
 import { ceilings } from './ceilings.js';
+import { TYPES, typeName } from './data.js';
 import { decode } from './decode.js';
 import { encoder } from './encoder.js';
 import { gatedFfn } from './gated-ffn.js';
@@ -41,11 +43,14 @@ const QUESTIONS: readonly Question[] = [
 /** What can be asked of a GPU too; the others are the processor's. */
 const OF_A_GPU: readonly Question[] = [gemm, gatedFfn, attention, loss, step, encoder, decode];
 
+const ALL_TYPES: readonly ComputeType[] = [...TYPES, 'int8'];
+
 const HELP = `npm run bench -- [options]
 
   --only a,b       these questions only (default: all)
   --device NAME    cpu (default), cuda or cuda:N: ${OF_A_GPU.map((q) => q.name).join(', ')}
   --threads N      threads of the kernels (default: the processors that this process may use)
+  --types a,b      of fp32, bf16 and int8 (default: all)
   --repeats N      samples of every case (default: 7)
   --json FILE      write everything as JSON
   --out FOLDER     write <date>-<commit>.json and .md there
@@ -62,6 +67,7 @@ interface Options {
   questions: readonly Question[];
   device: string;
   threads: number | undefined;
+  types: readonly ComputeType[];
   repeats: number;
   json: string | undefined;
   out: string | undefined;
@@ -89,6 +95,7 @@ function options(argv: string[]): Options | null {
     only: text,
     device: text,
     threads: text,
+    types: text,
     repeats: text,
     json: text,
     out: text,
@@ -115,6 +122,11 @@ function options(argv: string[]): Options | null {
       refuse(`--${name}: expected a whole number from 1 to ${most}, got '${value}'`);
     return n;
   };
+  const asked = values.types?.split(',').map((name) => name.trim());
+  for (const name of asked ?? [])
+    if (!ALL_TYPES.some((type) => typeName(type) === name))
+      refuse(`--types: expected some of ${ALL_TYPES.map(typeName).join(', ')}, got '${name}'`);
+  const types = ALL_TYPES.filter((type) => asked?.includes(typeName(type)) ?? true);
   const names = values.only?.split(',').map((name) => name.trim());
   const device = values.device ?? 'cpu';
   if (device !== 'cpu') cudaDeviceNumber(device);
@@ -136,6 +148,7 @@ function options(argv: string[]): Options | null {
     questions,
     device,
     threads: whole('threads', 1024),
+    types,
     repeats: whole('repeats', 10000) ?? 7,
     json,
     out,
@@ -192,13 +205,17 @@ async function measure(given: Options, keep: (results: Results) => void): Promis
   for (const question of given.questions) {
     const stream = new Stream({ device, threads });
     const answer: Answer = { question: question.name, tables: [] };
-    const context = { stream, threads, repeats: given.repeats, peers };
+    const context = { stream, threads, repeats: given.repeats, types: given.types, peers };
     results.answers.push(answer);
     for await (const table of question.measure(context)) {
       say(render(table));
       answer.tables.push(table);
       keep(results);
     }
+    if (answer.tables.length === 0)
+      say(
+        `${question.name}: no table for ${given.types.map(typeName).join(', ')} on ${threads} thread${threads > 1 ? 's' : ''}\n`,
+      );
     stream.close();
   }
 }

@@ -3,7 +3,7 @@
 import type { FloatType } from '../lib/tensor/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
-import { LANGUAGE, randomFeatures, randomIds, randomModel, TYPES, typeName } from './data.js';
+import { floatTypes, LANGUAGE, randomFeatures, randomIds, randomModel, typeName } from './data.js';
 import { type Case, measureGroup, type Question, type Table } from './harness.js';
 
 /** A stream of its own, and what runs on it. */
@@ -51,13 +51,14 @@ export const scaling: Question = {
   name: 'scaling',
   question: 'What do more threads bring?',
   async *measure(context) {
-    if (context.threads < 2) return;
+    const types = floatTypes(context.types);
+    if (context.threads < 2 || types.length === 0) return;
     for (const [what, make] of [
       ['Whisper-small encoder', encoderWork],
       ['training step tiny ← base, batch 2', (threads: number, type: FloatType) => stepWork(threads, type, 2, 32)],
     ] as const) {
       const cases: Case[] = [];
-      for (const type of TYPES)
+      for (const type of types)
         for (const threads of [1, context.threads]) {
           const name = `${typeName(type)}, ${threads} thread${threads > 1 ? 's' : ''}`;
           cases.push(asCase(name, await make(threads, type)));
@@ -85,6 +86,7 @@ export const cost: Question = {
       return measureGroup(context, { title, cases });
     };
     const { threads } = context;
+    if (!context.types.includes('bf16')) return;
     const title = 'Training step tiny ← base, bf16';
     yield await group(`${title}, 32 labels, by batch`, BATCHES, (batch) => stepWork(threads, 'bf16', batch, 32));
     yield await group(`${title}, batch 2, by labels`, LABELS, (labels) => stepWork(threads, 'bf16', 2, labels));

@@ -1,6 +1,6 @@
 /** How long does a training step take? tiny ← base, a batch of 2 with 32 labels, experts and gates train. */
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
-import { LANGUAGE, randomFeatures, randomIds, randomModel, TYPES, typeName } from './data.js';
+import { floatTypes, LANGUAGE, randomFeatures, randomIds, randomModel, typeName } from './data.js';
 import { measureGroup, type Question } from './harness.js';
 import { torchCase } from './peers.js';
 
@@ -12,8 +12,8 @@ export const step: Question = {
   name: 'step',
   question: 'How long does a training step take?',
   async *measure(context) {
-    const { stream, peers } = context;
-    for (const type of TYPES) {
+    const { stream, peers, types } = context;
+    for (const type of floatTypes(types)) {
       const student = await randomModel(stream, 'tiny', type);
       const teacher = await randomModel(stream, 'base', type);
       await student.addExpert(LANGUAGE);

@@ -1,5 +1,5 @@
 /** How long does a window of 30 s take, from features to 64 tokens? Whisper-small: the encoder, the caches, greedy decoding. */
-import { randomFeatures, randomModel, TYPES, typeName } from './data.js';
+import { randomFeatures, randomModel, typeName } from './data.js';
 import { decodeTokens, TOKENS } from './decode.js';
 import { type Case, measureGroup, type Question } from './harness.js';
 import { onnxCase, whisperCppCase } from './peers.js';
@@ -8,9 +8,9 @@ export const window: Question = {
   name: 'window',
   question: 'How long does a window of 30 s take, encoder and tokens?',
   async *measure(context) {
-    const { stream, peers } = context;
+    const { stream, peers, types } = context;
     const cases: Case[] = [];
-    for (const type of [...TYPES, 'int8'] as const) {
+    for (const type of types) {
       const model = await randomModel(stream, 'small', type);
       const { config } = model;
       const shape = [1, config.num_mel_bins, 2 * config.max_source_positions];

@@ -79,7 +79,12 @@ const uint32_t* frozen_form(const Gemm& g, int layout, int64_t words, const Fill
     made->n = g.n;
     made->k = g.k;
     made->ld = g.ldb;
-    fill(static_cast<uint32_t*>(made->panels));
+    try {
+      fill(static_cast<uint32_t*>(made->panels));
+    } catch (...) {
+      delete made;
+      throw;
+    }
     packed = keep_packed(*g.b_storage, slot, made);
   }
   const bool same = packed->source == g.b && packed->layout == layout && packed->type == g.b_type && packed->n == g.n &&
