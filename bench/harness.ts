@@ -2,7 +2,6 @@
  * How everything here is measured: the cases of a group take turns, so that what disturbs the machine disturbs all of them
  * alike; the machine's ceilings, and a peer, take their turn in the same round. Shown are minimum, median and maximum.
  */
-
 import type { ComputeType } from '../lib/model/index.js';
 import { type CeilingName, type Isa, measureCeiling } from '../lib/native/index.js';
 import { countWork } from '../lib/profile/index.js';

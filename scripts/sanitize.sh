@@ -25,7 +25,6 @@ if [ "${1:-}" != emulator ]; then
   DISTILWHISPER_SANITIZE=address,undefined npx node-gyp configure build -j max --loglevel=error $headers
 fi
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 files=()
 for test in 11-linear 12-attention 13-norm-rows 14-gated-ffn 15-distill-loss 16-audio-kernels 17-optimizer \
   18-decode-random 19-decoder-layer 50-model 64-cuda-training 67-profile-device 74-decode-graph; do
