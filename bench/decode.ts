@@ -1,5 +1,5 @@
 /** How long does greedy decoding of 64 tokens take? Whisper-small, caches filled from 30 s; the encoder is not timed. */
-import type { ComputeType, DecoderState, Whisper } from '../lib/model/index.js';
+import type { CacheType, ComputeType, DecoderState, Whisper } from '../lib/model/index.js';
 import type { Stream } from '../lib/tensor/index.js';
 import { floatTypes, randomModel, randomTensor, typeName } from './data.js';
 import { type Case, measureGroup, type Question } from './harness.js';
@@ -9,12 +9,14 @@ export const TOKENS = 64;
 const BATCHES = [1, 8];
 
 /** Bytes that all tokens together must read: the decoder's weights once a token, and the key/value caches. */
-function bytesRead({ config, compute }: Whisper, type: ComputeType, batch: number, tokens: number): number {
+function bytesRead(model: Whisper, type: ComputeType, cache: CacheType, batch: number, tokens: number): number {
+  const { config, compute } = model;
   const { d_model: D, decoder_layers: layers, decoder_ffn_dim: F, vocab_size: V, max_source_positions: S } = config;
-  const weights = layers * (6 * D * D + 2 * D * F) + V * D;
-  const caches = batch * layers * 2 * D * (S + tokens / 2);
   const size = compute === 'bf16' ? 2 : 4;
-  return tokens * (weights * (type === 'int8' ? 1 : size) + caches * size);
+  const weights = (layers * (6 * D * D + 2 * D * F) + V * D) * (type === 'int8' ? 1 : size);
+  // In int8 each head of a row has a scale of 4 bytes.
+  const row = cache === 'int8' ? D + 4 * config.decoder_attention_heads : D * size;
+  return tokens * (weights + batch * layers * 2 * (S * row + (tokens / 2) * D * size));
 }
 
 /** Decodes `tokens` tokens greedily; each is read before the next is queued. */
@@ -37,17 +39,24 @@ export async function decodeTokens(
 }
 
 /** Greedy decoding of `tokens` tokens for `batch` items, from caches that an encoder's output fills. */
-export function decodeCase(stream: Stream, model: Whisper, type: ComputeType, batch: number, tokens = TOKENS): Case {
+export function decodeCase(
+  stream: Stream,
+  model: Whisper,
+  type: ComputeType,
+  batch: number,
+  tokens = TOKENS,
+  cache: CacheType = type === 'int8' ? 'int8' : 'auto',
+): Case {
   const { config } = model;
   const memory = randomTensor(stream, [batch, config.max_source_positions, config.d_model], model.compute, 1);
   let state: DecoderState | null = null;
   return {
-    name: `${typeName(type)}, batch ${batch}`,
-    bytes: bytesRead(model, type, batch, tokens),
+    name: `${typeName(type)}${cache === 'int8' && type !== 'int8' ? ', cache int8' : ''}, batch ${batch}`,
+    bytes: bytesRead(model, type, cache, batch, tokens),
     ceiling: 'read',
     prepare: async () => {
       state?.dispose();
-      state = model.startDecoding(memory);
+      state = model.startDecoding(memory, cache);
       stream.endStep();
       await stream.sync();
     },
@@ -69,6 +78,10 @@ export const decode: Question = {
     for (const type of stream.device === 'cpu' ? types : floatTypes(types)) {
       const model = await randomModel(stream, 'small', type);
       const cases = BATCHES.map((batch) => decodeCase(stream, model, type, batch));
+      const small =
+        type === 'bf16' && stream.device === 'cpu'
+          ? BATCHES.map((batch) => decodeCase(stream, model, type, batch, TOKENS, 'int8'))
+          : [];
       const args = ['decode', '--student', 'small', '--plain', '--labels', `${TOKENS}`, '--batch'];
       const weights = type === 'int8' ? 'int8' : 'fp32';
       const beside = BATCHES.flatMap((batch, i) => {
@@ -81,7 +94,7 @@ export const decode: Question = {
       });
       yield await measureGroup(context, {
         title: `Whisper-small, ${TOKENS} tokens greedily, ${typeName(type)}`,
-        cases: [...cases, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
+        cases: [...cases, ...small, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
       });
       model.dispose();
     }

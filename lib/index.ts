@@ -64,6 +64,7 @@ export {
 } from './evaluate/index.js';
 // The model and its experts.
 export {
+  type CacheType,
   type ComputeType,
   DecoderState,
   type ExpertLayer,

@@ -1,6 +1,17 @@
 import test, { type ExecutionContext } from 'ava';
 import { Stream } from '../lib/tensor/index.js';
-import { centralDifference, fast, type Input, normals, number, oracle, random, run } from './support/kernels.js';
+import {
+  centralDifference,
+  compare,
+  cpus,
+  fast,
+  type Input,
+  normals,
+  number,
+  oracle,
+  random,
+  run,
+} from './support/kernels.js';
 
 type Float = 'f32' | 'bf16';
 
@@ -268,8 +279,37 @@ test.serial('attention: rows of a cache beyond its length are never read', async
     }
 });
 
+test.serial('attention to keys and values in q8 agrees with the oracle, for few queries and for many', async (t) => {
+  const next = random(5);
+  for (const [B, Tq, Tk, heads, width] of [
+    [1, 1, 1, 1, 1],
+    [2, 1, 131, 3, 64],
+    [1, 3, 64, 2, 17],
+    [2, 5, 70, 2, 32],
+    [1, 9, 200, 1, 128],
+  ] as const)
+    for (const type of ['f32', 'bf16'] as const)
+      for (const causal of [0, 1]) {
+        const q: Input = { data: normals(B * Tq * heads * width, next), shape: [B, Tq, heads * width], dtype: type };
+        const rows = (): Input => ({
+          data: normals(B * Tk * heads * width, next),
+          shape: [B, Tk, heads, width],
+          dtype: 'q8',
+        });
+        // What the tables of fp32 allow, on terms of about 1; scores are sums of `width` of them.
+        await compare(
+          t,
+          `${B}x${Tq}x${Tk}, ${heads} heads of ${width}, ${type}`,
+          'attention',
+          [q, rows(), rows()],
+          [heads, causal, Tk, Math.max(0, Tk - Tq), number(type)],
+          (output, _, expected) => 2e-5 + (output === 0 && type === 'bf16' ? Math.abs(expected) / 128 : 0),
+        );
+      }
+});
+
 test('attention refuses what does not fit and says what it expected', (t) => {
-  const stream = fast[0]!.stream;
+  const stream = cpus[0]!.stream;
   const z = (shape: number[], dtype: 'f32' | 'bf16' = 'f32') =>
     stream.tensor(
       dtype === 'f32'
@@ -294,7 +334,12 @@ test('attention refuses what does not fit and says what it expected', (t) => {
   refused([q, z([2, 4, 32]), v], [2, 0, 4, 0, 0], 'ERR_SHAPE', /'v'/);
   refused([q, z([1, 5, 32]), v], [2, 0, 5, 0, 0], 'ERR_SHAPE', /'k'/);
   refused([q, z([2, 0, 32]), z([2, 0, 32])], [2, 0, 1, 0, 0], 'ERR_SHAPE', /'k': expected at least one key/);
-  refused([q, z([2, 5, 32], 'bf16'), v], [2, 0, 5, 0, 0], 'ERR_DTYPE', /'k': expected the type of q/);
+  refused([q, z([2, 5, 32], 'bf16'), v], [2, 0, 5, 0, 0], 'ERR_DTYPE', /'k': expected f32\[2, 5, 32\], got bf16/);
+  const q8 = (shape: number[]) => stream.quantized(z(shape));
+  refused([q, q8([2, 5, 2, 16]), v], [2, 0, 5, 0, 0], 'ERR_DTYPE', /'v': expected q8\[2, 5, 2, 16\], got f32/);
+  refused([q, k, q8([2, 5, 2, 16])], [2, 0, 5, 0, 0], 'ERR_DTYPE', /'v': expected f32\[2, 5, 32\], got q8/);
+  refused([q, q8([2, 5, 32]), q8([2, 5, 32])], [2, 0, 5, 0, 0], 'ERR_SHAPE', /'k': expected q8\[2, 5, 2, 16\]/);
+  refused([q, q8([2, 5, 2, 16]), q8([2, 4, 2, 16])], [2, 0, 5, 0, 0], 'ERR_SHAPE', /'v'/);
   refused(
     [z([1, 2, 258]), z([1, 2, 258]), z([1, 2, 258])],
     [2, 0, 2, 0, 0],

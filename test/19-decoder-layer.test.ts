@@ -17,6 +17,8 @@ interface Case {
   /** Rows of each language. */
   ranges: [number, number][];
   matrices?: DType;
+  /** Of the encoder's keys and values. */
+  cache?: 'q8';
 }
 
 const cases: Case[] = [
@@ -49,6 +51,31 @@ const cases: Case[] = [
     inner: 130,
     ranges: [[0, 1]],
     matrices: 'q8',
+    cache: 'q8',
+  },
+  {
+    title: 'the encoder in int8',
+    batch: 2,
+    tokens: 6,
+    offset: 0,
+    seen: 70,
+    heads: 3,
+    width: 96,
+    inner: 40,
+    ranges: [],
+    cache: 'q8',
+  },
+  {
+    title: 'matrices in int8',
+    batch: 9,
+    tokens: 1,
+    offset: 8,
+    seen: 5,
+    heads: 1,
+    width: 48,
+    inner: 33,
+    ranges: [],
+    matrices: 'q8',
   },
 ];
 const POSITIONS = 9;
@@ -68,7 +95,9 @@ function build(c: Case, compute: Float): Input[] {
   });
   const matrix = (n: number, k: number): Input => tensor([n, k], c.matrices ?? compute, 1 / Math.sqrt(k));
   const vector = (n = D): Input => tensor([n]);
-  const cache = (rows: number, inout = false): Input => ({ ...tensor([B, rows, D], compute), inout });
+  const cache = (): Input => ({ ...tensor([B, POSITIONS, D], compute), inout: true });
+  const cross = (): Input =>
+    c.cache ? tensor([B, c.seen, c.heads, D / c.heads], 'q8') : tensor([B, c.seen, D], compute);
   const norm = (): Input[] => [vector(), vector()];
   const expert = (): Input[] => [
     ...[tensor([5, D]), vector(5), tensor([1, 5])],
@@ -77,8 +106,8 @@ function build(c: Case, compute: Float): Input[] {
   return [
     tensor([B, c.tokens, D]),
     ...[...norm(), matrix(D, D), vector(), matrix(D, D), matrix(D, D), vector(), matrix(D, D), vector()],
-    ...[cache(POSITIONS, true), cache(POSITIONS, true)],
-    ...[...norm(), matrix(D, D), vector(), matrix(D, D), vector(), cache(c.seen), cache(c.seen)],
+    ...[cache(), cache()],
+    ...[...norm(), matrix(D, D), vector(), matrix(D, D), vector(), cross(), cross()],
     ...[...norm(), matrix(F, D), vector(F), matrix(D, F), vector()],
     ...c.ranges.flatMap(expert),
   ];
@@ -91,10 +120,9 @@ const numbers = (c: Case, compute: Float): number[] => [
 /** The layer as fifteen calls; the caches are written in place. */
 function inParts(stream: Stream, c: Case, compute: Float, at: Tensor[]): [y: Tensor, gate: Tensor] {
   const [type, f32] = [dtypeNumber(compute), dtypeNumber('f32')];
-  const product = c.matrices === 'q8' ? f32 : type;
   const norm = (x: Tensor, i: number) => stream.call('layer_norm', [x, at[i]!, at[i + 1]!], [EPSILON, type])[0]!;
   const linear = (x: Tensor, i: number, bias = true, residual: Tensor | null = null) =>
-    stream.call('linear', [x, at[i]!, bias ? at[i + 1]! : null, residual], [0, 0, product, residual ? f32 : type])[0]!;
+    stream.call('linear', [x, at[i]!, bias ? at[i + 1]! : null, residual], [0, 0, type, residual ? f32 : type])[0]!;
   const attend = (q: Tensor, i: number, causal: number, keys: number, offset: number) =>
     stream.call('attention', [q, at[i]!, at[i + 1]!], [c.heads, causal, keys, offset, type])[0]!;
   const x = at[0]!;
@@ -106,7 +134,7 @@ function inParts(stream: Stream, c: Case, compute: Float, at: Tensor[]): [y: Ten
   const cross = linear(norm(heard, 12), 14);
   const seen = linear(attend(cross, 18, 0, c.seen, 0), 16, true, heard);
   const ffn = [norm(seen, 20), seen, ...at.slice(22)];
-  const [y, gate] = stream.call('gated_ffn_hard', ffn, [c.ranges.length, ...c.ranges.flat(), product, f32]);
+  const [y, gate] = stream.call('gated_ffn_hard', ffn, [c.ranges.length, ...c.ranges.flat(), type, f32]);
   return [y!, gate!];
 }
 
@@ -118,7 +146,7 @@ async function whole(stream: Stream, c: Case, compute: Float, inputs: Input[]): 
   return got;
 }
 
-const places = (c: Case) => (c.matrices === 'q8' ? cpus : fast);
+const places = (c: Case) => (c.matrices || c.cache ? cpus : fast);
 
 function same(t: ExecutionContext, title: string, got: Float64Array[], want: Float64Array[]): void {
   for (const [i, values] of want.entries()) t.deepEqual(got[i], values, `${title}, output ${i}`);
@@ -142,10 +170,9 @@ for (const compute of ['f32', 'bf16'] as const)
     });
 
 test.serial('a position on the device, as a replayed call reads it: the bits of the number', async (t) => {
-  const q8 = (c: Case) => c.matrices === 'q8';
   for (const c of cases.filter(({ tokens }) => tokens === 1))
     for (const compute of ['f32', 'bf16'] as const)
-      for (const { isa, stream } of q8(c) ? cpus : [{ isa: 'oracle', stream: oracle }, ...fast]) {
+      for (const { isa, stream } of [{ isa: 'oracle', stream: oracle }, ...places(c)]) {
         const inputs = build(c, compute);
         const want = await whole(stream, c, compute, inputs);
         const position: Input = { data: Int32Array.of(c.offset), shape: [1] };
@@ -176,7 +203,9 @@ test.serial('decoder_layer refuses what does not fit, before anything is written
   for (const [change, code, message] of [
     [{ tensor: [3, zeros([32, 31])] }, 'ERR_SHAPE', /'q weight': expected \[32, 32\]/],
     [{ tensor: [11, zeros([1, POSITIONS - 1, 32])] }, 'ERR_SHAPE', /'values'/],
-    [{ tensor: [18, zeros([1, 37, 32], 'bf16')] }, 'ERR_DTYPE', /the computation's type f32/],
+    [{ tensor: [10, zeros([1, POSITIONS, 32], 'bf16')] }, 'ERR_DTYPE', /the computation's type f32/],
+    [{ tensor: [18, zeros([1, 37, 32], 'bf16')] }, 'ERR_DTYPE', /'cross k': expected f32\[1, 37, 32\]/],
+    [{ tensor: [19, zeros([1, 37, 2, 16], 'q8')] }, 'ERR_DTYPE', /'cross v': expected f32\[1, 37, 32\], got q8/],
     [{ tensor: [24, zeros([32, 64], 'q8')] }, 'ERR_DTYPE', /'fc2 weight'/],
     [{ tensor: [4, null] }, 'ERR_ARGUMENT', /'q bias': expected a tensor/],
     [{ number: [1, 3] }, 'ERR_SHAPE', /'heads': expected a divisor of the width 32/],

@@ -5,7 +5,7 @@ import { decodeAudio, FeatureExtractor } from '../lib/audio/index.js';
 import { readManifest } from '../lib/data/index.js';
 import { Transcriber } from '../lib/decode/index.js';
 import { evaluate } from '../lib/evaluate/index.js';
-import { type ComputeType, LanguageExpert, Whisper } from '../lib/model/index.js';
+import { type CacheType, type ComputeType, LanguageExpert, Whisper } from '../lib/model/index.js';
 import type { Stream } from '../lib/tensor/index.js';
 import { WhisperTokenizer } from '../lib/text/index.js';
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
@@ -18,23 +18,33 @@ const models = ['pocket-student', 'pocket-teacher'].map((name) => join(root, 'mo
 const heard = readManifest(join(root, 'corpus', 'manifest.jsonl'), { split: 'test', domain: 'in' });
 const { stream } = cpus.at(-1)!;
 
-test.serial('in domain, the word error rates of bf16 and int8 are those of fp32 to 0.3 points', async (t) => {
-  for (const model of models) {
-    const rates: Partial<Record<ComputeType, number>> = {};
-    for (const compute of ['f32', 'bf16', 'int8'] as const) {
-      const transcriber = await Transcriber.load(model, { stream, compute, batchSize: 40 });
-      rates[compute] = (await evaluate(transcriber, heard)).total.wer;
-      await transcriber.close();
+test.serial(
+  'in domain, the word error rates of bf16, int8 and a cache in int8 are those of fp32 to 0.3 points',
+  async (t) => {
+    for (const model of models) {
+      const rates: Record<string, number> = {};
+      for (const [compute, cache] of [
+        ['f32', 'auto'],
+        ['bf16', 'auto'],
+        ['int8', 'auto'],
+        ['bf16', 'int8'],
+      ] as const) {
+        const transcriber = await Transcriber.load(model, { stream, compute, cache, batchSize: 40 });
+        rates[cache === 'auto' ? compute : `${compute}, cache in int8`] = (
+          await evaluate(transcriber, heard)
+        ).total.wer;
+        await transcriber.close();
+      }
+      t.log(
+        `${model.split('/').at(-1)}: ${Object.entries(rates).map(([type, wer]) => `${type} ${(100 * wer).toFixed(2)}%`)}`,
+      );
+      for (const [type, rate] of Object.entries(rates)) t.true(Math.abs(rate - rates.f32!) <= 0.003, type);
     }
-    t.log(
-      `${model.split('/').at(-1)}: ${Object.entries(rates).map(([type, wer]) => `${type} ${(100 * wer).toFixed(2)}%`)}`,
-    );
-    for (const compute of ['bf16', 'int8'] as const) t.true(Math.abs(rates[compute]! - rates.f32!) <= 0.003, compute);
-  }
-});
+  },
+);
 
-/** Logits of what 16 utterances say, by a model in a type. */
-async function logits(model: string, compute: ComputeType, on: Stream): Promise<Float32Array> {
+/** Logits of what 16 utterances say, by a model in a type; with a `cache` they are decoded token by token. */
+async function logits(model: string, compute: ComputeType, on: Stream, cache?: CacheType): Promise<Float32Array> {
   const whisper = await Whisper.load(on, model, { compute });
   const tokenizer = await WhisperTokenizer.fromFolder(model);
   const { num_mel_bins: mels, max_source_positions } = whisper.config;
@@ -42,9 +52,15 @@ async function logits(model: string, compute: ComputeType, on: Stream): Promise<
   const all: Float32Array[] = [];
   for (const { audio, text, language } of heard.filter((_, i) => i % 20 === 0)) {
     const features = await extractor.extract(await decodeAudio(audio));
-    const ids = Int32Array.from([...tokenizer.prompt({ language }), ...tokenizer.encode(text)]);
+    const ids = [...tokenizer.prompt({ language }), ...tokenizer.encode(text)];
     const memory = whisper.encode(on.tensor(features, [1, mels, 2 * max_source_positions]));
-    all.push(await whisper.logits(whisper.decode(on.tensor(ids, [1, ids.length], 'i32'), memory)).floats());
+    const state = cache ? whisper.startDecoding(memory, cache) : null;
+    for (const part of state ? ids.map((id) => [id]) : [ids]) {
+      const tokens = on.tensor(Int32Array.from(part), [1, part.length], 'i32');
+      const rows = whisper.decode(tokens, state ? null : memory, state ? { state } : {});
+      all.push(await whisper.logits(rows).floats());
+    }
+    state?.dispose();
     on.endStep();
   }
   extractor.close();
@@ -66,6 +82,17 @@ test.serial('logits: bf16 within 1% of fp32, int8 within 2%', async (t) => {
         t.true(error > 0 && error <= bound, `${isa} ${compute}: ${error}`);
       }
       t.log(`${model.split('/').at(-1)}, ${isa}: ${errors.join(', ')}`);
+    }
+  }
+});
+
+test.serial("logits of tokens that hear the encoder through a cache in int8 are within 1% of fp32's", async (t) => {
+  for (const model of models) {
+    const exact = await logits(model, 'f32', stream, 'auto');
+    for (const { isa, stream } of cpus) {
+      const error = relativeL2(await logits(model, 'f32', stream, 'int8'), exact);
+      t.true(error > 0 && error <= 0.01, `${isa}: ${error}`);
+      t.log(`${model.split('/').at(-1)}, ${isa}: ${error.toExponential(2)}`);
     }
   }
 });
@@ -111,7 +138,7 @@ test('experts are held in int8 in the decoder, and their gates are not', async (
   model.dispose();
 });
 
-test('a model in int8 does not train, and does not go to a GPU', async (t) => {
+test('a model in int8 does not train; it and a cache in int8 do not go to a GPU', async (t) => {
   const refusal = { code: 'ERR_ARGUMENT' };
   await t.throwsAsync(Whisper.create(stream, tinyConfig(), { compute: 'int8', trainable: () => true }), {
     ...refusal,
@@ -125,5 +152,14 @@ test('a model in int8 does not train, and does not go to a GPU', async (t) => {
       ...refusal,
       message: /^compute: int8 runs on the processor, got a model on cuda:0$/,
     });
+  for (const { stream } of devices)
+    await t.throwsAsync(Whisper.create(stream, tinyConfig(), { cache: 'int8' }), {
+      ...refusal,
+      message: /^cache: int8 runs on the processor, got a model on cuda:0$/,
+    });
+  await t.throwsAsync(Transcriber.load(models[0]!, { stream, cache: 'fp4' as CacheType }), {
+    ...refusal,
+    message: /^cache: expected 'auto' or 'int8', got 'fp4'$/,
+  });
   model.dispose();
 });

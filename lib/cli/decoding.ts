@@ -1,6 +1,7 @@
 /** What the commands that decode share: the options of a transcriber, and a transcriber made of them. */
 import { type Command, Option } from 'commander';
 import { Transcriber } from '../decode/index.js';
+import type { CacheType } from '../model/index.js';
 import { embedded } from '../recipes/index.js';
 import { again, computeType, computeTypeOption, deviceOption, profileOption, threadsOption, whole } from './options.js';
 import { type CommandContext, withProfile, withStream } from './run.js';
@@ -9,6 +10,7 @@ export interface DecodingOptions {
   model?: string;
   expert?: string[];
   computeType: 'auto' | 'fp32' | 'bf16' | 'int8';
+  cacheType: CacheType;
   batchSize: number;
   device: string;
   threads?: number;
@@ -32,6 +34,14 @@ export function addComputeOptions(command: Command, what: string): Command {
         "type of the products; auto: bf16 where the processor has instructions for it, else fp32; int8: the decoder's weights, all else as auto",
       ),
     )
+    .addOption(
+      new Option(
+        '--cache-type <type>',
+        "keys and values of the cross-attention; auto: as the products are computed, int8 with --compute-type int8; int8: half of bf16's memory",
+      )
+        .choices(['auto', 'int8'])
+        .default('auto'),
+    )
     .addOption(new Option('--batch-size <n>', `${what} decoded together`).argParser(whole(1)).default(16))
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -44,11 +54,11 @@ export function withTranscriber<T>(
   context: CommandContext,
   body: (transcriber: Transcriber) => Promise<T>,
 ): Promise<T> {
-  const { model = embedded().student, expert: experts = [], batchSize, profile } = options;
+  const { model = embedded().student, expert: experts = [], cacheType: cache, batchSize, profile } = options;
   const compute = computeType(options.computeType);
   return withProfile(profile, options, context, () =>
     withStream(options, async (stream) => {
-      const transcriber = await Transcriber.load(model, { stream, experts, compute, batchSize });
+      const transcriber = await Transcriber.load(model, { stream, experts, compute, cache, batchSize });
       try {
         return await body(transcriber);
       } finally {

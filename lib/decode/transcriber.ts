@@ -1,6 +1,6 @@
 import { type DecodedAudio, DecodePool, FeatureExtractor } from '../audio/index.js';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
-import { type ComputeType, Whisper } from '../model/index.js';
+import { type CacheType, type ComputeType, Whisper } from '../model/index.js';
 import { onLane } from '../profile/index.js';
 import { Stream } from '../tensor/index.js';
 import { resolveLanguage, type Task, WhisperTokenizer } from '../text/index.js';
@@ -25,6 +25,8 @@ export interface TranscriberOptions {
   stream?: Stream;
   /** Default 'auto'. */
   compute?: ComputeType;
+  /** How the cross-attention's keys and values are kept. Default 'auto'. */
+  cache?: CacheType;
   /** Expert files to attach. */
   experts?: readonly string[];
   /** Windows that are decoded together. Default 16. */
@@ -140,12 +142,15 @@ export class Transcriber {
    * Errors: those of `openModelFolder`, `WhisperTokenizer.fromFolder`, `readExpert` and of the constructor.
    */
   static async load(modelFolder: string, options: TranscriberOptions = {}): Promise<Transcriber> {
-    const { compute = 'auto' } = options;
+    const { compute = 'auto', cache = 'auto' } = options;
     if (!['auto', 'f32', 'bf16', 'int8'].includes(compute)) {
       throw new DistilWhisperError(
         'ERR_ARGUMENT',
         `compute: expected 'auto', 'f32', 'bf16' or 'int8', got '${String(compute)}'`,
       );
+    }
+    if (!['auto', 'int8'].includes(cache)) {
+      throw new DistilWhisperError('ERR_ARGUMENT', `cache: expected 'auto' or 'int8', got '${String(cache)}'`);
     }
     const batchSize = wholeFromOne('batchSize', options.batchSize ?? 16);
     const folder = await openModelFolder(modelFolder);
@@ -158,7 +163,7 @@ export class Transcriber {
     try {
       const tokenizer = await WhisperTokenizer.fromFolder(modelFolder);
       stream = options.stream ?? new Stream({ device: options.device ?? 'cpu' });
-      model = await Whisper.fromFolder(stream, folder, { compute });
+      model = await Whisper.fromFolder(stream, folder, { compute, cache });
       for (const path of options.experts ?? []) await model.loadExpert(path);
       const generation = folder.generationConfig ? { generation: folder.generationConfig } : {};
       const transcriber = new Transcriber(model, tokenizer, { ...generation, batchSize });

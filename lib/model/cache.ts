@@ -15,16 +15,14 @@ export class DecoderState {
 
   constructor(
     private readonly stream: Stream,
-    config: WhisperConfig,
-    compute: FloatType,
+    private readonly config: WhisperConfig,
+    private readonly compute: FloatType,
+    /** Whether keys and values of the cross-attention are kept in q8 [B, S, heads, D / heads] instead of `compute` [B, S, D]. */
+    private readonly quantizes: boolean,
     readonly batch: number,
-    sourceRows: number,
   ) {
-    const cache = (rows: number): Tensor => stream.persistent(null, [batch, rows, config.d_model], compute);
-    for (let i = 0; i < config.decoder_layers; i++) {
-      this.keptRows.push([cache(config.max_target_positions), cache(config.max_target_positions)]);
-      this.memory.push([cache(sourceRows), cache(sourceRows)]);
-    }
+    const cache = (): Tensor => stream.persistent(null, [batch, config.max_target_positions, config.d_model], compute);
+    for (let i = 0; i < config.decoder_layers; i++) this.keptRows.push([cache(), cache()]);
   }
 
   /** Tokens decoded so far. */
@@ -36,10 +34,9 @@ export class DecoderState {
     this.tokens += tokens;
   }
 
-  setCross(layer: number, k: Tensor, v: Tensor): void {
-    const [keys, values] = this.memory[layer]!;
-    this.stream.call('cache_write', [k, keys], [0]);
-    this.stream.call('cache_write', [v, values], [0]);
+  /** Keeps the cross-attention's keys and values [B, S, D] of the next layer; the tensors given are gone. */
+  addCross(k: Tensor, v: Tensor): void {
+    this.memory.push([this.kept(k), this.kept(v)]);
   }
 
   cross(layer: number): [k: Tensor, v: Tensor] {
@@ -49,6 +46,21 @@ export class DecoderState {
   /** The caches of a layer's own keys and values [B, positions, D], whose first `length` rows are filled. */
   self(layer: number): [k: Tensor, v: Tensor] {
     return this.keptRows[layer]!;
+  }
+
+  private kept(rows: Tensor): Tensor {
+    const { stream, config, compute } = this;
+    const [B, S, D] = rows.shape as [number, number, number];
+    const heads = config.decoder_attention_heads;
+    let cache: Tensor;
+    if (this.quantizes) {
+      cache = stream.quantized(rows.reshape([B, S, heads, D / heads]));
+    } else {
+      cache = stream.persistent(null, [B, S, D], compute);
+      stream.call('cache_write', [rows, cache], [0]);
+    }
+    rows.dispose();
+    return cache;
   }
 
   dispose(): void {

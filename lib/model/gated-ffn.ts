@@ -1,4 +1,4 @@
-import { dtypeNumber, type Parameter, type Pass, productType, type Tensor } from '../tensor/index.js';
+import { dtypeNumber, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
 import { type ExpertLayer, expertParameters } from './experts.js';
 
 /** How gates behave in a training pass (DESIGN: soft gates with noise, dropout, skipped layers). */
@@ -59,7 +59,7 @@ export function gatedFfnHard(
   const [y, g] = pass.stream.call(
     'gated_ffn_hard',
     [x, residual, ...sharedTensors(shared), ...expertTensors(rows)],
-    [...rangeNumbers(rows), productType(pass.compute, shared.fc1.weight), dtypeNumber('f32')],
+    [...rangeNumbers(rows), dtypeNumber(pass.compute), dtypeNumber('f32')],
   );
   return [y!, g!];
 }

@@ -41,14 +41,30 @@ import { loadParameter, type ParameterOptions, randomNormals } from './parameter
  */
 export type ComputeType = 'auto' | FloatType | 'int8';
 
+/**
+ * How the keys and values of the cross-attention are kept while decoding: as the products are computed, or in int8 with a scale
+ * for each head of a position, half of bf16's memory. 'auto' is int8 where the decoder's matrices are.
+ */
+export type CacheType = 'auto' | 'int8';
+
 export interface WhisperOptions {
   /** Default f32. */
   compute?: ComputeType;
+  /** Default 'auto'. int8 runs on the processor. */
+  cache?: CacheType;
   /** Which parameters of the backbone train, by name. Default: none. */
   trainable?: (name: string) => boolean;
 }
 
 const EMBEDDING = 'model.decoder.embed_tokens.weight';
+
+function refuseOnGpu(stream: Stream, option: string, type: string): void {
+  if (type !== 'int8' || stream.device === 'cpu') return;
+  throw new DistilWhisperError(
+    'ERR_ARGUMENT',
+    `${option}: int8 runs on the processor, got a model on ${stream.device}`,
+  );
+}
 
 /** One forward pass through a model. */
 export interface ModelPass {
@@ -79,6 +95,7 @@ export class Whisper {
     readonly compute: FloatType,
     /** The output projection in int8, where the decoder is; else the embedding table is read. */
     private readonly projection: Parameter | null,
+    private readonly cache: CacheType,
     /** The backbone's parameters by Hugging Face name. */
     readonly parameters: ReadonlyMap<string, Parameter>,
     /** Where the weights came from, if from a folder. */
@@ -129,12 +146,9 @@ export class Whisper {
     const wanted = options.compute ?? 'f32';
     const compute = wanted === 'f32' || wanted === 'bf16' ? wanted : stream.fastType;
     const quantizes = wanted === 'int8';
-    if (quantizes && stream.device !== 'cpu') {
-      throw new DistilWhisperError(
-        'ERR_ARGUMENT',
-        `compute: int8 runs on the processor, got a model on ${stream.device}`,
-      );
-    }
+    const cache = quantizes ? 'int8' : (options.cache ?? 'auto');
+    refuseOnGpu(stream, 'compute', wanted);
+    refuseOnGpu(stream, 'cache', cache);
     if (quantizes && options.trainable) {
       throw new DistilWhisperError('ERR_ARGUMENT', 'compute: expected f32 or bf16 for a model that trains, got int8');
     }
@@ -146,7 +160,7 @@ export class Whisper {
     }
     const table = tensors.get(EMBEDDING)!;
     const projection = quantizes ? Parameter.quantized(stream, EMBEDDING, toFloat32(table), table.shape) : null;
-    return new Whisper(stream, config, compute, projection, parameters, path);
+    return new Whisper(stream, config, compute, projection, cache, parameters, path);
   }
 
   /**
@@ -347,14 +361,15 @@ export class Whisper {
     return result;
   }
 
-  /** Caches for decoding `memory` [B, S, D] token by token; its cross-attention keys and values are computed here, once. */
-  startDecoding(memory: Tensor): DecoderState {
+  /**
+   * Caches for decoding `memory` [B, S, D] token by token; its cross-attention keys and values are computed here, once, and kept
+   * as `cache` says. Default: as the model was loaded. Errors: ERR_ARGUMENT for int8 on a GPU.
+   */
+  startDecoding(memory: Tensor, cache: CacheType = this.cache): DecoderState {
+    refuseOnGpu(this.stream, 'cache', cache);
     const pass = this.pass({});
-    const state = new DecoderState(this.stream, this.config, this.compute, memory.shape[0]!, memory.shape[1]!);
-    for (const [i, layer] of this.decoderLayers.entries()) {
-      const [k, v] = this.crossRows(pass, layer, memory);
-      state.setCross(i, k, v);
-    }
+    const state = new DecoderState(this.stream, this.config, this.compute, cache === 'int8', memory.shape[0]!);
+    for (const layer of this.decoderLayers) state.addCross(...this.crossRows(pass, layer, memory));
     return state;
   }
 

@@ -10,7 +10,6 @@ export {
   linear,
   linearGelu,
   type Pass,
-  productType,
   unfold,
 } from './ops.js';
 export { Parameter } from './parameter.js';

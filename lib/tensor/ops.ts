@@ -26,10 +26,6 @@ interface LinearOptions {
 const on = (flag: boolean): number => (flag ? 1 : 0);
 const trains = (...parameters: (Parameter | null)[]): boolean => parameters.some((p) => p?.trainable);
 
-/** The type of a product with this weight: one in q8 is read by products in f32. */
-export const productType = (compute: FloatType, weight: Parameter): number =>
-  dtypeNumber(weight.value.dtype === 'q8' ? 'f32' : compute);
-
 /** dweight += dyᵀ·x and dbias += Σ dy, for those of the two that train. `gelu`: x is a pre-activation, gelu(x) is meant. */
 function weightGradient(
   pass: Pass,
@@ -61,7 +57,7 @@ export function linear(
   const [y] = stream.call(
     'linear',
     [x, weight.value, bias?.value ?? null, residual],
-    [0, 0, productType(compute, weight), out],
+    [0, 0, dtypeNumber(compute), out],
   );
   if (tape && (trains(weight, bias) || tape.needs(x, residual))) {
     tape.record(y!, (dy) => {
@@ -123,12 +119,12 @@ export function feedForward(
   const [h, pre] = stream.call(
     'linear',
     [x, fc1.weight.value, fc1.bias.value, null],
-    [1, on(records), productType(compute, fc1.weight), type],
+    [1, on(records), dtypeNumber(compute), type],
   );
   const [y] = stream.call(
     'linear',
     [h!, fc2.weight.value, fc2.bias.value, residual],
-    [0, 0, productType(compute, fc2.weight), f32],
+    [0, 0, dtypeNumber(compute), f32],
   );
   h!.dispose();
   if (records) {

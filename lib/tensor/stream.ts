@@ -124,7 +124,7 @@ export class Stream {
     return zeros;
   }
 
-  /** The matrix `source` f32 or bf16 [rows, columns] in q8, living until it is disposed. */
+  /** `source` f32 or bf16 [.., columns] in q8, a scale for each row, living until it is disposed. */
   quantized(source: Tensor): Tensor {
     const id = this.guard(() => this.native.create(dtypeNumber('q8'), source.shape, true));
     const matrix = new Tensor(this, id, 'q8', source.shape, true);

@@ -194,7 +194,7 @@ void run(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* o,
 }  // namespace
 
 void attention(Context& ctx, const Call& call) {
-  const View &q = call.in[0], &k = call.in[1];
+  const View &q = call.in[0], &k = call.in[1], &v = call.in[2];
   Shape z;
   z.B = q.shape[0];
   z.Tq = q.shape[1];
@@ -210,8 +210,13 @@ void attention(Context& ctx, const Call& call) {
   with_type(q.dtype, [&](auto* t) {
     using T = std::remove_pointer_t<decltype(t)>;
     with_type(call.out[0].dtype, [&](auto* u) {
-      using O = std::remove_pointer_t<decltype(u)>;
-      run(ctx, z, q.as<T>(), k.as<T>(), call.in[2].as<T>(), call.out[0].as<O>(), call.out[1].as<float>());
+      auto* o = call.out[0].as<std::remove_pointer_t<decltype(u)>>();
+      float* lse = call.out[1].as<float>();
+      // q8 is kept for decoding only.
+      if (k.dtype == DType::q8)
+        few_queries(ctx, z, q.as<T>(), k.as<int8_t>(), v.as<int8_t>(), o, lse);
+      else
+        run(ctx, z, q.as<T>(), k.as<T>(), v.as<T>(), o, lse);
     });
   });
 }

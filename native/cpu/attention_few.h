@@ -34,32 +34,39 @@ inline void fetch([[maybe_unused]] const T* p, [[maybe_unused]] int64_t count) {
 #endif
 }
 
-// A head's arithmetic, on elements that are widened to floats.
+// A head's arithmetic, on elements that are widened to floats. Of int8 (q8) each head of a row is followed by its
+// scale.
 template <class T>
 struct Widened {
   using Query = float;
-  static constexpr int64_t kRows = 4;  // of keys or values at a time
+  static constexpr int64_t kRows = 8;  // of keys or values at a time
+  static constexpr bool kScaled = sizeof(T) == 1;
+  static constexpr int64_t kTail = kScaled ? kScaleBytes : 0;  // elements behind a head
 
-  static void prepare(const T* from, int64_t n, Query* q) {
+  template <class Q>
+  static void prepare(const Q* from, int64_t n, Query* q) {
     for (int64_t i = 0; i < n; i++) q[i] = get(from, i);
   }
 
   // s[j] = q · k[j], j < rows, k's rows ld apart.
   static void scores(const Query* q, const T* k, int64_t ld, int64_t width, int64_t rows, float* s) {
     if (rows < kRows) {
-      for (int64_t j = 0; j < rows; j++) s[j] = score(q, k + j * ld, width);
+      for (int64_t j = 0; j < rows; j++) s[j] = score(q, k + j * ld, width) * scale(k + j * ld, width);
       return;
     }
     Vec sum[kRows] = {};
     int64_t c = 0;
     for (; c + kLanes <= width; c += kLanes) {
       const Vec y = load_vec(q + c);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int j = 0; j < kRows; j++) sum[j] += y * widen(k + j * ld + c);
     }
-    totals(sum, s);
+#pragma GCC unroll 2
+    for (int j = 0; j < kRows; j += 4) totals(sum + j, s + j);
     for (; c < width; c++)
       for (int j = 0; j < kRows; j++) s[j] += q[c] * get(k, j * ld + c);
+    if (kScaled)
+      for (int j = 0; j < kRows; j++) s[j] *= scale(k + j * ld, width);
   }
 
   // Weights [kDecodeBlock] as `add` takes them.
@@ -67,26 +74,33 @@ struct Widened {
 
   // o += p[first + j] · v[j], j < rows, v's rows ld apart.
   static void add(const float* p, int64_t first, const T* v, int64_t ld, int64_t width, int64_t rows, float* o) {
-    p += first;
+    float w[kRows];
+    for (int64_t j = 0; j < rows; j++) w[j] = p[first + j] * scale(v + j * ld, width);
     if (rows < kRows) {
       for (int64_t j = 0; j < rows; j++)
-        for (int64_t c = 0; c < width; c++) o[c] += p[j] * get(v + j * ld, c);
+        for (int64_t c = 0; c < width; c++) o[c] += w[j] * get(v + j * ld, c);
       return;
     }
-    const T *v1 = v + ld, *v2 = v1 + ld, *v3 = v2 + ld;
-    const Vec p0 = splat(p[0]), p1 = splat(p[1]), p2 = splat(p[2]), p3 = splat(p[3]);
     int64_t c = 0;
     for (; c + kLanes <= width; c += kLanes) {
-      const Vec y = p0 * widen(v + c) + p1 * widen(v1 + c) + (p2 * widen(v2 + c) + p3 * widen(v3 + c));
-      store_vec(o + c, load_vec(o + c) + y);
+      Vec y[2] = {load_vec(o + c), Vec{}};
+#pragma GCC unroll 8
+      for (int j = 0; j < kRows; j++) y[j % 2] += splat(w[j]) * widen(v + j * ld + c);
+      store_vec(o + c, y[0] + y[1]);
     }
-    for (; c < width; c++) o[c] += p[0] * get(v, c) + p[1] * get(v1, c) + (p[2] * get(v2, c) + p[3] * get(v3, c));
+    for (; c < width; c++)
+      for (int j = 0; j < kRows; j++) o[c] += w[j] * get(v, j * ld + c);
   }
 
   // o in the order of memory.
   static void settle(float*, int64_t) {}
 
  private:
+  static float scale([[maybe_unused]] const T* head, [[maybe_unused]] int64_t width) {
+    float s = 1;
+    if (kScaled) std::memcpy(&s, head + width, sizeof s);
+    return s;
+  }
   static float score(const Query* q, const T* k, int64_t width) {
     Vec sum{};
     int64_t c = 0;
@@ -103,7 +117,7 @@ struct Widened {
 // take as long as reading.
 struct Paired {
   using Query = bf16;
-  static constexpr int64_t kRows = 8;
+  static constexpr int64_t kRows = 8, kTail = 0;
 
   static void prepare(const bf16* from, int64_t n, Query* q) { std::memcpy(q, from, size_t(n) * sizeof(bf16)); }
 
@@ -185,12 +199,13 @@ template <class Form, class T>
 void decode_block(const Shape& z, const typename Form::Query* query, const T* k, const T* v, int64_t n, float* weights,
                   float* top, float* sum, float* out) {
   constexpr int64_t kRows = Form::kRows;
-  const int64_t piece = kRows * z.width;  // of the next rows, fetched while a head of these is read
+  const int64_t head = z.width + Form::kTail, row = z.heads * head;
+  const int64_t piece = kRows * head;  // of the next rows, fetched while a head of these is read
   for (int64_t j = 0; j < n; j += kRows) {
-    const T *rows = k + j * z.D, *next = j + kRows < n ? rows + kRows * z.D : v;
+    const T *rows = k + j * row, *next = j + kRows < n ? rows + kRows * row : v;
     for (int64_t h = 0; h < z.heads; h++) {
       fetch(next + h * piece, piece);
-      Form::scores(query + h * z.width, rows + h * z.width, z.D, z.width, n - j < kRows ? n - j : kRows,
+      Form::scores(query + h * z.width, rows + h * head, row, z.width, n - j < kRows ? n - j : kRows,
                    weights + h * kDecodeBlock + j);
     }
   }
@@ -215,10 +230,10 @@ void decode_block(const Shape& z, const typename Form::Query* query, const T* k,
       for (int64_t c = h * z.width; c < (h + 1) * z.width; c++) out[c] *= alpha;
   }
   for (int64_t j = 0; j < n; j += kRows) {
-    const T *rows = v + j * z.D, *next = j + kRows < n ? rows + kRows * z.D : k + n * z.D;
+    const T *rows = v + j * row, *next = j + kRows < n ? rows + kRows * row : k + n * row;
     for (int64_t h = 0; h < z.heads; h++) {
       fetch(next + h * piece, piece);
-      Form::add(weights + h * kDecodeBlock, j, rows + h * z.width, z.D, z.width, n - j < kRows ? n - j : kRows,
+      Form::add(weights + h * kDecodeBlock, j, rows + h * head, row, z.width, n - j < kRows ? n - j : kRows,
                 out + h * z.width);
     }
   }
@@ -226,9 +241,10 @@ void decode_block(const Shape& z, const typename Form::Query* query, const T* k,
 
 // A task reads a range of keys of one batch item, all heads, and leaves maximum, sum and unscaled output; the ranges
 // are then joined in order.
-template <class Form, class T, class O>
-void few_queries(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* o, float* lse) {
+template <class Form, class Q, class T, class O>
+void few_queries(Context& ctx, const Shape& z, const Q* q, const T* k, const T* v, O* o, float* lse) {
   using Query = typename Form::Query;
+  const int64_t row = z.heads * (z.width + Form::kTail);
   const int64_t want = (4 * ctx.threads() + z.B - 1) / z.B, most = (z.kv_len + kDecodeBlock - 1) / kDecodeBlock;
   const int64_t ranges = want < most ? want : most;
   const int64_t words = 2 * z.heads + z.D;  // maximum, sum, output
@@ -247,7 +263,7 @@ void few_queries(Context& ctx, const Shape& z, const T* q, const T* k, const T* 
     for (int64_t j = begin; j < end; j += kDecodeBlock)
       for (int64_t i = 0; i < z.Tq; i++) {
         const int64_t limit = z.keys(i) < end ? z.keys(i) : end;
-        const int64_t n = limit - j < kDecodeBlock ? limit - j : kDecodeBlock, at = (b * z.Tk + j) * z.D;
+        const int64_t n = limit - j < kDecodeBlock ? limit - j : kDecodeBlock, at = (b * z.Tk + j) * row;
         float* mine = partial + (task * z.Tq + i) * words;
         if (n > 0)
           decode_block<Form>(z, query + i * z.D, k + at, v + at, n, scratch, mine, mine + z.heads, mine + 2 * z.heads);
@@ -273,6 +289,10 @@ void few_queries(Context& ctx, const Shape& z, const T* q, const T* k, const T* 
       }
 }
 
+template <class Q, class O>
+void few_queries(Context& ctx, const Shape& z, const Q* q, const int8_t* k, const int8_t* v, O* o, float* lse) {
+  few_queries<Widened<int8_t>>(ctx, z, q, k, v, o, lse);
+}
 template <class O>
 void few_queries(Context& ctx, const Shape& z, const float* q, const float* k, const float* v, O* o, float* lse) {
   few_queries<Widened<float>>(ctx, z, q, k, v, o, lse);

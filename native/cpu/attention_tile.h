@@ -128,7 +128,7 @@ inline Vec exp_vec(Vec x) {
   return exp2_vec<degree>(x * splat(kLog2E));
 }
 
-// kLanes floats out of fp32 or bf16 memory.
+// kLanes floats out of memory of fp32, bf16 or int8.
 inline Vec widen(const float* p) { return load_vec(p); }
 inline Vec widen(const bf16* p) {
 #if defined(__AVX512F__)
@@ -138,6 +138,18 @@ inline Vec widen(const bf16* p) {
 #else
   Vec v;
   for (int i = 0; i < kLanes; i++) v[i] = to_float(p[i]);
+  return v;
+#endif
+}
+
+inline Vec widen(const int8_t* p) {
+#if defined(__AVX512F__)
+  return Vec(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
+#elif defined(__AVX2__)
+  return Vec(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))));
+#else
+  Vec v;
+  for (int i = 0; i < kLanes; i++) v[i] = float(p[i]);
   return v;
 #endif
 }

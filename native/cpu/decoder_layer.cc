@@ -2,6 +2,7 @@
 #include "ops/decoder_layer.h"
 
 #include "cpu/isa.h"
+#include "cpu/linear.h"
 
 namespace dw {
 namespace cpu {
@@ -9,7 +10,8 @@ namespace DW_ISA {
 
 void decoder_layer(Context& context, const Call& call) {
   if (call.in[0].size() == 0) return;
-  static const DecoderParts<Context> parts = {layer_norm, linear, cache_write, attention, gated_ffn_hard, false};
+  static const DecoderParts<Context> parts = {layer_norm,     linear, cache_write, attention,
+                                              gated_ffn_hard, false,  linears};
   Workspace::Frame frame(context.workspace);
   run_decoder_layer(context, frame, parts, call);
 }

@@ -174,55 +174,79 @@ void large_tiles(Context& ctx, const Gemm& g) {
   });
 }
 
-// The product with a weight that is read as it is, by one of its packers or `Quantized`; scale(j) is that of column j.
-template <class P, class Scale>
-void few_rows(Context& ctx, const Gemm& g, const P& weight, const Scale& scale) {
+// Products of one left operand with weights that are read as they are, in one pass: weight(g) is one of the packers or
+// `Quantized`; change(g, w, acc, j0, cols) may change the sums of columns [j0, j0 + cols).
+template <class Weight, class Change>
+void few_rows(Context& ctx, const Gemm* products, int64_t count, const Weight& weight, const Change& change) {
   Workspace::Frame frame(ctx.workspace);
-  const int64_t threads = threads_for(ctx, g);
-  const Rows a = left_rows(ctx, frame, g, 1, true);
-  int64_t width = kGroup;
-  while (width > 16 && g.n < width * threads * 8) width /= 2;
-  float* sums = frame.take<float>(threads * g.m * kGroup);
-  share_ranges(ctx, threads, (g.n + width - 1) / width, [&](int64_t slot, int64_t item) {
-    const int64_t j0 = item * width, cols = least(width, g.n - j0);
-    float* acc = sums + slot * g.m * kGroup;
+  Gemm all = products[0];
+  for (int64_t p = 1; p < count; p++) all.n += products[p].n;
+  const int64_t threads = threads_for(ctx, all);
+  const Rows a = left_rows(ctx, frame, all, 1, true);
+  int64_t width = kGroup, items = 0;
+  while (width > 16 && all.n < width * threads * 8) width /= 2;
+  for (int64_t p = 0; p < count; p++) items += (products[p].n + width - 1) / width;
+  float* sums = frame.take<float>(threads * all.m * kGroup);
+  share_ranges(ctx, threads, items, [&](int64_t slot, int64_t item) {
+    const Gemm* g = products;
+    for (int64_t own; item >= (own = (g->n + width - 1) / width); g++) item -= own;
+    const auto w = weight(*g);
+    const int64_t j0 = item * width, cols = least(width, g->n - j0);
+    float* acc = sums + slot * g->m * kGroup;
     for (int64_t j = 0; j < cols; j += kDotColumns)
-      for (int64_t i = 0; i < g.m;) {
-        const int64_t parts = (g.m - i + kDotRows - 1) / kDotRows, rows = (g.m - i + parts - 1) / parts;
-        dot_rows(rows, reinterpret_cast<const uint32_t*>(a.data + i * a.bytes), a.bytes / 4, weight, j0 + j,
-                 least(kDotColumns, cols - j), g.k, acc + i * kGroup + j);
+      for (int64_t i = 0; i < g->m;) {
+        const int64_t parts = (g->m - i + kDotRows - 1) / kDotRows, rows = (g->m - i + parts - 1) / parts;
+        dot_rows(rows, reinterpret_cast<const uint32_t*>(a.data + i * a.bytes), a.bytes / 4, w, j0 + j,
+                 least(kDotColumns, cols - j), g->k, acc + i * kGroup + j);
         i += rows;
       }
-    scale(acc, j0, cols);
-    finish(g, acc, kGroup, 0, j0, g.m, cols, false);
+    change(*g, w, acc, j0, cols);
+    finish(*g, acc, kGroup, 0, j0, g->m, cols, false);
   });
 }
 
-void small(Context& ctx, const Gemm& g) {
-  with_packer(g.b, g.b_type, g.ldb, true, g.compute,
-              [&](const auto& packer) { few_rows(ctx, g, packer, [](float*, int64_t, int64_t) {}); });
+template <class Form>
+void quantized(Context& ctx, const Gemm* products, int64_t count) {
+  few_rows(
+      ctx, products, count,
+      [](const Gemm& g) {
+        return Form{static_cast<const int8_t*>(g.b), g.ldb + kScaleBytes};
+      },
+      [](const Gemm& g, const Form& w, float* acc, int64_t j0, int64_t cols) {
+        float scales[kGroup];
+        for (int64_t j = 0; j < cols; j++) scales[j] = q8_scale(w.data + (j0 + j) * w.ld, g.k);
+        for (int64_t i = 0; i < g.m; i++)
+          for (int64_t j = 0; j < cols; j++) acc[i * kGroup + j] *= scales[j];
+      });
 }
 
-void quantized(Context& ctx, const Gemm& g) {
-  const Quantized weight{static_cast<const int8_t*>(g.b), g.ldb + kScaleBytes};
-  few_rows(ctx, g, weight, [&](float* acc, int64_t j0, int64_t cols) {
-    float scales[kGroup];
-    for (int64_t j = 0; j < cols; j++) scales[j] = q8_scale(weight.data + (j0 + j) * weight.ld, g.k);
-    for (int64_t i = 0; i < g.m; i++)
-      for (int64_t j = 0; j < cols; j++) acc[i * kGroup + j] *= scales[j];
+// Of products with so few rows that reading the weight is all.
+void small(Context& ctx, const Gemm* products, int64_t count) {
+  const Gemm& g = products[0];
+  if (g.b_type == DType::q8)
+    return g.compute == DType::bf16 ? quantized<QuantizedPairs>(ctx, products, count)
+                                    : quantized<Quantized>(ctx, products, count);
+  with_packer(g.b, g.b_type, g.ldb, true, g.compute, [&](const auto& packer) {
+    using P = std::decay_t<decltype(packer)>;
+    const auto weight = [](const Gemm& one) { return P{static_cast<decltype(P::data)>(one.b), one.ldb, true}; };
+    few_rows(ctx, products, count, weight, [](const Gemm&, const P&, float*, int64_t, int64_t) {});
   });
+}
+
+bool is_small(const Gemm& g) {
+  if (g.b_type == DType::q8) return true;
+  // A tile multiplies 16 rows in the time of one.
+  const int64_t few_frozen = kAmx && g.compute == DType::bf16 ? 1 : kSmallFrozenRows;
+  const bool frozen = g.b_storage && g.b_storage->frozen;
+  return g.b_transposed && g.m <= (frozen ? few_frozen : kSmallRows) && g.k > 0;
 }
 
 }  // namespace
 
 void gemm(Context& ctx, const Gemm& g) {
   if (g.m <= 0 || g.n <= 0) return;
-  if (g.b_type == DType::q8) return quantized(ctx, g);
-  const bool frozen = g.b_storage && g.b_storage->frozen;
-  // A tile multiplies 16 rows in the time of one.
-  const int64_t few_frozen = kAmx && g.compute == DType::bf16 ? 1 : kSmallFrozenRows;
-  if (g.b_transposed && g.m <= (frozen ? few_frozen : kSmallRows) && g.k > 0)
-    small(ctx, g);
+  if (is_small(g))
+    small(ctx, &g, 1);
   else if (kAmx && g.compute == DType::bf16)
     large_tiles(ctx, g);
   else if (kAmx)
@@ -231,6 +255,17 @@ void gemm(Context& ctx, const Gemm& g) {
     large<kDot>(ctx, g);
   else
     large<false>(ctx, g);
+}
+
+void gemm(Context& ctx, const Gemm* products, int64_t count) {
+  const Gemm& first = products[0];
+  bool together = first.m > 0;
+  for (int64_t p = 0; p < count; p++) {
+    const Gemm& g = products[p];
+    together = together && is_small(g) && g.b_type == first.b_type && g.compute == first.compute && g.n > 0;
+  }
+  if (together) return small(ctx, products, count);
+  for (int64_t p = 0; p < count; p++) gemm(ctx, products[p]);
 }
 
 }  // namespace DW_ISA

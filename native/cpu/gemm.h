@@ -1,7 +1,7 @@
 // The matrix product of the CPU backend.
 //   C[m, n] = epilogue( Σ_k A[m, k] · B[k, n] )       accumulated in fp32
-// A and B may be f32 or bf16 and may be stored transposed; B may be q8, stored [n, k], for a product in f32 whose time
-// is that of reading it. The product itself runs in f32, or in bf16 (`compute`): then f32 operands are rounded while
+// A and B may be f32 or bf16 and may be stored transposed; B may be q8, stored [n, k], for a product whose time is that
+// of reading it. The product itself runs in f32, or in bf16 (`compute`): then f32 operands are rounded while
 // they are packed. C is f32 or bf16.
 #pragma once
 #include "core/op.h"
@@ -50,6 +50,9 @@ struct Gemm {
 
 // Uses the whole team. Deterministic for a given number of threads.
 void gemm(Context& ctx, const Gemm& g);
+
+// Products of the same rows (m, k, a and compute are equal): of few rows in one pass, to the bit what each gives alone.
+void gemm(Context& ctx, const Gemm* products, int64_t count);
 
 }  // namespace DW_ISA
 }  // namespace cpu

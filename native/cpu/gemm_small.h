@@ -107,6 +107,24 @@ struct Quantized {
 #endif
 };
 
+#if defined(__AVX512BF16__)
+// The same as pairs of bf16, which hold every int8 exactly.
+struct QuantizedPairs {
+  const int8_t* data;
+  int64_t ld;
+  static constexpr int kPer = 2;
+  static __m512i along16(const int8_t* p, int64_t left) {
+    // A float of an int8 has nothing in its lower half: the upper halves are the pairs.
+    const __m512i upper = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+                                           25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    return _mm512_permutex2var_epi16(Quantized::along16(p, left), upper,
+                                     Quantized::along16(p + 16, left < 16 ? 0 : left - 16));
+  }
+};
+#else
+using QuantizedPairs = Quantized;
+#endif
+
 template <class P>
 void dot_rows(int64_t rows, const uint32_t* x, int64_t stride, const P& w, int64_t j, int64_t count, int64_t k,
               float* acc) {

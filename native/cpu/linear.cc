@@ -1,7 +1,10 @@
 // Linear layers as products with their epilogues, and the width-3 convolutions as rows for such a product.
+#include "cpu/linear.h"
+
 #include <cmath>
 #include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include "cpu/gemm.h"
 #include "cpu/isa.h"
@@ -40,7 +43,7 @@ void add_columns(Context& ctx, const T* __restrict dy, int64_t rows, int64_t n, 
 }  // namespace
 
 // y = act(x·Wᵀ + b) + residual                      x [.., K], W [N, K]
-void linear(Context& ctx, const Call& c) {
+static Gemm linear_product(const Call& c) {
   const View &x = c.in[0], &w = c.in[1], &y = c.out[0];
   Gemm g;
   g.m = x.rows();
@@ -66,7 +69,15 @@ void linear(Context& ctx, const Call& c) {
     g.epilogue.pre_ld = g.n;
   }
   set_residual(g.epilogue, c.in[3], g.n);
-  gemm(ctx, g);
+  return g;
+}
+
+void linear(Context& ctx, const Call& c) { gemm(ctx, linear_product(c)); }
+
+void linears(Context& ctx, std::initializer_list<const Call*> calls) {
+  std::vector<Gemm> products;
+  for (const Call* call : calls) products.push_back(linear_product(*call));
+  gemm(ctx, products.data(), int64_t(products.size()));
 }
 
 // q[n, k] = round(W[n, k] / s[n]), s[n] = max |W[n, ·]| / 127; a row that is not finite gets a scale that is not.
@@ -77,15 +88,21 @@ void quantize(Context& ctx, const Call& c) {
     ctx.pool.split(w.rows(), 16, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         const auto* in = from + i * k;
-        float top = 0;
+        // Sizes compare like their bits, and so do infinities and NaN behind them.
+        int32_t top = 0;
         for (int64_t p = 0; p < k; p++) {
-          const float size = std::fabs(get(in, p));
-          if (!(size <= top)) top = size;
+          const float v = get(in, p);
+          int32_t bits;
+          std::memcpy(&bits, &v, sizeof bits);
+          bits &= 0x7FFFFFFF;
+          top = bits > top ? bits : top;
         }
-        const float scale = top / 127;
+        float scale;
+        std::memcpy(&scale, &top, sizeof scale);
+        scale /= 127;
         int8_t* row = const_cast<int8_t*>(q8_row(q, i));
         if (scale > 0 && std::isfinite(scale))
-          for (int64_t p = 0; p < k; p++) row[p] = int8_t(std::nearbyint(get(in, p) / scale));
+          for (int64_t p = 0; p < k; p++) row[p] = int8_t(int32_t(std::nearbyint(get(in, p) / scale)));
         else
           std::memset(row, 0, size_t(k));
         std::memcpy(row + k, &scale, sizeof scale);

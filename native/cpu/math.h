@@ -86,6 +86,7 @@ static inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
 
 static inline float get(const float* p, int64_t i) { return p[i]; }
 static inline float get(const bf16* p, int64_t i) { return to_float(p[i]); }
+static inline float get(const int8_t* p, int64_t i) { return float(p[i]); }
 static inline void put(float* p, int64_t i, float v) { p[i] = v; }
 static inline void put(bf16* p, int64_t i, float v) { p[i] = to_bf16(v); }
 

@@ -1,4 +1,5 @@
 #include "core/ops.h"
+#include "ops/keys.h"
 
 namespace dw {
 namespace ops {
@@ -18,15 +19,12 @@ int64_t head_count(Prepare& p, int64_t width) {
 }  // namespace
 
 // o [B, Tq, D], lse f32 [B, heads, Tq] = attention(q [B, Tq, D], k [B, Tk, D], v [B, Tk, D];
-// heads, causal, kv_len, q_offset, out dtype)
+// heads, causal, kv_len, q_offset, out dtype); k and v each also in q8 [B, Tk, heads, D / heads]
 void attention(Prepare& p) {
   const View q = p.tensor("q", kFloat, {kAny, kAny, kAny});
-  const View k = p.tensor("k", kFloat, {q.shape[0], kAny, q.shape[2]});
-  const View v = p.tensor("v", kFloat, {q.shape[0], k.shape[1], q.shape[2]});
-  if (k.dtype != q.dtype) p.fail("ERR_DTYPE", "k", "the type of q", k.describe());
-  if (v.dtype != q.dtype) p.fail("ERR_DTYPE", "v", "the type of q", v.describe());
-  p.require(k.shape[1] >= 1, "k", "at least one key", k.describe());
+  const View k = p.tensor("k", kWeight), v = p.tensor("v", kWeight);
   const int64_t heads = head_count(p, q.shape[2]);
+  require_keys(p, "", k, v, q.dtype, q.shape[0], q.shape[2], heads);
   p.flag("causal");
   p.integer("kv_len", 1, k.shape[1]);
   p.integer("q_offset", 0, int64_t(1) << 31);

@@ -1,21 +1,22 @@
 #include "ops/decoder_layer.h"
 
 #include "core/ops.h"
+#include "ops/keys.h"
 
 namespace dw {
 namespace ops {
 
 // Tensors: x f32 [B, T, D]; self-attention's norm weight and bias, q weight and bias, k weight, v and out weight and
 // bias, and the caches of keys and values [B, P, D], to which rows [offset, offset + T) are written; cross-attention's
-// norm, q and out, and its keys and values [B, S, D]; the FFN's norm, fc1 and fc2, and for each language the seven
-// tensors of gated_ffn_hard; then, or not, `position` (ops/position.h), for one token an item. Numbers: languages,
-// row_begin and row_end of each, heads, offset, eps, compute. Outputs: y f32 [B, T, D], g f32 [B·T] (0 or 1).
+// norm, q and out, and its keys and values (ops/keys.h) of S rows; the FFN's norm, fc1 and fc2, and for each language
+// the seven tensors of gated_ffn_hard; then, or not, `position` (ops/position.h), for one token an item. Numbers:
+// languages, row_begin and row_end of each, heads, offset, eps, compute. Outputs: y f32 [B, T, D], g f32 [B·T] (0 or
+// 1).
 void decoder_layer(Prepare& p) {
   const int64_t languages = p.integer("languages", 0, 1000);
   const View x = p.tensor("x", kF32, {kAny, kAny, kAny});
   const int64_t B = x.shape[0], T = x.shape[1], D = x.shape[2];
   p.require(D >= 1, "x", "rows of at least one column", x.describe());
-  const View* typed[4];
   const auto norm = [&] {
     p.tensor("norm weight", kF32, {D});
     p.tensor("norm bias", kF32, {D});
@@ -29,15 +30,14 @@ void decoder_layer(Prepare& p) {
   square("k weight", nullptr);
   square("v weight", "v bias");
   square("out weight", "out bias");
-  typed[0] = &p.inout("keys", kF32 | kBf16, {B, kAny, D});
-  const int64_t positions = typed[0]->shape[1];
-  typed[1] = &p.inout("values", kF32 | kBf16, {B, positions, D});
+  const View keys = p.inout("keys", kF32 | kBf16, {B, kAny, D});
+  const int64_t positions = keys.shape[1];
+  const View values = p.inout("values", kF32 | kBf16, {B, positions, D});
   norm();
   square("cross q weight", "cross q bias");
   square("cross out weight", "cross out bias");
-  typed[2] = &p.tensor("cross keys", kF32 | kBf16, {B, kAny, D});
-  p.require(typed[2]->shape[1] >= 1, "cross keys", "at least one key", typed[2]->describe());
-  typed[3] = &p.tensor("cross values", kF32 | kBf16, {B, typed[2]->shape[1], D});
+  const View seen = p.tensor("cross k", kF32 | kBf16 | kQ8);
+  const View seen_values = p.tensor("cross v", kF32 | kBf16 | kQ8);
   norm();
   unsigned matrix = kF32 | kBf16 | kQ8;
   const View fc1 = p.tensor("fc1 weight", matrix, {kAny, D});
@@ -70,13 +70,14 @@ void decoder_layer(Prepare& p) {
             "a divisor of the width " + std::to_string(D) + ", for heads of at most 128", std::to_string(heads));
   const int64_t offset = p.integer("offset", 0, int64_t(1) << 31);
   p.require(offset + T <= positions && positions >= 1, "keys", "at least " + std::to_string(offset + T) + " positions",
-            typed[0]->describe());
+            keys.describe());
   p.number("eps", 0, 1);
   const DType compute = p.dtype("compute");
-  for (const View* cache : typed)
+  for (const View* cache : {&keys, &values})
     if (cache->dtype != compute)
       p.fail("ERR_DTYPE", "keys and values", std::string("the computation's type ") + name_of(compute),
              cache->describe());
+  require_keys(p, "cross ", seen, seen_values, compute, B, D, heads);
   p.output(DType::f32, {B, T, D});
   p.output(DType::f32, {B * T});
   p.finish();

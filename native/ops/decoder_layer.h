@@ -48,8 +48,6 @@ struct DecoderLayer {
   View position() const { return call.in.size() > experts_end() ? call.in[experts_end()] : View(); }
   double epsilon() const { return call.num[settings + 2]; }
   DType compute() const { return DType(call.integer(settings + 3)); }
-  // Of the product with a matrix: q8 is read by products in f32.
-  DType product(size_t matrix) const { return call.in[matrix].dtype == DType::q8 ? DType::f32 : compute(); }
 };
 
 // The parts as a backend has them.
@@ -59,6 +57,8 @@ struct DecoderParts {
   Run layer_norm, linear, cache_write, attention, gated_ffn_hard;
   // Its cache_write and attention take `position` as one tensor more: only they can read it.
   bool reads_position;
+  // Several linear layers of the same rows at once, if it can.
+  void (*linears)(Context&, std::initializer_list<const Call*>) = nullptr;
 };
 
 // `Frame` hands out scratch memory of the backend.
@@ -103,7 +103,7 @@ void run_decoder_layer(Context& context, Frame& frame, const DecoderParts<Contex
     parts.layer_norm(context, part);
     return part.out[0];
   };
-  const auto linear = [&](const View& x, size_t weight, bool bias, const View& residual) {
+  const auto linear_call = [&](const View& x, size_t weight, bool bias, const View& residual) {
     const DType out = residual ? DType::f32 : layer.compute();
     Part part(call);
     part.add(x);
@@ -114,7 +114,11 @@ void run_decoder_layer(Context& context, Frame& frame, const DecoderParts<Contex
       part.add(View());
     part.add(residual);
     part.out = {rows_of(out)};
-    part.num = {0, 0, double(int(layer.product(weight))), double(int(out))};
+    part.num = {0, 0, double(int(layer.compute())), double(int(out))};
+    return part;
+  };
+  const auto linear = [&](const View& x, size_t weight, bool bias, const View& residual) {
+    const Part part = linear_call(x, weight, bias, residual);
     parts.linear(context, part);
     return part.out[0];
   };
@@ -138,10 +142,16 @@ void run_decoder_layer(Context& context, Frame& frame, const DecoderParts<Contex
   };
 
   const View none, &x = call.in[L::kX];
-  const View h = norm(x, L::kNorm), q = linear(h, L::kQ, true, none);
-  keep(linear(h, L::kK, false, none), L::kKeys);
-  keep(linear(h, L::kV, true, none), L::kValues);
-  const View o = attention(q, L::kKeys, true, offset + layer.tokens, offset);
+  const View h = norm(x, L::kNorm);
+  const Part q = linear_call(h, L::kQ, true, none), k = linear_call(h, L::kK, false, none),
+             v = linear_call(h, L::kV, true, none);
+  if (parts.linears)
+    parts.linears(context, {&q, &k, &v});
+  else
+    for (const Part* part : {&q, &k, &v}) parts.linear(context, *part);
+  keep(k.out[0], L::kKeys);
+  keep(v.out[0], L::kValues);
+  const View o = attention(q.out[0], L::kKeys, true, offset + layer.tokens, offset);
   const View heard = linear(o, L::kOut, true, x);
   const View cross = linear(norm(heard, L::kCrossNorm), L::kCrossQ, true, none);
   const View seen =
@@ -153,7 +163,7 @@ void run_decoder_layer(Context& context, Frame& frame, const DecoderParts<Contex
   ffn.add(L::kFc1, layer.experts_end() - L::kFc1);
   ffn.out = call.out;
   ffn.num.assign(call.num.begin(), call.num.begin() + std::ptrdiff_t(layer.settings));
-  ffn.num.push_back(double(int(layer.product(L::kFc1))));
+  ffn.num.push_back(double(int(layer.compute())));
   ffn.num.push_back(double(int(DType::f32)));
   parts.gated_ffn_hard(context, ffn);
 }

@@ -43,15 +43,13 @@ void residual(Prepare& p, const View& x) {
 }
 
 // The shared FFN, then the gate and FFN of every language. The number of languages is call.num[0], read before the
-// other numbers because it says how many tensors there are. Returns whether any matrix is in q8.
-bool weights(Prepare& p, Shape& s, const View& x, int64_t languages, unsigned types = kFloat) {
+// other numbers because it says how many tensors there are.
+void weights(Prepare& p, Shape& s, const View& x, int64_t languages, unsigned types = kFloat) {
   s.rows = x.rows();
   s.width = x.cols();
   s.languages = languages;
-  bool quantized = false;
   const auto matrix = [&](const char* name, int64_t rows, int64_t cols) {
     const View& w = p.tensor(name, types, {rows, cols});
-    quantized |= w.dtype == DType::q8;
     return w.shape[0];
   };
   s.inner = matrix("shared fc1.weight", kAny, s.width);
@@ -69,7 +67,6 @@ bool weights(Prepare& p, Shape& s, const View& x, int64_t languages, unsigned ty
     p.tensor("fc2.bias", kFloat, {s.width});
   }
   if (languages == 0) s.gate = 0;
-  return quantized;
 }
 
 // Disjoint ascending ranges of rows; returns how many rows they cover.
@@ -180,10 +177,9 @@ void gated_ffn_hard(Prepare& p) {
   const int64_t languages = p.integer("languages", 0, 1000);
   const View& x = rows_tensor(p, "x");
   residual(p, x);
-  const bool quantized = weights(p, s, x, languages, kWeight);
+  weights(p, s, x, languages, kWeight);
   ranges(p, s);
-  const DType compute = p.dtype("compute");
-  if (quantized && compute != DType::f32) p.fail("ERR_DTYPE", "compute", "f32 with weights in q8", name_of(compute));
+  p.dtype("compute");
   const DType out = p.dtype("out");
   p.output_like(x, out);
   p.output(wide(out), {s.rows});

@@ -6,7 +6,7 @@ namespace ops {
 // linear: y = act(x·Wᵀ + b) + residual            x [.., K], weight [N, K], bias [N] → y [.., N], pre [.., N]
 // linear_backward_input: dx = (dy·W) ⊙ gelu'(gelu_of) + residual
 // linear_backward_weight: dweight += dyᵀ·x, dbias += Σ_rows dy; with x_gelu, x holds what gelu was applied to
-// quantize: rows of W as int8 and their scales, q[n, k] = round(W[n, k] / s[n]), s[n] = max |W[n, ·]| / 127
+// quantize: rows of W [.., K] as int8 and their scales, q[n, k] = round(W[n, k] / s[n]), s[n] = max |W[n, ·]| / 127
 // unfold: y[b, t, 3·c + j] = x[b, stride·t + j − 1, c], zero outside; fold: its adjoint
 
 static View with_cols(View v, int64_t cols) {
@@ -23,9 +23,7 @@ void linear(Prepare& p) {
   p.like("residual", kFloat, y, true, false);
   p.flag("gelu");
   const bool save = p.flag("save_pre");
-  const DType compute = p.dtype("compute");
-  if (w.dtype == DType::q8 && compute != DType::f32)
-    p.fail("ERR_DTYPE", "compute", "f32 with a weight in q8", name_of(compute));
+  p.dtype("compute");
   const DType out = p.dtype("out");
   p.output_like(y, out);
   if (save) p.output_like(y, out);
@@ -55,8 +53,8 @@ void linear_backward_weight(Prepare& p) {
 }
 
 void quantize(Prepare& p) {
-  const View& w = p.tensor("weight", kFloat, {kAny, kAny});
-  p.inout("quantized", kQ8, {w.shape[0], w.shape[1]});
+  const View& w = p.tensor("weight", kFloat);
+  p.like("quantized", kQ8, w, false, true);
   p.finish();
 }
 

@@ -16,11 +16,12 @@ void linear(Context&, const Call& c) {
   const View &x = c.in[0], &w = c.in[1], &bias = c.in[2], &residual = c.in[3], &y = c.out[0];
   const bool act = c.num[0] != 0, save = c.num[1] != 0;
   const DType compute = DType(c.integer(2));
+  const DType exact = w.dtype == DType::q8 ? DType::f64 : compute;  // its scales are multiplied by sums
   const int64_t n = w.shape[0], k = w.shape[1];
   for (int64_t i = 0; i < x.rows(); i++)
     for (int64_t j = 0; j < n; j++) {
       double s = 0;
-      for (int64_t p = 0; p < k; p++) s += operand(load(x, i * k + p), compute) * operand(load(w, j * k + p), compute);
+      for (int64_t p = 0; p < k; p++) s += operand(load(x, i * k + p), compute) * operand(load(w, j * k + p), exact);
       if (bias) s += load(bias, j);
       if (save) store(c.out[1], i * n + j, s);
       if (act) s = gelu(s);

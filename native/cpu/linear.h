@@ -1,0 +1,16 @@
+// Linear layers of the same rows.
+#pragma once
+#include <initializer_list>
+
+#include "core/op.h"
+
+namespace dw {
+namespace cpu {
+namespace DW_ISA {
+
+// Calls of `linear` whose x and compute are the same, in one pass over their weights where the rows are few.
+void linears(Context& ctx, std::initializer_list<const Call*> calls);
+
+}  // namespace DW_ISA
+}  // namespace cpu
+}  // namespace dw
