@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/gemm.h"
 #include "cpu/math.h"
+#include "cpu/philox.h"
 #include "ops/gated_ffn.h"
 
 namespace dw {
@@ -110,46 +111,19 @@ struct Dropout {
       for (int64_t i = 0; i < n; i++) out[i] = mask[first + i] * scale;
       return;
     }
-    constexpr int kLanes = 16;
-    alignas(64) float drawn[kLanes * 4];
+    constexpr int kSide = kPhiloxBlocks;
+    // u ≥ p for u a multiple of 2⁻²⁴, in whole numbers.
+    const int32_t least = int32_t(std::ceil(p * 16777216.0f));
     for (int64_t i = 0; i < n;) {
       const int64_t block = (first + i) / 4, skip = (first + i) % 4;
-      draw(drawn, uint64_t(block), scale);
-      const int64_t take = n - i < kLanes * 4 - skip ? n - i : kLanes * 4 - skip;
-      std::memcpy(out + i, drawn + skip, size_t(take) * 4);
+      alignas(64) uint32_t word[4][kSide];
+      alignas(64) float keep[4 * kSide];
+      philox_words(uint64_t(block), step, op, seed, word[0], kSide);
+      for (int l = 0; l < kSide; l++)
+        for (int w = 0; w < 4; w++) keep[4 * l + w] = int32_t(word[w][l] >> 8) >= least ? scale : 0.0f;
+      const int64_t take = n - i < 4 * kSide - skip ? n - i : 4 * kSide - skip;
+      std::memcpy(out + i, keep + skip, size_t(take) * 4);
       i += take;
-    }
-  }
-
- private:
-  // Philox-4x32-10 (core/philox.h) on 16 consecutive blocks, a lane each.
-  void draw(float* out, uint64_t block, float scale) const {
-    constexpr int kLanes = 16;
-    alignas(64) uint32_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
-    for (int i = 0; i < kLanes; i++) {
-      c0[i] = uint32_t(block + uint64_t(i));
-      c1[i] = uint32_t((block + uint64_t(i)) >> 32);
-      c2[i] = step;
-      c3[i] = op;
-    }
-    uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-    for (int round = 0; round < 10; round++) {
-      for (int i = 0; i < kLanes; i++) {
-        const uint64_t p0 = uint64_t(0xD2511F53u) * c0[i], p1 = uint64_t(0xCD9E8D57u) * c2[i];
-        c0[i] = uint32_t(p1 >> 32) ^ c1[i] ^ k0;
-        c2[i] = uint32_t(p0 >> 32) ^ c3[i] ^ k1;
-        c1[i] = uint32_t(p1);
-        c3[i] = uint32_t(p0);
-      }
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
-    }
-    auto keep = [&](uint32_t word) { return float(word >> 8) * (1.0f / 16777216.0f) >= p ? scale : 0.0f; };
-    for (int i = 0; i < kLanes; i++) {
-      out[4 * i] = keep(c0[i]);
-      out[4 * i + 1] = keep(c1[i]);
-      out[4 * i + 2] = keep(c2[i]);
-      out[4 * i + 3] = keep(c3[i]);
     }
   }
 };

@@ -1,10 +1,11 @@
-// random_uniform, random_normal: [count], the same draws as core/philox.h. 64 counters are worked side by side (enough
+// random_uniform, random_normal: [count], the same draws as core/philox.h. 64 blocks are worked side by side (enough
 // for the compiler to keep the loop and vectorise it); each gives four words, hence four uniforms or two pairs of
 // normals.
 #include <cmath>
 
 #include "cpu/isa.h"
 #include "cpu/lanes.h"
+#include "cpu/philox.h"
 
 namespace dw {
 namespace cpu {
@@ -12,35 +13,6 @@ namespace DW_ISA {
 namespace {
 
 constexpr int kSide = 64;
-
-// word[w][l] of block `first` + l.
-inline void philox_side(uint64_t first, uint32_t step, uint32_t op, uint64_t seed, uint32_t word[4][kSide]) {
-  uint32_t c0[kSide], c1[kSide], c2[kSide], c3[kSide];
-  for (int l = 0; l < kSide; l++) {
-    c0[l] = uint32_t(first + uint64_t(l));
-    c1[l] = uint32_t((first + uint64_t(l)) >> 32);
-    c2[l] = step;
-    c3[l] = op;
-  }
-  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-  for (int round = 0; round < 10; round++) {
-    for (int l = 0; l < kSide; l++) {
-      const uint64_t p0 = uint64_t(0xD2511F53u) * c0[l], p1 = uint64_t(0xCD9E8D57u) * c2[l];
-      c0[l] = uint32_t(p1 >> 32) ^ c1[l] ^ k0;
-      c2[l] = uint32_t(p0 >> 32) ^ c3[l] ^ k1;
-      c1[l] = uint32_t(p1);
-      c3[l] = uint32_t(p0);
-    }
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  for (int l = 0; l < kSide; l++) {
-    word[0][l] = c0[l];
-    word[1][l] = c1[l];
-    word[2][l] = c2[l];
-    word[3][l] = c3[l];
-  }
-}
 
 inline void uniform_side(const uint32_t word[4][kSide], float value[4][kSide]) {
   for (int w = 0; w < 4; w++)
@@ -75,7 +47,8 @@ void draw(Context& ctx, const Call& c, const Convert& convert) {
     for (int64_t g = begin; g < end; g++) {
       alignas(64) uint32_t word[4][kSide];
       alignas(64) float value[4][kSide], line[kGroup];
-      philox_side(uint64_t(g) * kSide, step, op, seed, word);
+      for (int l = 0; l < kSide; l += kPhiloxBlocks)
+        philox_words(uint64_t(g * kSide + l), step, op, seed, word[0] + l, kSide);
       convert(word, value);
       for (int l = 0; l < kSide; l++)
         for (int w = 0; w < 4; w++) line[4 * l + w] = value[w][l];
