@@ -102,6 +102,14 @@ test('wrong usage: code 2, the reason on standard error, nothing on standard out
   );
 });
 
+test('wrong usage with --json is told as an error there too', async (t) => {
+  const { code, stdout, stderr } = await cli(['transcribe', 'a.wav', '--langage', 'ca', '--json'], { cwd: scratch });
+  t.is(code, 2);
+  t.regex(stderr, /unknown option '--langage'/);
+  t.is(json(t, stdout).error.code, 'ERR_ARGUMENT');
+  t.regex(json(t, stdout).error.message, /^unknown option '--langage'/);
+});
+
 test('doctor: what is loaded, in words and as JSON', async (t) => {
   const words = await cli(['doctor']);
   t.is(words.code, 0, words.stdout);
@@ -251,13 +259,15 @@ test('train, evaluate and transcribe with the expert', async (t) => {
     t.true(part.seconds > 0.5 && part.segments.length === 1);
   }
 
-  // A finished run: nothing is trained again.
+  // A finished run: nothing is trained again, and its report stays.
   const before = readFileSync(expert);
+  const said = readFileSync(join(output, 'report.json'));
   const again = await cli(trainArgs(output, '--steps', '12', '--validate-every', '6'));
   t.is(again.code, 0, again.stderr);
   t.is(again.stdout, `${expert}\n`);
   t.regex(again.stderr, /done: 0 updates/);
   t.deepEqual(readFileSync(expert), before);
+  t.deepEqual(readFileSync(join(output, 'report.json')), said);
 });
 
 test('one bad file among several: it is reported, the others go on, and the code is 1', async (t) => {

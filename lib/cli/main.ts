@@ -54,4 +54,8 @@ try {
   if (!(error instanceof CommanderError)) throw error;
   // Commander has printed the help that was asked for, or what is wrong.
   process.exitCode = error.exitCode === 0 ? 0 : 2;
+  if (error.exitCode !== 0 && args.includes('--json')) {
+    const message = error.message.replace(/^error: /, '');
+    process.stdout.write(`${JSON.stringify({ error: { code: 'ERR_ARGUMENT', message } }, null, 2)}\n`);
+  }
 }

@@ -216,9 +216,11 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
     const report = await trainer.run();
     const result = await save(recipe, folder, model, language?.name ?? null, report);
     const outcome: TrainResult = { ...report, ...plan, result, language: language?.code ?? null };
-    await writeFileAtomic(join(recipe.output, 'report.json'), (sink) =>
-      sink.append(Buffer.from(`${JSON.stringify(outcome, null, 2)}\n`)),
-    );
+    const path = join(recipe.output, 'report.json');
+    // A run that was at its end has nothing to add to what it said then.
+    if (report.updates > 0 || !(await stat(path).catch(() => null))) {
+      await writeFileAtomic(path, (sink) => sink.append(Buffer.from(`${JSON.stringify(outcome, null, 2)}\n`)));
+    }
     return outcome;
   } finally {
     await transcriber?.close();
