@@ -7,9 +7,10 @@ namespace ops {
 
 // Tensors: x f32 [B, T, D]; self-attention's norm weight and bias, q weight and bias, k weight, v and out weight and
 // bias, and the caches of keys and values [B, P, D], to which rows [offset, offset + T) are written; cross-attention's
-// norm, q and out, and its keys and values [B, S, D]; the FFN's norm, fc1 and fc2, and for each language the seven
-// tensors of gated_ffn_hard; then, or not, `position` (ops/position.h), for one token an item. Numbers: languages,
-// row_begin and row_end of each, heads, offset, eps, compute. Outputs: y f32 [B, T, D], g f32 [B·T] (0 or 1).
+// norm, q and out, and its keys and values [C, S, D], where each of the C items is for the next B / C of x; the FFN's
+// norm, fc1 and fc2, and for each language the seven tensors of gated_ffn_hard; then, or not, `position`
+// (ops/position.h), for one token an item. Numbers: languages, row_begin and row_end of each, heads, offset, eps,
+// compute. Outputs: y f32 [B, T, D], g f32 [B·T] (0 or 1).
 void decoder_layer(Prepare& p) {
   const int64_t languages = p.integer("languages", 0, 1000);
   const View x = p.tensor("x", kF32, {kAny, kAny, kAny});
@@ -35,9 +36,12 @@ void decoder_layer(Prepare& p) {
   norm();
   square("cross q weight", "cross q bias");
   square("cross out weight", "cross out bias");
-  typed[2] = &p.tensor("cross keys", kF32 | kBf16, {B, kAny, D});
+  typed[2] = &p.tensor("cross keys", kF32 | kBf16, {kAny, kAny, D});
+  const int64_t items = typed[2]->shape[0];
+  p.require(items == 0 ? B == 0 : B % items == 0, "cross keys",
+            "items for " + std::to_string(B) + " rows of x, as many for each", typed[2]->describe());
   p.require(typed[2]->shape[1] >= 1, "cross keys", "at least one key", typed[2]->describe());
-  typed[3] = &p.tensor("cross values", kF32 | kBf16, {B, typed[2]->shape[1], D});
+  typed[3] = &p.tensor("cross values", kF32 | kBf16, {items, typed[2]->shape[1], D});
   norm();
   unsigned matrix = kF32 | kBf16 | kQ8;
   const View fc1 = p.tensor("fc1 weight", matrix, {kAny, D});
