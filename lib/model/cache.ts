@@ -7,23 +7,33 @@ export interface ReplayedPosition {
   most: number;
 }
 
-/** Key/value caches of a batch that is decoded token by token. Lives until `dispose()`. */
+/**
+ * Key/value caches of a batch that is decoded token by token: of each of its rows the decoder's own, and of each item, which
+ * `beams` rows behind one another hear, the encoder's. Lives until `dispose()`.
+ */
 export class DecoderState {
   private readonly keptRows: [k: Tensor, v: Tensor][] = [];
   private readonly memory: [k: Tensor, v: Tensor][] = [];
   private tokens = 0;
+  /** Rows. */
+  readonly batch: number;
 
   constructor(
     private readonly stream: Stream,
     config: WhisperConfig,
     compute: FloatType,
-    readonly batch: number,
+    items: number,
     sourceRows: number,
+    readonly beams = 1,
   ) {
-    const cache = (rows: number): Tensor => stream.persistent(null, [batch, rows, config.d_model], compute);
+    this.batch = items * beams;
+    const pair = (items: number, rows: number): [k: Tensor, v: Tensor] => {
+      const cache = (): Tensor => stream.persistent(null, [items, rows, config.d_model], compute);
+      return [cache(), cache()];
+    };
     for (let i = 0; i < config.decoder_layers; i++) {
-      this.keptRows.push([cache(config.max_target_positions), cache(config.max_target_positions)]);
-      this.memory.push([cache(sourceRows), cache(sourceRows)]);
+      this.keptRows.push(pair(this.batch, config.max_target_positions));
+      this.memory.push(pair(items, sourceRows));
     }
   }
 
@@ -36,12 +46,18 @@ export class DecoderState {
     this.tokens += tokens;
   }
 
+  /** Row k of an item goes on from the tokens of its row parents[item, k]: parents i32 [items, beams]. */
+  reorder(parents: Tensor): void {
+    this.stream.call('cache_reorder', [parents, ...this.keptRows.flat()], [this.tokens]);
+  }
+
   setCross(layer: number, k: Tensor, v: Tensor): void {
     const [keys, values] = this.memory[layer]!;
     this.stream.call('cache_write', [k, keys], [0]);
     this.stream.call('cache_write', [v, values], [0]);
   }
 
+  /** The keys and values of the encoder's rows [items, rows, D]. */
   cross(layer: number): [k: Tensor, v: Tensor] {
     return this.memory[layer]!;
   }

@@ -347,10 +347,14 @@ export class Whisper {
     return result;
   }
 
-  /** Caches for decoding `memory` [B, S, D] token by token; its cross-attention keys and values are computed here, once. */
-  startDecoding(memory: Tensor): DecoderState {
+  /**
+   * Caches for decoding `memory` [B, S, D] token by token, `beams` sequences an item; its cross-attention keys and values are
+   * computed here, once.
+   */
+  startDecoding(memory: Tensor, beams = 1): DecoderState {
     const pass = this.pass({});
-    const state = new DecoderState(this.stream, this.config, this.compute, memory.shape[0]!, memory.shape[1]!);
+    const [items, sourceRows] = memory.shape;
+    const state = new DecoderState(this.stream, this.config, this.compute, items!, sourceRows!, beams);
     for (const [i, layer] of this.decoderLayers.entries()) {
       const [k, v] = this.crossRows(pass, layer, memory);
       state.setCross(i, k, v);
