@@ -7,51 +7,67 @@ import { onnxCase, torchCase, whisperCppCase } from './peers.js';
 
 export const TOKENS = 64;
 const BATCHES = [1, 8];
+const BEAMS = 5;
 
 /** Bytes that all tokens together must read: the decoder's weights once a token, and the key/value caches. */
-function bytesRead({ config, compute }: Whisper, type: ComputeType, batch: number, tokens: number): number {
+function bytesRead(
+  { config, compute }: Whisper,
+  type: ComputeType,
+  batch: number,
+  beams: number,
+  tokens: number,
+): number {
   const { d_model: D, decoder_layers: layers, decoder_ffn_dim: F, vocab_size: V, max_source_positions: S } = config;
   const weights = layers * (6 * D * D + 2 * D * F) + V * D;
-  const caches = batch * layers * 2 * D * (S + tokens / 2);
+  const caches = batch * layers * 2 * D * (S + (beams * tokens) / 2);
   const size = compute === 'bf16' ? 2 : 4;
   return tokens * (weights * (type === 'int8' ? 1 : size) + caches * size);
 }
 
-/** Decodes `tokens` tokens greedily; each is read before the next is queued. */
-export async function decodeTokens(
-  stream: Stream,
-  model: Whisper,
-  state: DecoderState,
-  batch: number,
-  tokens: number,
-): Promise<void> {
+/**
+ * Decodes `tokens` tokens greedily; each is read before the next is queued. Where an item has several beams, each of them goes on
+ * from the one before it: all caches are reordered, as a beam search does at most.
+ */
+export async function decodeTokens(stream: Stream, model: Whisper, state: DecoderState, tokens: number): Promise<void> {
   const { config } = model;
+  const { batch, beams } = state;
+  const candidates = beams > 1 ? beams + 1 : 1;
+  const parents = Int32Array.from({ length: batch }, (_, row) => (row + 1) % beams);
   let ids = new Int32Array(batch).fill(config.decoder_start_token_id);
   for (let i = 0; i < tokens; i++) {
+    if (beams > 1) state.reorder(stream.tensor(parents, [batch / beams, beams], 'i32'));
     const hidden = model.decode(stream.tensor(ids, [batch, 1], 'i32'), null, { state });
     const logits = model.logits(hidden.reshape([batch, config.d_model]));
-    const chosen = stream.call('top_k', [logits, null], [1])[1]!.read();
+    const chosen = stream.call('top_k', [logits, null], [candidates])[1]!.read();
     stream.endStep();
-    ids = (await chosen) as Int32Array<ArrayBuffer>;
+    const best = (await chosen) as Int32Array;
+    ids = ids.map((_, row) => best[row * candidates]!);
   }
 }
 
-/** Greedy decoding of `tokens` tokens for `batch` items, from caches that an encoder's output fills. */
-export function decodeCase(stream: Stream, model: Whisper, type: ComputeType, batch: number, tokens = TOKENS): Case {
+/** Decoding of `tokens` tokens for `batch` items, from caches that an encoder's output fills. */
+export function decodeCase(
+  stream: Stream,
+  model: Whisper,
+  type: ComputeType,
+  batch: number,
+  tokens = TOKENS,
+  beams = 1,
+): Case {
   const { config } = model;
   const memory = randomTensor(stream, [batch, config.max_source_positions, config.d_model], model.compute, 1);
   let state: DecoderState | null = null;
   return {
-    name: `${typeName(type)}, batch ${batch}`,
-    bytes: bytesRead(model, type, batch, tokens),
+    name: `${typeName(type)}, batch ${batch}${beams > 1 ? `, ${beams} beams` : ''}`,
+    bytes: bytesRead(model, type, batch, beams, tokens),
     ceiling: 'read',
     prepare: async () => {
       state?.dispose();
-      state = model.startDecoding(memory);
+      state = model.startDecoding(memory, beams);
       stream.endStep();
       await stream.sync();
     },
-    run: () => decodeTokens(stream, model, state!, batch, tokens),
+    run: () => decodeTokens(stream, model, state!, tokens),
     dispose: () => {
       state?.dispose();
       memory.dispose();
@@ -79,9 +95,10 @@ export const decode: Question = {
           ...onnxCase(peers, 'onnx', [against], { mode: 'decode', weights, batch, tokens: TOKENS }, what),
         ];
       });
+      const searched = decodeCase(stream, model, type, 1, TOKENS, BEAMS);
       yield await measureGroup(context, {
         title: `Whisper-small, ${TOKENS} tokens greedily, ${typeName(type)}`,
-        cases: [...cases, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
+        cases: [...cases, searched, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
       });
       model.dispose();
     }
