@@ -7,60 +7,77 @@ import { onnxCase, torchCase, whisperCppCase } from './peers.js';
 
 export const TOKENS = 64;
 const BATCHES = [1, 8];
+const BEAMS = 5;
+
+interface DecodeOptions {
+  /** Default 64. */
+  tokens?: number;
+  /** Sequences an item. Default 1. */
+  beams?: number;
+  /** How the cross-attention's keys and values are kept. Default: as `transcribe` keeps them. */
+  cache?: CacheType;
+}
 
 /** Bytes that all tokens together must read: the decoder's weights once a token, and the key/value caches. */
-function bytesRead(model: Whisper, type: ComputeType, cache: CacheType, batch: number, tokens: number): number {
+function bytesRead(
+  model: Whisper,
+  type: ComputeType,
+  batch: number,
+  { tokens, beams, cache }: Required<DecodeOptions>,
+): number {
   const { config, compute } = model;
   const { d_model: D, decoder_layers: layers, decoder_ffn_dim: F, vocab_size: V, max_source_positions: S } = config;
   const size = compute === 'bf16' ? 2 : 4;
   const weights = (layers * (6 * D * D + 2 * D * F) + V * D) * (type === 'int8' ? 1 : size);
   // In int8 each head of a row has a scale of 4 bytes.
   const row = cache === 'int8' ? D + 4 * config.decoder_attention_heads : D * size;
-  return tokens * (weights + batch * layers * 2 * (S * row + (tokens / 2) * D * size));
+  return tokens * (weights + batch * layers * 2 * (S * row + (beams * tokens * D * size) / 2));
 }
 
-/** Decodes `tokens` tokens greedily; each is read before the next is queued. */
-export async function decodeTokens(
-  stream: Stream,
-  model: Whisper,
-  state: DecoderState,
-  batch: number,
-  tokens: number,
-): Promise<void> {
+/**
+ * Decodes `tokens` tokens greedily; each is read before the next is queued. Where an item has several beams, each of them goes on
+ * from the one before it: all caches are reordered, as a beam search does at most.
+ */
+export async function decodeTokens(stream: Stream, model: Whisper, state: DecoderState, tokens: number): Promise<void> {
   const { config } = model;
+  const { batch, beams } = state;
+  const candidates = beams > 1 ? beams + 1 : 1;
+  const parents = Int32Array.from({ length: batch }, (_, row) => (row + 1) % beams);
   let ids = new Int32Array(batch).fill(config.decoder_start_token_id);
   for (let i = 0; i < tokens; i++) {
+    if (beams > 1) state.reorder(stream.tensor(parents, [batch / beams, beams], 'i32'));
     const hidden = model.decode(stream.tensor(ids, [batch, 1], 'i32'), null, { state });
     const logits = model.logits(hidden.reshape([batch, config.d_model]));
-    const chosen = stream.call('top_k', [logits, null], [1])[1]!.read();
+    const chosen = stream.call('top_k', [logits, null], [candidates])[1]!.read();
     stream.endStep();
-    ids = (await chosen) as Int32Array<ArrayBuffer>;
+    const best = (await chosen) as Int32Array;
+    ids = ids.map((_, row) => best[row * candidates]!);
   }
 }
 
-/** Greedy decoding of `tokens` tokens for `batch` items, from caches that an encoder's output fills. */
+/** Decoding for `batch` items, from caches that an encoder's output fills. */
 export function decodeCase(
   stream: Stream,
   model: Whisper,
   type: ComputeType,
   batch: number,
-  tokens = TOKENS,
-  cache: CacheType = type === 'int8' ? 'int8' : 'auto',
+  options: DecodeOptions = {},
 ): Case {
   const { config } = model;
+  const { tokens = TOKENS, beams = 1, cache = type === 'int8' ? 'int8' : 'auto' } = options;
   const memory = randomTensor(stream, [batch, config.max_source_positions, config.d_model], model.compute, 1);
   let state: DecoderState | null = null;
   return {
-    name: `${typeName(type)}${cache === 'int8' && type !== 'int8' ? ', cache int8' : ''}, batch ${batch}`,
-    bytes: bytesRead(model, type, cache, batch, tokens),
+    name: `${typeName(type)}${cache === 'int8' && type !== 'int8' ? ', cache int8' : ''}, batch ${batch}${beams > 1 ? `, ${beams} beams` : ''}`,
+    bytes: bytesRead(model, type, batch, { tokens, beams, cache }),
     ceiling: 'read',
     prepare: async () => {
       state?.dispose();
-      state = model.startDecoding(memory, cache);
+      state = model.startDecoding(memory, { beams, cache });
       stream.endStep();
       await stream.sync();
     },
-    run: () => decodeTokens(stream, model, state!, batch, tokens),
+    run: () => decodeTokens(stream, model, state!, tokens),
     dispose: () => {
       state?.dispose();
       memory.dispose();
@@ -80,7 +97,7 @@ export const decode: Question = {
       const cases = BATCHES.map((batch) => decodeCase(stream, model, type, batch));
       const small =
         type === 'bf16' && stream.device === 'cpu'
-          ? BATCHES.map((batch) => decodeCase(stream, model, type, batch, TOKENS, 'int8'))
+          ? BATCHES.map((batch) => decodeCase(stream, model, type, batch, { cache: 'int8' }))
           : [];
       const args = ['decode', '--student', 'small', '--plain', '--labels', `${TOKENS}`, '--batch'];
       const weights = type === 'int8' ? 'int8' : 'fp32';
@@ -92,9 +109,10 @@ export const decode: Question = {
           ...onnxCase(peers, 'onnx', [against], { mode: 'decode', weights, batch, tokens: TOKENS }, what),
         ];
       });
+      const searched = decodeCase(stream, model, type, 1, { beams: BEAMS });
       yield await measureGroup(context, {
         title: `Whisper-small, ${TOKENS} tokens greedily, ${typeName(type)}`,
-        cases: [...cases, ...small, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
+        cases: [...cases, ...small, searched, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
       });
       model.dispose();
     }

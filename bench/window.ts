@@ -19,7 +19,7 @@ export const window: Question = {
         name: typeName(type),
         run: async () => {
           const state = model.startDecoding(model.encode(features));
-          await decodeTokens(stream, model, state, 1, TOKENS);
+          await decodeTokens(stream, model, state, TOKENS);
           state.dispose();
         },
         dispose: () => {

@@ -13,7 +13,7 @@ namespace cuda {
 
 namespace {
 
-constexpr int kFewQueries = 4;
+constexpr int kFewQueries = 8;
 
 AttentionShape shape_of(const Call& call) {
   const View &q = call.in[0], &k = call.in[1];
@@ -55,9 +55,12 @@ void attention(Context& c, const Call& call) {
   z.key_count = int(call.integer(2));
   z.offset = int(std::min<int64_t>(call.integer(3), z.key_count));  // further on, every key is seen anyway
   if (call.in.size() > 3) z.position = call.in[3].as<const int32_t>();
-  if (z.queries <= kFewQueries)
+  // The tensor cores' form has a block for each item and head, too few for the device where one utterance is decoded;
+  // the other splits the keys too, but reads them, from the L2 cache, once for each query.
+  const bool flash = flash_fits(z, q, k, v);
+  if (z.queries <= (flash && z.pairs() >= c.processors ? kFewQueries / 2 : kFewQueries))
     few_queries(c, z, q, k, v, o, lse);
-  else if (flash_fits(z, q, k, v))
+  else if (flash)
     flash_forward(c, z, q, k, v, o, lse);
   else
     plain_forward(c, z, q, k, v, o, lse);

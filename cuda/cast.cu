@@ -32,19 +32,6 @@ __global__ void fill_short_kernel(uint16_t* __restrict__ x, uint16_t value, int6
   DW_GRID_STRIDE(i, n) x[i] = value;
 }
 
-// cache[r / t, offset + r % t] = x[r], rows of `width`
-template <int N>
-__global__ void cache_kernel(Any x, Any cache, int64_t rows, int64_t t, int64_t width, int64_t positions,
-                             const int32_t* __restrict__ position, int64_t most, Trap trap) {
-  const int64_t per = width / N, offset = offset_at(position, most, trap);
-  DW_GRID_STRIDE(i, rows * per) {
-    const int64_t r = i / per, column = i % per * N;
-    float v[N];
-    load(v, x, r * width + column);
-    store(cache, (r / t * positions + offset + r % t) * width + column, v);
-  }
-}
-
 }  // namespace
 
 void convert(Context& c, const void* from, DType from_type, void* to, DType to_type, int64_t n) {
@@ -96,20 +83,6 @@ void fill(Context& c, const Call& call) {
     launch(c, fill_kernel<4>, grid_for(n / 4, c.processors), kThreads, x.as<uint32_t>(), word, n);
   else
     launch(c, fill_kernel<1>, grid_for(n, c.processors), kThreads, x.as<uint32_t>(), word, n);
-}
-
-// cache[:, offset : offset + t] = x                  x [B, t, D], cache [B, P, D]; with position i32 [1] offset is
-// there
-void cache_write(Context& c, const Call& call) {
-  const View &x = call.in[0], &cache = call.in[1];
-  const int64_t t = x.shape[1], width = x.shape[2], rows = x.shape[0] * t;
-  if (rows * width == 0) return;
-  with_eight(width, {x.data, cache.data}, [&](auto lanes) {
-    constexpr int N = decltype(lanes)::value;
-    launch(c, cache_kernel<N>, grid_for(rows * width / N, c.processors), kThreads, any_of(x), any_of(cache), rows, t,
-           width, cache.shape[1], call.in.size() > 2 ? call.in[2].as<const int32_t>() : nullptr, call.integer(0),
-           c.trap);
-  });
 }
 
 }  // namespace cuda

@@ -12,7 +12,7 @@
   X(global_norm) X(adamw) X(top_k) X(log_mel) X(mel_filters) X(resample)                             \
   X(attention) X(attention_backward)                                                               \
   X(gated_ffn) X(gated_ffn_backward) X(gated_ffn_hard) X(gate_budget)                              \
-  X(distill_loss) X(decoder_layer)
+  X(distill_loss) X(decoder_layer) X(cache_reorder)
 // clang-format on
 
 namespace dw {

@@ -33,6 +33,9 @@ void throw_trap(TrapRecord& record) {
     case TrapKind::position:
       throw Error("ERR_ARGUMENT", op + ": argument 'position': expected a number from 0 to " +
                                       std::to_string(r.limit - 1) + ", got " + got);
+    case TrapKind::parents:
+      throw Error("ERR_ARGUMENT", op + ": argument 'parents': expected beams from 0 to " + std::to_string(r.limit - 1) +
+                                      ", got " + got + " at element " + at);
     case TrapKind::logits:
       throw Error("ERR_KERNEL", op + ": argument 'logits': expected numbers or -inf, got NaN or +inf in row " + at);
   }

@@ -14,6 +14,7 @@ enum class TrapKind : int32_t {
   samples,   // argument 'samples': element `index` is beyond kLargestSample or NaN; `value` holds its bits
   logits,    // top_k's 'logits': NaN or +inf in row `index`
   position,  // argument 'position': `value` is not in [0, limit)
+  parents,   // cache_reorder's 'parents': `value` at element `index` is not in [0, limit)
 };
 
 // Lies in memory of the host that the device can write.

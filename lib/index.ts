@@ -33,8 +33,12 @@ export {
 export {
   type AudioSamples,
   type AudioSource,
+  type BeamOptions,
+  type BeamSearchOptions,
+  beamSearch,
   cutWindows,
   type DecodedSequence,
+  type DecodingOptions,
   type DetectedLanguage,
   detectLanguage,
   type GreedyOptions,

@@ -122,6 +122,102 @@ test.serial(
   },
 );
 
+const exact = () => 0;
+
+/** Beams of `items`, in an order that `of` gives, and caches of some shapes. */
+function reordering(items: number, beams: number, of: (k: number) => number, caches: readonly Input[]): Input[] {
+  const parents = Int32Array.from({ length: items * beams }, (_, i) => of(i % beams));
+  return [{ data: parents, shape: [items, beams] }, ...caches.map((cache) => ({ ...cache, inout: true }))];
+}
+
+test.serial('cache_reorder by hand: each item has its own order, and positions behind the count stay', async (t) => {
+  const rows = Float32Array.from({ length: 2 * 3 * 3 * 2 }, (_, i) => i);
+  const parents: Input = { data: Int32Array.of(2, 0, 0, 0, 1, 1), shape: [2, 3] };
+  const cache: Input = { data: rows, shape: [6, 3, 2], inout: true };
+  for (const { isa, stream } of streams) {
+    const [got] = await run(stream, 'cache_reorder', [parents, cache], [2]);
+    const row = (n: number, from: number) => [0, 1, 2, 3].map((i) => 6 * from + i).concat([6 * n + 4, 6 * n + 5]);
+    t.deepEqual([...got!], [...row(0, 2), ...row(1, 0), ...row(2, 0), ...row(3, 3), ...row(4, 4), ...row(5, 4)], isa);
+  }
+});
+
+test.serial('cache_reorder: every path is the oracle for odd shapes, both types, several caches a call', async (t) => {
+  const next = random(26);
+  for (const [items, beams, positions, width, count] of [
+    [0, 4, 3, 8, 2],
+    [1, 1, 1, 1, 1],
+    [1, 2, 5, 0, 3],
+    [2, 3, 7, 5, 4],
+    [3, 5, 40, 96, 33],
+    [1, 32, 4, 17, 3],
+    [2, 7, 448, 16, 448],
+    [2, 2, 3, 8, 0],
+  ] as const) {
+    const cache = (dtype: 'f32' | 'bf16', wider = 0): Input => {
+      const shape = [items * beams, positions + wider, width + wider];
+      const size = shape.reduce((a, b) => a * b, 1);
+      return { data: normals(size, next), shape, dtype };
+    };
+    const caches = [cache('f32'), cache('bf16'), cache('f32', 3), cache('bf16', 8)];
+    for (const [name, of] of [
+      ['themselves', (k: number) => k],
+      ['the first', () => 0],
+      ['the last', () => beams - 1],
+      ['reversed', (k: number) => beams - 1 - k],
+      ['the next', (k: number) => (k + 1) % beams],
+      ['any', () => Math.floor(next() * beams)],
+    ] as const)
+      await compare(
+        t,
+        `${items} × ${beams}, ${name}`,
+        'cache_reorder',
+        reordering(items, beams, of, caches),
+        [count],
+        exact,
+      );
+    await compare(
+      t,
+      'no caches',
+      'cache_reorder',
+      reordering(items, beams, (k) => k, []),
+      [count],
+      exact,
+    );
+  }
+});
+
+test.serial(
+  'cache_reorder: a parent that is no beam of the item is a fault; what does not fit is refused',
+  async (t) => {
+    const cache: Input = { data: new Float32Array(4 * 5 * 3), shape: [4, 5, 3] };
+    for (const { isa, stream } of streams) {
+      for (const wrong of [-1, 2]) {
+        const bad: Input = { data: Int32Array.of(0, 1, 1, wrong), shape: [2, 2] };
+        const message = new RegExp(
+          `^cache_reorder: argument 'parents': expected beams from 0 to 1, got ${wrong} at element 3`,
+        );
+        await t.throwsAsync(
+          run(stream, 'cache_reorder', [bad, { ...cache, inout: true }], [2]),
+          { code: 'ERR_ARGUMENT', message },
+          isa,
+        );
+        stream.endStep();
+      }
+      const tensor = ({ data, shape }: Input) => stream.tensor(data, shape, data instanceof Int32Array ? 'i32' : 'f32');
+      const parents = (shape: number[]) => tensor({ data: new Int32Array(shape[0]! * shape[1]!), shape });
+      for (const [given, count, code, message] of [
+        [parents([2, 2]), 6, 'ERR_SHAPE', /'cache': expected at least 6 positions/],
+        [parents([1, 2]), 2, 'ERR_SHAPE', /'cache': expected \[2, any, any\]/],
+        [parents([1, 33]), 2, 'ERR_SHAPE', /'parents': expected 1 to 32 beams an item/],
+        [tensor(cache), 2, 'ERR_DTYPE', /'parents'/],
+        [parents([2, 2]), -1, 'ERR_ARGUMENT', /'count'/],
+      ] as const)
+        t.throws(() => stream.call('cache_reorder', [given, tensor(cache)], [count]), { code, message }, isa);
+      stream.endStep();
+    }
+  },
+);
+
 /** Philox-4x32-10 written from the paper, on big integers: counter and key as words, low first. */
 function philox(counter: bigint[], key: bigint[]): number[] {
   const low = (x: bigint) => x & 0xffffffffn;

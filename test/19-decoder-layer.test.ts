@@ -7,6 +7,8 @@ type Float = 'f32' | 'bf16';
 interface Case {
   title: string;
   batch: number;
+  /** Rows of the batch that share the encoder's. Default 1. */
+  beams?: number;
   tokens: number;
   /** Tokens before these, and rows of the encoder. */
   offset: number;
@@ -38,6 +40,30 @@ const cases: Case[] = [
       [0, 2],
       [3, 5],
     ],
+  },
+  {
+    title: 'beams',
+    batch: 6,
+    beams: 3,
+    tokens: 1,
+    offset: 3,
+    seen: 37,
+    heads: 2,
+    width: 32,
+    inner: 64,
+    ranges: [[0, 3]],
+  },
+  {
+    title: 'a prompt of beams',
+    batch: 10,
+    beams: 5,
+    tokens: 3,
+    offset: 0,
+    seen: 70,
+    heads: 3,
+    width: 21,
+    inner: 29,
+    ranges: [],
   },
   { title: 'no items', batch: 0, tokens: 1, offset: 3, seen: 4, heads: 2, width: 8, inner: 8, ranges: [] },
   {
@@ -96,8 +122,9 @@ function build(c: Case, compute: Float): Input[] {
   const matrix = (n: number, k: number): Input => tensor([n, k], c.matrices ?? compute, 1 / Math.sqrt(k));
   const vector = (n = D): Input => tensor([n]);
   const cache = (): Input => ({ ...tensor([B, POSITIONS, D], compute), inout: true });
+  const items = B / (c.beams ?? 1);
   const cross = (): Input =>
-    c.cache ? tensor([B, c.seen, c.heads, D / c.heads], 'q8') : tensor([B, c.seen, D], compute);
+    c.cache ? tensor([items, c.seen, c.heads, D / c.heads], 'q8') : tensor([items, c.seen, D], compute);
   const norm = (): Input[] => [vector(), vector()];
   const expert = (): Input[] => [
     ...[tensor([5, D]), vector(5), tensor([1, 5])],
@@ -132,7 +159,8 @@ function inParts(stream: Stream, c: Case, compute: Float, at: Tensor[]): [y: Ten
   stream.call('cache_write', [linear(h, 6), at[11]!], [c.offset]);
   const heard = linear(attend(q, 10, 1, c.offset + c.tokens, c.offset), 8, true, x);
   const cross = linear(norm(heard, 12), 14);
-  const seen = linear(attend(cross, 18, 0, c.seen, 0), 16, true, heard);
+  const shared = cross.reshape([c.batch / (c.beams ?? 1), (c.beams ?? 1) * c.tokens, c.width]);
+  const seen = linear(attend(shared, 18, 0, c.seen, 0).reshape(x.shape), 16, true, heard);
   const ffn = [norm(seen, 20), seen, ...at.slice(22)];
   const [y, gate] = stream.call('gated_ffn_hard', ffn, [c.ranges.length, ...c.ranges.flat(), type, f32]);
   return [y!, gate!];
@@ -204,6 +232,9 @@ test.serial('decoder_layer refuses what does not fit, before anything is written
     [{ tensor: [3, zeros([32, 31])] }, 'ERR_SHAPE', /'q weight': expected \[32, 32\]/],
     [{ tensor: [11, zeros([1, POSITIONS - 1, 32])] }, 'ERR_SHAPE', /'values'/],
     [{ tensor: [10, zeros([1, POSITIONS, 32], 'bf16')] }, 'ERR_DTYPE', /the computation's type f32/],
+    [{ tensor: [18, zeros([2, 37, 32])] }, 'ERR_SHAPE', /'cross k': expected items for 1 rows of x, as many for each/],
+    [{ tensor: [18, zeros([0, 37, 32])] }, 'ERR_SHAPE', /'cross k': expected items for 1 rows/],
+    [{ tensor: [19, zeros([0, 37, 32])] }, 'ERR_SHAPE', /'cross v': expected f32\[1, 37, 32\]/],
     [{ tensor: [18, zeros([1, 37, 32], 'bf16')] }, 'ERR_DTYPE', /'cross k': expected f32\[1, 37, 32\]/],
     [{ tensor: [19, zeros([1, 37, 2, 16], 'q8')] }, 'ERR_DTYPE', /'cross v': expected f32\[1, 37, 32\], got q8/],
     [{ tensor: [24, zeros([32, 64], 'q8')] }, 'ERR_DTYPE', /'fc2 weight'/],

@@ -5,11 +5,9 @@ import { LanguageExpert, Whisper } from '../lib/model/index.js';
 import { Stream, type Tensor } from '../lib/tensor/index.js';
 import { WhisperTokenizer } from '../lib/text/index.js';
 import { splitClsrCheckpoint, type WhisperConfig } from '../lib/weights/index.js';
-import { attachRandomExpert } from './support/experts.js';
 import { configOf, floats, golden, goldenJson, goldenPath, ints, type Tensors } from './support/golden.js';
 import { devices, isas, relativeL2 } from './support/kernels.js';
-import { normals, random } from './support/random.js';
-import { tinyConfig } from './support/tiny.js';
+import { LANGUAGES, lively, PROMPTS, sounds, upload } from './support/lively.js';
 import { refused } from './support/weights.js';
 
 const streams = isas.map((isa) => new Stream({ isa, threads: 2 }));
@@ -17,26 +15,6 @@ const best = streams.at(-1)!;
 test.after.always(() => {
   for (const stream of streams) stream.close();
 });
-
-/** Large weights, so that what is said depends on the audio and on what was said before. */
-async function lively(stream: Stream, changes: Partial<WhisperConfig> = {}): Promise<Whisper> {
-  const config = tinyConfig({ init_std: 0.4, encoder_layers: 2, decoder_layers: 2, ...changes });
-  const model = await Whisper.create(stream, config, { seed: 5 });
-  for (const [i, language] of ['catalan', 'thai'].entries()) attachRandomExpert(model, language, 10 + i);
-  return model;
-}
-
-/** What each item hears: f32 [mels, frames]. */
-function sounds(model: Whisper, count: number): Float32Array[] {
-  const { num_mel_bins, max_source_positions } = model.config;
-  return Array.from({ length: count }, (_, i) => normals(num_mel_bins * 2 * max_source_positions, random(100 + i)));
-}
-
-function upload(model: Whisper, items: readonly Float32Array[]): Tensor {
-  const { num_mel_bins, max_source_positions } = model.config;
-  const all = Float32Array.from(items.flatMap((item) => [...item]));
-  return model.stream.tensor(all, [items.length, num_mel_bins, 2 * max_source_positions]);
-}
 
 /** Greedy decoding of one item as the definition says it: the whole model over the whole sequence for every token. */
 async function slowly(
@@ -86,17 +64,6 @@ function same(t: ExecutionContext, got: DecodedSequence, expected: DecodedSequen
   if (expected.gateShare === null) t.is(got.gateShare, null, what);
   else t.true(Math.abs(got.gateShare! - expected.gateShare) < 1e-6, `${what}: ${got.gateShare} ${expected.gateShare}`);
 }
-
-const PROMPTS = [
-  [48, 1, 7],
-  [48, 2, 7],
-  [48, 3, 8],
-  [48, 1, 7],
-  [48, 4, 7],
-  [48, 3, 7],
-];
-// Two with the same expert apart from each other, one with none, one whose language has none here.
-const LANGUAGES = ['catalan', null, 'thai', 'catalan', 'czech', 'thai'];
 
 test.serial('a batch of several languages with caches says what each item says alone by full forwards', async (t) => {
   for (const stream of [...devices.map((device) => device.stream), ...streams]) {

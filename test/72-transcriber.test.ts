@@ -81,6 +81,24 @@ test.serial(
   },
 );
 
+test.serial('a beam says in batches what it says alone, and says likelier things than greedy decoding', async (t) => {
+  const greedy = await transcriber.transcribe(clips, { language: 'ca' });
+  same(t, await transcriber.transcribe(clips, { language: 'ca', beamSize: 1 }), greedy);
+  const options = { language: 'ca', beamSize: 5, lengthPenalty: 0 };
+  const got = await transcriber.transcribe(clips, options);
+  for (const batchSize of [1, 3]) same(t, await transcriber.transcribe(clips, { ...options, batchSize }), got);
+  const sum = ({ segments, tokens }: Transcript) => segments[0]!.averageLogProbability * (tokens + 1);
+  const total = (all: readonly Transcript[]) => all.reduce((a, transcript) => a + sum(transcript), 0);
+  t.true(total(got) > total(greedy), `${total(got)} ${total(greedy)}`);
+  // Refused before any audio is read.
+  for (const [change, pattern] of [
+    [{ beamSize: 0 }, /^beamSize: expected a whole number from 1 to 31, got 0/],
+    [{ patience: 0 }, /^patience: expected a finite number/],
+    [{ lengthPenalty: 2 }, /^lengthPenalty: expected a number from 0 to 1, got 2/],
+  ] as const)
+    await refused(t, 'ERR_ARGUMENT', pattern, () => transcriber.transcribe(['nowhere.wav'], { ...options, ...change }));
+});
+
 test.serial('a file gives what its samples give', async (t) => {
   const files = clips.map(({ samples, sampleRate }, i) => file(`clip-${i}.wav`, encodeWav(samples, sampleRate)));
   const mixed = clips.map((clip, i) => (i % 2 ? clip : files[i]!));

@@ -54,7 +54,7 @@ async function logits(model: string, compute: ComputeType, on: Stream, cache?: C
     const features = await extractor.extract(await decodeAudio(audio));
     const ids = [...tokenizer.prompt({ language }), ...tokenizer.encode(text)];
     const memory = whisper.encode(on.tensor(features, [1, mels, 2 * max_source_positions]));
-    const state = cache ? whisper.startDecoding(memory, cache) : null;
+    const state = cache ? whisper.startDecoding(memory, { cache }) : null;
     for (const part of state ? ids.map((id) => [id]) : [ids]) {
       const tokens = on.tensor(Int32Array.from(part), [1, part.length], 'i32');
       const rows = whisper.decode(tokens, state ? null : memory, state ? { state } : {});

@@ -83,6 +83,8 @@ test('wrong usage: code 2, the reason on standard error, nothing on standard out
     [['transcribe'], /missing required argument 'files'/],
     [['transcribe', 'a.wav', '--langage', 'ca'], /unknown option '--langage'.*\n?.*--language/],
     [['transcribe', 'a.wav', '--batch-size', '0'], /whole number of at least 1/],
+    [['transcribe', 'a.wav', '--beam-size', '0'], /whole number of at least 1/],
+    [['evaluate', '--patience', 'much'], /Expected a number/],
     [['transcribe', 'a.wav', '--compute-type', 'f8'], /Allowed choices are auto, fp32, bf16, int8/],
     [['train', '--model', 'm'], /required option '--output <folder>' not specified/],
     [['train', '--model', 'm', '--output', 'o', '--manifest', 'x', '--sigma', '1'], /two numbers with a comma/],
@@ -268,6 +270,34 @@ test('train, evaluate and transcribe with the expert', async (t) => {
   t.regex(again.stderr, /done: 0 updates/);
   t.deepEqual(readFileSync(expert), before);
   t.deepEqual(readFileSync(join(output, 'report.json')), said);
+});
+
+test('beam search: transcribe and evaluate hear the same; a beam of 1 is the default', async (t) => {
+  const search = ['--beam-size', '3', '--patience', '1.5', '--length-penalty', '0.5'];
+  const model = ['--model', at('student')];
+  const transcribed = async (...more: string[]) => {
+    const { code, stdout, stderr } = await cli(['transcribe', speech(0), ...model, '--language', 'ca', ...more]);
+    t.is(code, 0, stderr);
+    return stdout;
+  };
+  const hypotheses = at('beams.jsonl');
+  const evaluation = ['evaluate', ...model, '--manifest', manifest, '--split', 'test', ...search];
+  const table = await cli([...evaluation, '--hypotheses', hypotheses]);
+  t.is(table.code, 0, table.stderr);
+  const [first] = readFileSync(hypotheses, 'utf8').split('\n');
+  const text = await transcribed(...search);
+  t.is(text, `${JSON.parse(first!).hypothesis}\n`);
+  const plain = await transcribed();
+  t.is(await transcribed('--beam-size', '1'), plain);
+  t.not(text, plain, 'a model with random weights hears something else');
+  for (const [option, value, message] of [
+    ['--beam-size', '32', /ERR_ARGUMENT: beamSize: expected a whole number from 1 to 31, got 32/],
+    ['--length-penalty', '-1', /ERR_ARGUMENT: lengthPenalty: expected a number from 0 to 1, got -1/],
+  ] as const) {
+    const { code, stderr } = await cli(['transcribe', speech(0), ...model, option, value]);
+    t.is(code, 1);
+    t.regex(stderr, message);
+  }
 });
 
 test('one bad file among several: it is reported, the others go on, and the code is 1', async (t) => {

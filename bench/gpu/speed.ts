@@ -168,7 +168,7 @@ export const decode = stage(async (bench) => {
   const { stream, shapes } = bench;
   const model = quickModel(stream, shapes.student, TYPE);
   for (const batch of shapes.decodeBatches) {
-    const one = decodeCase(stream, model, TYPE, batch, shapes.tokens);
+    const one = decodeCase(stream, model, TYPE, batch, { tokens: shapes.tokens });
     const samples: number[] = [];
     for (let i = 0; i < 6; i++) {
       await one.prepare!();

@@ -1,14 +1,26 @@
 /** What the commands that decode share: the options of a transcriber, and a transcriber made of them. */
 import { type Command, Option } from 'commander';
-import { Transcriber } from '../decode/index.js';
+import { type BeamOptions, Transcriber } from '../decode/index.js';
 import type { CacheType } from '../model/index.js';
 import { embedded } from '../recipes/index.js';
-import { again, computeType, computeTypeOption, deviceOption, profileOption, threadsOption, whole } from './options.js';
+import {
+  again,
+  computeType,
+  computeTypeOption,
+  deviceOption,
+  profileOption,
+  real,
+  threadsOption,
+  whole,
+} from './options.js';
 import { type CommandContext, withProfile, withStream } from './run.js';
 
 export interface DecodingOptions {
   model?: string;
   expert?: string[];
+  beamSize: number;
+  patience: number;
+  lengthPenalty?: number;
   computeType: 'auto' | 'fp32' | 'bf16' | 'int8';
   cacheType: CacheType;
   batchSize: number;
@@ -22,6 +34,32 @@ export function addModelOptions(command: Command): Command {
   return command
     .option('--model <folder>', 'model folder in Hugging Face layout (default: the embedded pocket-student)')
     .addOption(new Option('--expert <file>', "a language's expert file; give it again for more").argParser(again));
+}
+
+/** How the text is searched for. */
+export function addSearchOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--beam-size <n>', 'sequences that are followed at once: 1 is greedy, more is beam search')
+        .argParser(whole(1))
+        .default(1),
+    )
+    .addOption(
+      new Option('--patience <x>', 'search until this many times the beam size have come to their end')
+        .argParser(real)
+        .default(1),
+    )
+    .addOption(
+      new Option(
+        '--length-penalty <alpha>',
+        'from 0 to 1: take the likeliest by ((5 + length) / 6)^alpha (default: by its length)',
+      ).argParser(real),
+    );
+}
+
+/** What `addSearchOptions` read. */
+export function searchOptions({ beamSize, patience, lengthPenalty }: DecodingOptions): BeamOptions {
+  return { beamSize, patience, ...(lengthPenalty !== undefined && { lengthPenalty }) };
 }
 
 /** How it computes; `what` is decoded together. */

@@ -5,7 +5,14 @@ import { defaultNormalizer, evaluate, formatHypotheses, formatTable, toJSON } fr
 import { embedded } from '../recipes/index.js';
 import { basicNormalizer, type Normalizer } from '../text/index.js';
 import { writeFileAtomic } from '../weights/index.js';
-import { addComputeOptions, addModelOptions, type DecodingOptions, withTranscriber } from './decoding.js';
+import {
+  addComputeOptions,
+  addModelOptions,
+  addSearchOptions,
+  type DecodingOptions,
+  searchOptions,
+  withTranscriber,
+} from './decoding.js';
 import { again, checkOutputFile, endHelp, jsonOption } from './options.js';
 import { type CommandContext, printJson, run } from './run.js';
 
@@ -44,6 +51,7 @@ export function define(command: Command): void {
         .choices(Object.keys(NORMALIZERS))
         .default('extended'),
     );
+  addSearchOptions(command);
   addComputeOptions(command, 'utterances')
     .option('--hypotheses <file>', 'write id, reference, hypothesis and wer of every utterance there, as JSON lines')
     .addOption(jsonOption('the report'))
@@ -71,6 +79,7 @@ async function evaluateManifest(options: Options, context: CommandContext): Prom
   const report = await withTranscriber(options, context, (transcriber) =>
     evaluate(transcriber, entries, {
       normalizer,
+      ...searchOptions(options),
       signal,
       onProgress: ({ done, total, seconds }) =>
         display.progress('evaluating', done, total, `utterances, ${seconds.toFixed(1)} s of audio`),

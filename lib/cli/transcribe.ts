@@ -4,7 +4,14 @@ import type { Transcript } from '../decode/index.js';
 import type { DistilWhisperError } from '../errors/index.js';
 import type { Task } from '../text/index.js';
 import { writeFileAtomic } from '../weights/index.js';
-import { addComputeOptions, addModelOptions, type DecodingOptions, withTranscriber } from './decoding.js';
+import {
+  addComputeOptions,
+  addModelOptions,
+  addSearchOptions,
+  type DecodingOptions,
+  searchOptions,
+  withTranscriber,
+} from './decoding.js';
 import { checkOutputFile, endHelp, jsonOption } from './options.js';
 import { type CommandContext, errorLine, printJson, run } from './run.js';
 
@@ -28,6 +35,7 @@ export function define(command: Command): void {
         .choices(['transcribe', 'translate'])
         .default('transcribe'),
     );
+  addSearchOptions(command);
   addComputeOptions(command, 'windows')
     .option('--output <file>', 'write the result there instead of to standard output')
     .addOption(jsonOption('an array of {file, text, language, seconds, segments, gateShare}'))
@@ -39,6 +47,7 @@ export function define(command: Command): void {
     examples: [
       'distilwhisper transcribe talk.mp3 --language ca',
       'distilwhisper transcribe talk.mp3 --model whisper-small --expert runs/ca/expert.catalan.safetensors --language ca',
+      'distilwhisper transcribe talk.mp3 --model whisper-small --language ca --beam-size 5',
       'distilwhisper transcribe recordings/*.flac --json --output transcripts.json',
     ],
   });
@@ -59,6 +68,7 @@ async function transcribe(
     transcriber.transcribe(files, {
       language: options.language ?? 'auto',
       task: options.task,
+      ...searchOptions(options),
       signal,
       onProgress: ({ done, total, seconds }) =>
         display.progress('transcribing', done, total, `files, ${seconds.toFixed(1)} s of audio`),

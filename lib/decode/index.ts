@@ -1,5 +1,8 @@
-export { type DecodedSequence, type GreedyOptions, greedy } from './greedy.js';
+export { type BeamOptions, type BeamSearchOptions, beamSearch } from './beam-search.js';
+export { type GreedyOptions, greedy } from './greedy.js';
+export type { DecodedSequence } from './hypothesis.js';
 export { type DetectedLanguage, detectLanguage } from './language.js';
+export type { DecodingOptions } from './options.js';
 export {
   type AudioSamples,
   type AudioSource,

@@ -2,11 +2,14 @@ import { type DecodedAudio, DecodePool, FeatureExtractor } from '../audio/index.
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { type CacheType, type ComputeType, Whisper } from '../model/index.js';
 import { onLane } from '../profile/index.js';
-import { Stream } from '../tensor/index.js';
+import { Stream, type Tensor } from '../tensor/index.js';
 import { resolveLanguage, type Task, WhisperTokenizer } from '../text/index.js';
 import { type JsonObject, openModelFolder, type WhisperConfig } from '../weights/index.js';
-import { greedy, throwIfAborted } from './greedy.js';
+import { type BeamOptions, beamSearch, checkBeams } from './beam-search.js';
+import { greedy } from './greedy.js';
+import type { DecodedSequence } from './hypothesis.js';
 import { type DetectedLanguage, detectLanguage } from './language.js';
+import { type DecodingOptions, throwIfAborted } from './options.js';
 import { cutWindows, type Window } from './windows.js';
 
 /** Mono samples, nominally -1..1, at a whole number of Hz. */
@@ -41,7 +44,8 @@ export interface TranscribeProgress {
   seconds: number;
 }
 
-export interface TranscribeOptions {
+/** Of the beam options `beamSize` is 1 by default: greedy decoding. */
+export interface TranscribeOptions extends Partial<BeamOptions> {
   /** Code or name, or 'auto': detected in the first window of each source. May be left out when the model has only one. */
   language?: string;
   /** Default 'transcribe'. */
@@ -199,6 +203,7 @@ export class Transcriber {
       wholeFromOne('maxTokens', options.maxTokens ?? this.decoding.maxTokens),
       this.model.config.max_target_positions,
     );
+    const search = this.search(options);
     const useExperts = options.useExperts ?? true;
     const known = new Map<string, Start>();
     const start = (language: string): Start => {
@@ -235,7 +240,7 @@ export class Transcriber {
           for (const [i, { language }] of (await this.detect(fresh)).entries())
             starts[fresh[i]!.source] = start(language);
         }
-        const sequences = await greedy(this.model, this.upload(batch), {
+        const sequences = await search(this.upload(batch), {
           prompts: batch.map((piece) => starts[piece.source]!.prompt),
           languages: batch.map((piece) => starts[piece.source]!.expert),
           suppress: this.decoding.suppress,
@@ -318,6 +323,17 @@ export class Transcriber {
 
   private detect(pieces: readonly Piece[]): Promise<DetectedLanguage[]> {
     return pieces.length > 0 ? detectLanguage(this.model, this.upload(pieces), this.tokenizer) : Promise.resolve([]);
+  }
+
+  /** Greedy decoding or beam search. Errors: ERR_ARGUMENT, here, before any audio is read. */
+  private search(options: TranscribeOptions) {
+    const { beamSize = 1, patience = 1, lengthPenalty } = options;
+    const beams = { beamSize, patience, ...(lengthPenalty !== undefined && { lengthPenalty }) };
+    checkBeams(beams);
+    return (features: Tensor, settings: DecodingOptions): Promise<DecodedSequence[]> =>
+      beamSize === 1 && patience === 1
+        ? greedy(this.model, features, settings)
+        : beamSearch(this.model, features, { ...settings, ...beams });
   }
 
   private upload(pieces: readonly Piece[]) {

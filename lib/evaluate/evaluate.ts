@@ -1,9 +1,10 @@
 import type { ManifestEntry } from '../data/index.js';
-import type { TranscribeProgress, Transcriber, Transcript } from '../decode/index.js';
+import type { BeamOptions, TranscribeProgress, Transcriber, Transcript } from '../decode/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { cer, extendedNormalizer, type Normalizer, wer } from '../text/index.js';
 
-export interface EvaluateOptions {
+/** Of the beam options `beamSize` is 1 by default: greedy decoding. */
+export interface EvaluateOptions extends Partial<BeamOptions> {
   /** Utterances that are decoded together. Default: the transcriber's. */
   batchSize?: number;
   /** Applied to references and hypotheses before errors are counted. Default `defaultNormalizer`. */
@@ -75,7 +76,7 @@ export async function evaluate(
   entries: readonly ManifestEntry[],
   options: EvaluateOptions = {},
 ): Promise<EvaluationReport> {
-  const { normalizer = defaultNormalizer, onProgress } = options;
+  const { normalizer = defaultNormalizer, onProgress, beamSize = 1, patience = 1, lengthPenalty } = options;
   const start = performance.now();
   const kept = entries.filter((entry) => normalizer(entry.text).trim() !== '');
   if (kept.length === 0) {
@@ -107,6 +108,9 @@ export async function evaluate(
         task,
         ...(options.useExperts !== undefined && { useExperts: options.useExperts }),
         ...(options.batchSize !== undefined && { batchSize: options.batchSize }),
+        beamSize,
+        patience,
+        ...(lengthPenalty !== undefined && { lengthPenalty }),
         ...(options.signal && { signal: options.signal }),
         onProgress: (progress) =>
           onProgress?.({ done: done + progress.done, total: kept.length, seconds: seconds + progress.seconds }),

@@ -7,21 +7,29 @@ export interface ReplayedPosition {
   most: number;
 }
 
-/** Key/value caches of a batch that is decoded token by token. Lives until `dispose()`. */
+/**
+ * Key/value caches of a batch that is decoded token by token: of each of its rows the decoder's own, and of each item, which
+ * `beams` rows behind one another hear, the encoder's. Lives until `dispose()`.
+ */
 export class DecoderState {
   private readonly keptRows: [k: Tensor, v: Tensor][] = [];
   private readonly memory: [k: Tensor, v: Tensor][] = [];
   private tokens = 0;
+  /** Rows. */
+  readonly batch: number;
 
   constructor(
     private readonly stream: Stream,
     private readonly config: WhisperConfig,
     private readonly compute: FloatType,
-    /** Whether keys and values of the cross-attention are kept in q8 [B, S, heads, D / heads] instead of `compute` [B, S, D]. */
+    items: number,
+    readonly beams: number,
+    /** Whether keys and values of the cross-attention are kept in q8 [items, S, heads, D / heads], not in `compute`. */
     private readonly quantizes: boolean,
-    readonly batch: number,
   ) {
-    const cache = (): Tensor => stream.persistent(null, [batch, config.max_target_positions, config.d_model], compute);
+    this.batch = items * beams;
+    const cache = (): Tensor =>
+      stream.persistent(null, [this.batch, config.max_target_positions, config.d_model], compute);
     for (let i = 0; i < config.decoder_layers; i++) this.keptRows.push([cache(), cache()]);
   }
 
@@ -34,11 +42,17 @@ export class DecoderState {
     this.tokens += tokens;
   }
 
-  /** Keeps the cross-attention's keys and values [B, S, D] of the next layer; the tensors given are gone. */
+  /** Row k of an item goes on from the tokens of its row parents[item, k]: parents i32 [items, beams]. */
+  reorder(parents: Tensor): void {
+    this.stream.call('cache_reorder', [parents, ...this.keptRows.flat()], [this.tokens]);
+  }
+
+  /** Keeps the cross-attention's keys and values [items, S, D] of the next layer; the tensors given are gone. */
   addCross(k: Tensor, v: Tensor): void {
     this.memory.push([this.kept(k), this.kept(v)]);
   }
 
+  /** The keys and values of the encoder's rows [items, rows, D]. */
   cross(layer: number): [k: Tensor, v: Tensor] {
     return this.memory[layer]!;
   }

@@ -23,8 +23,8 @@ export interface Layer {
 }
 
 /**
- * Layer `index` of the decoder on tokens that follow those of `state`, in one call (inference): x f32 [B, T, D] →
- * [y f32 [B, T, D], g f32 [B·T]]; g: 1 where a row's gate chose its language's FFN. Adds to the layer's caches.
+ * Layer `index` of the decoder on tokens that follow those of `state`, in one call (inference): x f32 [B, T, D] of the state's B
+ * rows → [y f32 [B, T, D], g f32 [B·T]]; g: 1 where a row's gate chose its language's FFN. Adds to the layer's caches.
  */
 export function decoderLayer(
   pass: Pass,

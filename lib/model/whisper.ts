@@ -362,13 +362,15 @@ export class Whisper {
   }
 
   /**
-   * Caches for decoding `memory` [B, S, D] token by token; its cross-attention keys and values are computed here, once, and kept
-   * as `cache` says. Default: as the model was loaded. Errors: ERR_ARGUMENT for int8 on a GPU.
+   * Caches for decoding `memory` [B, S, D] token by token, `beams` (default 1) sequences an item; its cross-attention keys and
+   * values are computed here, once, and kept as `cache` says (default: as the model was loaded). Errors: ERR_ARGUMENT for int8
+   * on a GPU.
    */
-  startDecoding(memory: Tensor, cache: CacheType = this.cache): DecoderState {
+  startDecoding(memory: Tensor, options: { beams?: number; cache?: CacheType } = {}): DecoderState {
+    const { beams = 1, cache = this.cache } = options;
     refuseOnGpu(this.stream, 'cache', cache);
     const pass = this.pass({});
-    const state = new DecoderState(this.stream, this.config, this.compute, cache === 'int8', memory.shape[0]!);
+    const state = new DecoderState(this.stream, this.config, this.compute, memory.shape[0]!, beams, cache === 'int8');
     for (const layer of this.decoderLayers) state.addCross(...this.crossRows(pass, layer, memory));
     return state;
   }

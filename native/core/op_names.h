@@ -23,7 +23,7 @@
   /* audio */                                                                                      \
   X(log_mel) X(mel_filters) X(resample)                                                            \
   /* decoding */                                                                                   \
-  X(top_k) X(decoder_layer)                                                                                         \
+  X(top_k) X(cache_reorder) X(decoder_layer)                                                        \
   /* randomness, as the other kernels draw it */                                                   \
   X(random_normal) X(random_uniform)
 // clang-format on

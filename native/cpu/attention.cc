@@ -182,6 +182,7 @@ void tiled(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* 
 
 template <class T, class O>
 void run(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* o, float* lse) {
+  // From about 12 queries on it pays to pack keys and values first.
   if (z.Tq <= kFewQueries) return few_queries(ctx, z, q, k, v, o, lse);
 #if defined(__AVX512BF16__)
   using Kind = std::conditional_t<sizeof(T) == sizeof(bf16), Pairs, Plain>;

@@ -10,7 +10,7 @@ namespace DW_ISA {
 
 namespace {
 
-constexpr int64_t kFewQueries = 4;
+constexpr int64_t kFewQueries = 8;
 constexpr int64_t kDecodeBlock = 64;  // keys
 
 struct Shape {

@@ -1,9 +1,11 @@
 // top_k: logits [R, V] → values [R, k], ids [R, k], logsumexp [R]; see reference/decode.cc for the formula.
 // One pass over memory: a block is brought into the cache as floats with the suppressed ids at -inf, its maximum
 // updates the running log-sum-exp, and only blocks whose maximum beats the k-th best so far are searched.
+// cache_reorder: rows of caches, in place, by the rows that they go on from.
 #include "core/decode.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "cpu/isa.h"
 #include "cpu/lanes.h"
@@ -15,6 +17,7 @@ namespace DW_ISA {
 namespace {
 
 constexpr int64_t kBlock = 256;
+constexpr int64_t kPiece = 1024;  // bytes of a cache's row that are moved at a time
 
 // False when the row holds NaN or +inf. `suppressed` is ascending.
 template <class T>
@@ -96,6 +99,28 @@ void top_k(Context& ctx, const Call& c) {
   });
   for (int64_t row = 0; row < rows; row++)
     if (!good[row]) fail_logits(row);
+}
+
+// Of an item a piece of every row that moves is set aside before the first one is overwritten.
+void cache_reorder(Context& ctx, const Call& c) {
+  const View& parents = c.in[0];
+  const int64_t items = parents.shape[0], beams = parents.shape[1], caches = int64_t(c.in.size()) - 1;
+  for (int64_t i = 0; i < parents.size(); i++) check_parent(parents.as<int32_t>()[i], beams, i);
+  ctx.pool.each(caches * items, [&](int64_t task) {
+    const View& cache = c.in[size_t(1 + task / items)];
+    const int64_t item = task % items, position = cache.shape[2] * size_of(cache.dtype);
+    const int64_t row = cache.shape[1] * position, used = c.integer(0) * position;
+    const int32_t* parent = parents.as<int32_t>() + item * beams;
+    char* rows = cache.as<char>() + item * beams * row;
+    alignas(64) char aside[kMostBeams * kPiece];
+    for (int64_t at = 0; at < used; at += kPiece) {
+      const size_t n = size_t(used - at < kPiece ? used - at : kPiece);
+      for (int64_t k = 0; k < beams; k++)
+        if (parent[k] != k) std::memcpy(aside + k * kPiece, rows + parent[k] * row + at, n);
+      for (int64_t k = 0; k < beams; k++)
+        if (parent[k] != k) std::memcpy(rows + k * row + at, aside + k * kPiece, n);
+    }
+  });
 }
 
 }  // namespace DW_ISA

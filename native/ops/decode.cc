@@ -1,3 +1,5 @@
+#include "core/decode.h"
+
 #include "core/ops.h"
 
 namespace dw {
@@ -13,6 +15,21 @@ void top_k(Prepare& p) {
   p.output(DType::f32, {rows, k});
   p.output(DType::i32, {rows, k});
   p.output(DType::f32, {rows});
+  p.finish();
+}
+
+// parents i32 [B, K], inout caches [B·K, P, D], any number of them; numbers: count. Row b·K + k of a cache becomes what
+// its row b·K + parents[b, k] was, in the first `count` positions.
+void cache_reorder(Prepare& p) {
+  const View parents = p.tensor("parents", kI32, {kAny, kAny});
+  const int64_t beams = parents.shape[1];
+  p.require(beams >= 1 && beams <= kMostBeams, "parents", "1 to " + std::to_string(kMostBeams) + " beams an item",
+            parents.describe());
+  const int64_t count = p.integer("count", 0, int64_t(1) << 31);
+  while (p.more_tensors()) {
+    const View cache = p.inout("cache", kFloat, {parents.size(), kAny, kAny});
+    p.require(count <= cache.shape[1], "cache", "at least " + std::to_string(count) + " positions", cache.describe());
+  }
   p.finish();
 }
 

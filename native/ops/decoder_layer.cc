@@ -8,10 +8,10 @@ namespace ops {
 
 // Tensors: x f32 [B, T, D]; self-attention's norm weight and bias, q weight and bias, k weight, v and out weight and
 // bias, and the caches of keys and values [B, P, D], to which rows [offset, offset + T) are written; cross-attention's
-// norm, q and out, and its keys and values (ops/keys.h) of S rows; the FFN's norm, fc1 and fc2, and for each language
-// the seven tensors of gated_ffn_hard; then, or not, `position` (ops/position.h), for one token an item. Numbers:
-// languages, row_begin and row_end of each, heads, offset, eps, compute. Outputs: y f32 [B, T, D], g f32 [B·T] (0 or
-// 1).
+// norm, q and out, and its keys and values (ops/keys.h) of C items and S rows, where each item is for the next B / C of
+// x; the FFN's norm, fc1 and fc2, and for each language the seven tensors of gated_ffn_hard; then, or not, `position`
+// (ops/position.h), for one token an item. Numbers: languages, row_begin and row_end of each, heads, offset, eps,
+// compute. Outputs: y f32 [B, T, D], g f32 [B·T] (0 or 1).
 void decoder_layer(Prepare& p) {
   const int64_t languages = p.integer("languages", 0, 1000);
   const View x = p.tensor("x", kF32, {kAny, kAny, kAny});
@@ -37,6 +37,9 @@ void decoder_layer(Prepare& p) {
   square("cross q weight", "cross q bias");
   square("cross out weight", "cross out bias");
   const View seen = p.tensor("cross k", kF32 | kBf16 | kQ8);
+  const int64_t items = seen.shape[0];
+  p.require(items == 0 ? B == 0 : B % items == 0, "cross k",
+            "items for " + std::to_string(B) + " rows of x, as many for each", seen.describe());
   const View seen_values = p.tensor("cross v", kF32 | kBf16 | kQ8);
   norm();
   unsigned matrix = kF32 | kBf16 | kQ8;
@@ -77,7 +80,7 @@ void decoder_layer(Prepare& p) {
     if (cache->dtype != compute)
       p.fail("ERR_DTYPE", "keys and values", std::string("the computation's type ") + name_of(compute),
              cache->describe());
-  require_keys(p, "cross ", seen, seen_values, compute, B, D, heads);
+  require_keys(p, "cross ", seen, seen_values, compute, items, D, heads);
   p.output(DType::f32, {B, T, D});
   p.output(DType::f32, {B * T});
   p.finish();

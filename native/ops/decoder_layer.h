@@ -3,6 +3,7 @@
 //   h = x + W_o·attention(q, K, V) + b_o      (q, k, v) = W·norm(x) + b;  k, v go behind the keys and values so far
 //   h = h + W_o·attention(q, M_k, M_v) + b_o  q = W·norm(h) + b;          M: of the encoder's output, all of it
 //   y = h + FFN(norm(h))                      the shared FFN, or of a row whose gate is 1 its language's
+// Sequences that hear the same (the beams of an utterance) stand behind one another and share an item of M.
 #pragma once
 #include <initializer_list>
 
@@ -122,12 +123,16 @@ void run_decoder_layer(Context& context, Frame& frame, const DecoderParts<Contex
     parts.linear(context, part);
     return part.out[0];
   };
-  const auto attention = [&](const View& q, size_t keys, bool causal, int64_t count, int64_t offset) {
+  const auto attention = [&](View q, size_t keys, bool causal, int64_t count, int64_t offset) {
+    // The rows that share an item's keys are its queries.
+    q.shape[0] = call.in[keys].shape[0];
+    q.shape[1] = rows / q.shape[0];
     Part part(call);
     part.add(q);
     part.add(keys, 2);
     if (position && causal) part.add(position);
-    part.out = {rows_of(layer.compute()), scratch(DType::f32, {layer.batch, layer.heads(), layer.tokens})};
+    part.out = {scratch(layer.compute(), {q.shape[0], q.shape[1], layer.width}),
+                scratch(DType::f32, {q.shape[0], layer.heads(), q.shape[1]})};
     part.num = {double(layer.heads()), causal ? 1.0 : 0.0, double(count), double(offset), double(int(layer.compute()))};
     parts.attention(context, part);
     return part.out[0];

@@ -101,6 +101,12 @@ void embedding_backward(Count& c) {
 
 void cache_write(Count& c) { c.work.bytes = 2 * double(c.call.in[0].bytes()); }
 
+// The positions in use, read and written, as if every row had another parent.
+void cache_reorder(Count& c) {
+  for (size_t i = 1; i < c.call.in.size(); i++)
+    if (c.call.in[i].shape[1] > 0) c.only(i, 2 * c.call.num[0] / double(c.call.in[i].shape[1]));
+}
+
 void add_backward_rows(Count& c) { c.updated(1); }
 
 void layer_norm_backward(Count& c) {
@@ -245,6 +251,7 @@ const Rule kRules[] = {
     {"embedding_backward", embedding_backward},
     {"add_backward_rows", add_backward_rows},
     {"cache_write", cache_write},
+    {"cache_reorder", cache_reorder},
     {"layer_norm_backward", layer_norm_backward},
     {"gated_ffn", gated_ffn},
     {"gated_ffn_backward", gated_ffn_backward},

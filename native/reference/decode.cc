@@ -1,5 +1,6 @@
 // top_k: z = logits with the suppressed ids at -inf; lse = log Σ e^z; the k best of z by (value descending, id
 // ascending), values z - lse (-inf when z is). [R, V] → [R, k], [R, k], [R].
+// cache_reorder: cache[b·K + k, i] = what was cache[b·K + parents[b, k], i], i < count.
 #include "core/decode.h"
 
 #include <algorithm>
@@ -38,6 +39,21 @@ void top_k(Context&, const Call& c) {
       c.out[1].as<int32_t>()[row * k + j] = id;
     }
     store(c.out[2], row, lse);
+  }
+}
+
+void cache_reorder(Context&, const Call& c) {
+  const View& parents = c.in[0];
+  const int64_t beams = parents.shape[1];
+  for (int64_t i = 0; i < parents.size(); i++) check_parent(parents.as<int32_t>()[i], beams, i);
+  for (size_t t = 1; t < c.in.size(); t++) {
+    const View& cache = c.in[t];
+    const int64_t row = cache.shape[1] * cache.shape[2], used = c.integer(0) * cache.shape[2];
+    std::vector<double> was(size_t(cache.size()));
+    for (int64_t i = 0; i < cache.size(); i++) was[size_t(i)] = load(cache, i);
+    for (int64_t n = 0; n < parents.size(); n++)
+      for (int64_t i = 0; i < used; i++)
+        store(cache, n * row + i, was[size_t((n / beams * beams + parents.as<int32_t>()[n]) * row + i)]);
   }
 }
 

@@ -1,0 +1,187 @@
+import type { DecoderState, ModelPass, ReplayedPosition, Whisper } from '../model/index.js';
+import { onThread } from '../profile/index.js';
+import { dtypeNumber, type Tensor } from '../tensor/index.js';
+import { type DecodingOptions, measuredItems } from './options.js';
+import { ReplayedStep } from './replayed-step.js';
+
+/** What each sequence of a batch may say next, best first; sequences are rows, those of an item behind one another. */
+export interface Proposals {
+  /** Ids [rows, count], and their log-probabilities after suppression. */
+  ids: Int32Array;
+  logProbabilities: Float32Array;
+  count: number;
+  /** Gates that each row went through in this step; how many of them chose the expert, by row. */
+  gates: number;
+  open: Float64Array;
+}
+
+/** A token of every row, and the row of its item's (from 0) that it follows; null: its own. */
+export interface NextTokens {
+  ids: readonly number[];
+  parents: readonly number[] | null;
+}
+
+/** Gates of one forward pass, summed over its layers: f32, as many for each item. */
+interface Gates {
+  sum: Tensor;
+  layers: number;
+  items: number;
+}
+
+/** What the calls of one token give: logits f32 [rows, V], and of each the best, their ids and log-probabilities. */
+interface Choice {
+  logits: Tensor;
+  values: Tensor;
+  ids: Tensor;
+  gates: Gates | null;
+}
+
+/**
+ * Token by token decoding of a batch with key/value caches, for a search that keeps `beams` sequences an item, which share the
+ * keys and values of what they hear. Everything of one token is queued at once, so that calls on the same
+ * stream may overlap. On a GPU the calls of a token are captured as a CUDA graph, which each token after the first launches.
+ * A step's tensors go after every token: those of the caller on this stream are gone after it. Options have been checked.
+ */
+export class TokenSteps {
+  private readonly rows: number;
+  private readonly measures: boolean;
+  private readonly hidden: Tensor | null;
+  private readonly hiddenAtBegin: Tensor | null;
+  private state: DecoderState | null = null;
+  private replayed: ReplayedStep<Choice> | null = null;
+
+  /** features f32 [items, mels, frames]; `count` proposals are made for a row. */
+  constructor(
+    private readonly model: Whisper,
+    private readonly features: Tensor,
+    private readonly options: DecodingOptions,
+    private readonly beams: number,
+    private readonly count: number,
+  ) {
+    const { suppress = [], suppressAtBegin = [], prompts } = options;
+    this.rows = prompts.length * beams;
+    this.measures = measuredItems(model, options).includes(true);
+    this.hidden = this.idList(suppress);
+    this.hiddenAtBegin = this.idList([...suppress, ...suppressAtBegin]);
+  }
+
+  /** What may follow `next`, or at first (null) the prompts. Errors: ERR_SHAPE (features), ERR_KERNEL (NaN). */
+  async next(next: NextTokens | null): Promise<Proposals> {
+    const { rows, count } = this;
+    const [ids, logProbabilities, gates] = await onThread('queue a token', () => this.step(next));
+    const open = new Float64Array(rows);
+    let each = 0;
+    for (const { sums, layers, items } of gates) {
+      const per = sums.length / items;
+      each += per * layers;
+      for (let row = 0; row < rows; row++) {
+        const first = Math.floor((row * items) / rows) * per;
+        for (let i = first; i < first + per; i++) open[row]! += sums[i]!;
+      }
+    }
+    return { ids, logProbabilities, count, gates: each, open };
+  }
+
+  dispose(): void {
+    this.replayed?.dispose();
+    this.state?.dispose();
+    this.hidden?.dispose();
+    this.hiddenAtBegin?.dispose();
+  }
+
+  /** Queues one token for every row and ends the step; the reads are on their way. */
+  private step(next: NextTokens | null) {
+    const { stream } = this.model;
+    const gates: (Gates | null)[] = [];
+    try {
+      const last = next?.ids ?? this.start(gates);
+      const state = this.state!;
+      if (next?.parents) state.reorder(this.upload(next.parents, this.beams));
+      const suppressed = next ? this.hidden : this.hiddenAtBegin;
+      const choice = this.replayed ? this.replayed.run(last) : this.choose(this.upload(last, 1), suppressed);
+      gates.push(choice.gates);
+      // What is replayed leaves out what the first token must not be.
+      const { ids, values } = this.replayed && !next ? this.best(choice.logits, suppressed) : choice;
+      const readings = gates
+        .filter((g) => g !== null)
+        .map(async ({ sum, layers, items }) => ({ sums: await sum.floats(), layers, items }));
+      return Promise.all([ids.read() as Promise<Int32Array>, values.floats(), Promise.all(readings)]);
+    } finally {
+      stream.endStep();
+    }
+  }
+
+  /** Encodes and fills the caches with all but the last token of the prompts, which is returned for each row. */
+  private start(gates: (Gates | null)[]): number[] {
+    const { model, beams, options } = this;
+    const { languages, prompts } = options;
+    const [memory, heard] = this.measured(prompts.length, languages, (pass) => model.encode(this.features, pass));
+    gates.push(heard);
+    this.state = model.startDecoding(memory, { beams });
+    const rows = this.ofRows(prompts);
+    const filled = prompts[0]!.length - 1;
+    if (filled > 0) {
+      const ids = this.upload(
+        rows.flatMap((row) => row.slice(0, filled)),
+        filled,
+      );
+      gates.push(this.decode(ids)[1]);
+    }
+    if (model.stream.graphs) {
+      const { max_target_positions: positions } = model.config;
+      this.replayed = new ReplayedStep(model.stream, this.state, positions, (ids, at) =>
+        this.choose(ids, this.hidden, at),
+      );
+    }
+    return rows.map((row) => row[filled]!);
+  }
+
+  private choose(ids: Tensor, suppressed: Tensor | null, at?: ReplayedPosition): Choice {
+    const { model, rows } = this;
+    const [hidden, gates] = this.decode(ids, at);
+    const logits = model.logits(hidden.reshape([rows, model.config.d_model]));
+    return { logits, ...this.best(logits, suppressed), gates };
+  }
+
+  private best(logits: Tensor, suppressed: Tensor | null): { values: Tensor; ids: Tensor } {
+    const [values, ids] = this.model.stream.call('top_k', [logits, suppressed], [this.count]);
+    return { values: values!, ids: ids! };
+  }
+
+  private decode(ids: Tensor, at?: ReplayedPosition): [hidden: Tensor, gates: Gates | null] {
+    const { model, rows, options } = this;
+    const state = this.state!;
+    const languages = options.languages && this.ofRows(options.languages);
+    return this.measured(rows, languages, (pass) => model.decode(ids, null, { ...pass, state, ...(at && { at }) }));
+  }
+
+  private measured(
+    items: number,
+    languages: DecodingOptions['languages'],
+    run: (pass: ModelPass) => Tensor,
+  ): [value: Tensor, gates: Gates | null] {
+    const pass = languages ? { languages } : {};
+    if (!this.measures) return [run(pass), null];
+    const gateValues: Tensor[] = [];
+    const value = run({ ...pass, gateValues });
+    const [first, ...rest] = gateValues;
+    if (!first) return [value, null];
+    const { stream } = this.model;
+    const sum = rest.reduce((a, b) => stream.call('add', [a, b], [1, 1, dtypeNumber('f32')])[0]!, first);
+    return [value, { sum, layers: gateValues.length, items }];
+  }
+
+  /** Of each row what its item has. */
+  private ofRows<T>(items: readonly T[]): T[] {
+    return items.flatMap((item) => Array<T>(this.beams).fill(item));
+  }
+
+  private upload(numbers: readonly number[], columns: number): Tensor {
+    return this.model.stream.tensor(Int32Array.from(numbers), [numbers.length / columns, columns], 'i32');
+  }
+
+  private idList(ids: readonly number[]): Tensor | null {
+    const list = Int32Array.from(new Set(ids));
+    return list.length > 0 ? this.model.stream.persistent(list, [list.length], 'i32') : null;
+  }
+}
