@@ -23,6 +23,7 @@ export {
   dtypeNumber,
   dtypes,
   type FloatType,
+  type MappedValues,
   Tensor,
   type TensorData,
 } from './tensor.js';
