@@ -60,10 +60,10 @@ Mapping::~Mapping() {
 
 void Mapping::release(const void* part, int64_t bytes) const {
   if (!mapped_) return;
-  // Pages that another part reaches into stay.
+  // To whole pages, outwards: what a small part brought along, a large page of its neighbours, goes with it.
   const int64_t page = sysconf(_SC_PAGESIZE), begin = static_cast<const char*>(part) - data_;
-  const int64_t first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
-  if (first < last) madvise(data_ + first, size_t(last - first), MADV_DONTNEED);
+  const int64_t first = begin / page * page;
+  if (bytes > 0) madvise(data_ + first, size_t(begin + bytes - first), MADV_DONTNEED);
 }
 
 }  // namespace dw

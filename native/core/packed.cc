@@ -2,7 +2,6 @@
 
 #include <mutex>
 
-#include "core/mapping.h"
 #include "core/memory.h"
 
 namespace dw {
@@ -21,8 +20,6 @@ const PackedWeight* keep_packed(Storage& storage, int slot, PackedWeight* made) 
   std::shared_ptr<PackedWeight> owner(made);
   std::lock_guard<std::mutex> lock(packed_mutex);
   if (!storage.packed[slot]) storage.packed[slot] = owner;
-  // Most are read in this form only from now on: an encoder's need not be in memory twice.
-  if (storage.mapping) storage.mapping->release(storage.data, storage.bytes);
   return static_cast<const PackedWeight*>(storage.packed[slot].get());
 }
 
