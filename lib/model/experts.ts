@@ -3,8 +3,8 @@ import type { Parameter, Stream } from '../tensor/index.js';
 import {
   expertLayerNames,
   expertTensorNames,
-  type HostTensor,
   type Side,
+  type StoredTensor,
   type WhisperConfig,
 } from '../weights/index.js';
 import { loadParameter, type ParameterOptions } from './parameters.js';
@@ -40,7 +40,7 @@ export class LanguageExpert {
     stream: Stream,
     config: WhisperConfig,
     language: string,
-    tensors: ReadonlyMap<string, HostTensor>,
+    tensors: ReadonlyMap<string, StoredTensor>,
     options: ParameterOptions,
   ): LanguageExpert {
     const parameters = new Map<string, Parameter>();

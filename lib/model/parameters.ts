@@ -1,5 +1,5 @@
 import { type FloatType, Parameter, type Stream } from '../tensor/index.js';
-import { fromFloat32, type HostTensor, toFloat32 } from '../weights/index.js';
+import { fromFloat32, type MappedTensor, type StoredTensor, type TensorSource, toFloat32 } from '../weights/index.js';
 
 export interface ParameterOptions {
   /** Type of frozen matrices. */
@@ -14,22 +14,32 @@ export interface ParameterOptions {
 const READ_BY_TOKENS =
   /^model\.decoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|encoder_attn\.(q|out)_proj|(ffn_clsr\.proj\.\w+\.)?fc[12])\.weight$/;
 
-/** A host tensor as a parameter: trainable ones and vectors in f32, frozen matrices in the compute type or in int8. */
+/** What a source holds, for a model to load before it is closed. */
+export async function storedTensors(source: TensorSource): Promise<Map<string, StoredTensor>> {
+  const tensors = new Map<string, StoredTensor>();
+  for (const name of source.names()) tensors.set(name, await source.stored(name));
+  return tensors;
+}
+
+/** A tensor as a parameter: trainable ones and vectors in f32, frozen matrices in the compute type or in int8. */
 export function loadParameter(
   stream: Stream,
   name: string,
-  tensor: HostTensor,
+  tensor: StoredTensor,
   shape: readonly number[],
   options: ParameterOptions,
 ): Parameter {
-  if (options.trainable?.(name)) return Parameter.trainable(stream, name, toFloat32(tensor), shape);
-  if (options.quantizes && READ_BY_TOKENS.test(name)) {
-    return Parameter.quantized(stream, name, toFloat32(tensor), shape);
-  }
+  if (options.trainable?.(name)) return Parameter.trainable(stream, name, inFull(tensor), shape);
+  if (options.quantizes && READ_BY_TOKENS.test(name)) return Parameter.quantized(stream, name, inFull(tensor), shape);
   const type = shape.length > 1 ? options.compute : 'f32';
+  if ('mapping' in tensor) return Parameter.frozen(stream, name, tensor, shape, type);
   const data = tensor.dtype === type ? tensor.data : fromFloat32(toFloat32(tensor), shape, type).data;
   return Parameter.frozen(stream, name, data, shape, type);
 }
+
+/** A tensor's values in full precision; those in a file are converted where they are loaded. */
+export const inFull = (tensor: StoredTensor): Float32Array | MappedTensor =>
+  'mapping' in tensor ? tensor : toFloat32(tensor);
 
 /** `n` values of N(0, deviation²), the Philox draw (seed, op) — the same on every machine and backend. */
 export async function randomNormals(

@@ -21,9 +21,10 @@ import {
   GATE_SIZE,
   type HostTensor,
   type ModelFolder,
+  openExpert,
   openModelFolder,
-  readExpert,
   type Side,
+  type StoredTensor,
   toFloat32,
   type WhisperConfig,
   whisperTensorShapes,
@@ -32,7 +33,7 @@ import { DecoderState, type ReplayedPosition } from './cache.js';
 import { type AttentionBlock, decoderLayer, type Layer } from './decoder-layer.js';
 import { LanguageExpert } from './experts.js';
 import { type ExpertRows, gatedFfnHard, gatedFfnSoft, type SoftGates } from './gated-ffn.js';
-import { loadParameter, type ParameterOptions, randomNormals } from './parameters.js';
+import { inFull, loadParameter, type ParameterOptions, randomNormals, storedTensors } from './parameters.js';
 
 /**
  * Type of products and of frozen matrices: f32, bf16, or int8, where the matrices that every token of a decoding reads are held
@@ -115,25 +116,27 @@ export class Whisper {
     }
   }
 
+  /**
+   * From an open folder. On the processor frozen weights that are stored in the type that they are computed in are the file's own
+   * pages: shared by every process that uses it, and in memory as they are touched (see `SafetensorsFile.stored` for what that
+   * asks of the file). All others are converted, one at a time.
+   */
   static async fromFolder(stream: Stream, folder: ModelFolder, options: WhisperOptions = {}): Promise<Whisper> {
-    const tensors = new Map<string, HostTensor>();
-    for (const name of folder.weights.names()) tensors.set(name, await folder.weights.read(name));
-    const model = Whisper.fromTensors(stream, folder.config, tensors, options, folder.path);
+    const { config } = folder;
+    const model = Whisper.fromTensors(stream, config, await storedTensors(folder.weights), options, folder.path);
     for (const [language, source] of folder.experts) {
-      const expert = new Map<string, HostTensor>();
-      for (const name of source.names()) expert.set(name, await source.read(name));
-      model.attach(
-        LanguageExpert.load(stream, folder.config, language, expert, model.parameterOptions(options.trainable)),
-      );
+      const settings = model.parameterOptions(options.trainable);
+      model.attach(LanguageExpert.load(stream, config, language, await storedTensors(source), settings));
     }
+    await stream.sync();
     return model;
   }
 
-  /** From tensors in memory, by Hugging Face name. Throws ERR_MODEL for a missing one. */
+  /** From tensors in memory or in open files, by Hugging Face name. Throws ERR_MODEL for a missing one. */
   static fromTensors(
     stream: Stream,
     config: WhisperConfig,
-    tensors: ReadonlyMap<string, HostTensor>,
+    tensors: ReadonlyMap<string, StoredTensor>,
     options: WhisperOptions = {},
     path: string | null = null,
   ): Whisper {
@@ -159,7 +162,7 @@ export class Whisper {
       parameters.set(name, loadParameter(stream, name, tensor, shape, { ...options, compute, quantizes }));
     }
     const table = tensors.get(EMBEDDING)!;
-    const projection = quantizes ? Parameter.quantized(stream, EMBEDDING, toFloat32(table), table.shape) : null;
+    const projection = quantizes ? Parameter.quantized(stream, EMBEDDING, inFull(table), table.shape) : null;
     return new Whisper(stream, config, compute, projection, cache, parameters, path);
   }
 
@@ -197,16 +200,21 @@ export class Whisper {
     this.experts.set(expert.language, expert);
   }
 
-  /** Loads an expert file and attaches it. Errors: those of `readExpert`. */
+  /** Loads an expert file, as `fromFolder` does, and attaches it. Errors: those of `openExpert`. */
   async loadExpert(path: string, options: { trainable?: boolean } = {}): Promise<LanguageExpert> {
-    const { language, tensors } = await readExpert(path, this.config);
-    if (options.trainable) this.requireTrainable();
-    const expert = LanguageExpert.load(this.stream, this.config, language, tensors, {
-      ...this.parameterOptions(),
-      trainable: () => options.trainable ?? false,
-    });
-    this.attach(expert);
-    return expert;
+    const file = await openExpert(path, this.config);
+    try {
+      if (options.trainable) this.requireTrainable();
+      const expert = LanguageExpert.load(this.stream, this.config, file.language, await storedTensors(file.weights), {
+        ...this.parameterOptions(),
+        trainable: () => options.trainable ?? false,
+      });
+      await this.stream.sync();
+      this.attach(expert);
+      return expert;
+    } finally {
+      await file.close();
+    }
   }
 
   /**

@@ -32,6 +32,8 @@ export interface NativeStream {
   view(id: number, offset: number, shape: readonly number[]): number;
   /** `fresh`: a persistent tensor that no call knows yet. */
   write(id: number, bytes: Uint8Array, fresh: boolean): void;
+  /** Of the values at a byte of a mapping, of type `from` (f64 0, f32 1, f16 2, bf16 3); `frozen`: in the mapping, if they can be. */
+  stored(mapping: number, byte: number, from: number, dtype: number, shape: readonly number[], frozen: boolean): number;
   /** From here to `recorded` calls do not run, they are recorded. */
   record(): void;
   /** Ends it: the recording's number, or, unless it is kept, 0. */
@@ -71,6 +73,9 @@ export interface Addon {
     threadsOrDevice: number,
   ) => NativeStream;
   pluginReport(plugin: string): PluginReport;
+  /** The number of a mapping of an open file's first bytes; `name` is the file in an error. */
+  map(file: number, bytes: number, name: string): Promise<number>;
+  unmap(mapping: number): void;
   /** Nanoseconds of the clock that records are stamped with. */
   clock(): number;
   /** (number of the instruction set, number of the ceiling, threads, bytes of the buffer that is read). */

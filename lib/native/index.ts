@@ -2,7 +2,7 @@
  * The native addon: its streams, instruction sets and devices. Nothing above lib/tensor talks to it.
  */
 import { DistilWhisperError } from '../errors/index.js';
-import { addonFile, load, type NativeStream } from './addon.js';
+import { addonFile, load, type NativeStream, typed } from './addon.js';
 import { type Isa, isaNames } from './isa.js';
 
 export type { NativeMemory, NativeOutput, NativeStream } from './addon.js';
@@ -39,6 +39,23 @@ export function opNumber(name: string): number {
 export function createNativeStream(isa: Isa | 'oracle', threads: number): NativeStream {
   const { NativeStream } = load();
   return new NativeStream(isa === 'oracle' ? -1 : isaNames.indexOf(isa), threads);
+}
+
+/**
+ * Maps the first `bytes` bytes of an open file, which may be closed afterwards, read-only; `name` is the file in an error.
+ * Returns the mapping's number, for `unmapFile`. Errors: ERR_NATIVE_LOAD, ERR_FILE_READ, ERR_OUT_OF_MEMORY.
+ */
+export async function mapFile(file: number, bytes: number, name: string): Promise<number> {
+  try {
+    return await load().map(file, bytes, name);
+  } catch (error) {
+    throw typed(error);
+  }
+}
+
+/** Tensors that lie in the mapping keep it. */
+export function unmapFile(mapping: number): void {
+  load().unmap(mapping);
 }
 
 /** The addon's file, and the instruction sets that it and this machine have. Errors: ERR_NATIVE_LOAD. */

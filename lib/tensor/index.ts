@@ -22,6 +22,7 @@ export {
   dtypeNumber,
   dtypes,
   type FloatType,
+  type MappedValues,
   Tensor,
   type TensorData,
 } from './tensor.js';

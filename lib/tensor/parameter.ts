@@ -1,5 +1,5 @@
 import type { Stream } from './stream.js';
-import type { FloatType, Tensor } from './tensor.js';
+import type { FloatType, MappedValues, Tensor } from './tensor.js';
 
 /**
  * A named weight of a model. `value` is what kernels read: f32, or for frozen matrices bf16 or q8. A trainable
@@ -22,27 +22,41 @@ export class Parameter {
     if (!trainable) value.freeze();
   }
 
-  /** A frozen parameter; matrices are stored in `type`, vectors always in f32. `data` is raw memory of the stored type. */
+  /**
+   * A frozen parameter; matrices are stored in `type`, vectors always in f32. `data` is raw memory of the stored type, or lies
+   * in a file, in any float type.
+   */
   static frozen(
     stream: Stream,
     name: string,
-    data: ArrayBufferView,
+    data: ArrayBufferView | MappedValues,
     shape: readonly number[],
     type: FloatType,
   ): Parameter {
-    return new Parameter(name, shape, stream.persistent(data, matrixShape(shape), type), false);
+    return new Parameter(name, shape, persistent(stream, data, shape, type, true), false);
   }
 
   /** A frozen matrix in q8, from its values in full precision. */
-  static quantized(stream: Stream, name: string, data: Float32Array, shape: readonly number[]): Parameter {
-    const source = stream.tensor(data, matrixShape(shape));
+  static quantized(
+    stream: Stream,
+    name: string,
+    data: Float32Array | MappedValues,
+    shape: readonly number[],
+  ): Parameter {
+    const bf16 = 'mapping' in data && data.dtype === 'bf16';
+    const source = persistent(stream, data, shape, bf16 ? 'bf16' : 'f32', true);
     const value = stream.quantized(source);
     source.dispose();
     return new Parameter(name, shape, value, false);
   }
 
-  static trainable(stream: Stream, name: string, data: Float32Array, shape: readonly number[]): Parameter {
-    return new Parameter(name, shape, stream.persistent(data, matrixShape(shape), 'f32'), true);
+  static trainable(
+    stream: Stream,
+    name: string,
+    data: Float32Array | MappedValues,
+    shape: readonly number[],
+  ): Parameter {
+    return new Parameter(name, shape, persistent(stream, data, shape, 'f32', false), true);
   }
 
   get size(): number {
@@ -64,6 +78,19 @@ export class Parameter {
     this.value.dispose();
     this.gradient?.dispose();
   }
+}
+
+/** `data` as a matrix of `type`; `frozen`: in the file that it lies in, if it can be. */
+function persistent(
+  stream: Stream,
+  data: ArrayBufferView | MappedValues,
+  shape: readonly number[],
+  type: FloatType,
+  frozen: boolean,
+): Tensor {
+  return 'mapping' in data
+    ? stream.stored(data, matrixShape(shape), type, frozen)
+    : stream.persistent(data, matrixShape(shape), type);
 }
 
 /** A convolution's [out, in, 3] is the matrix [out, in·3] to the kernels. */

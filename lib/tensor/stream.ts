@@ -12,7 +12,16 @@ import {
   typed,
 } from '../native/index.js';
 import { streamClosed, streamOpened } from '../profile/index.js';
-import { byteLength, type DType, dtypeNumber, dtypes, type FloatType, Tensor } from './tensor.js';
+import {
+  byteLength,
+  type DType,
+  dtypeNumber,
+  dtypes,
+  type FloatType,
+  fileTypes,
+  type MappedValues,
+  Tensor,
+} from './tensor.js';
 
 export interface StreamOptions {
   /** Where tensors live and kernels run: 'cpu' (default), 'cuda' (the first GPU) or 'cuda:N'. */
@@ -122,6 +131,31 @@ export class Stream {
     const zeros = new Tensor(this, id, dtype, [...shape], true);
     this.call('fill', [zeros], [0]);
     return zeros;
+  }
+
+  /**
+   * A tensor of values in a mapped file, living until it is disposed. A frozen one is the file's own memory where it lies on the
+   * processor, in the file's type and aligned; else the worker copies and converts. Errors: ERR_DTYPE for integers, ERR_SHAPE,
+   * ERR_DISPOSED for a file that was closed.
+   */
+  stored(values: MappedValues, shape: readonly number[], dtype: FloatType, frozen: boolean): Tensor {
+    const from = (fileTypes as readonly string[]).indexOf(values.dtype);
+    if (from < 0) {
+      throw new DistilWhisperError(
+        'ERR_DTYPE',
+        `tensor: expected ${fileTypes.join(', ')} in the file, got ${values.dtype}`,
+      );
+    }
+    const bytes = shape.reduce((a, b) => a * b, [8, 4, 2, 2][from]!);
+    if (bytes !== values.byteLength) {
+      throw new DistilWhisperError(
+        'ERR_SHAPE',
+        `tensor: ${values.dtype}[${shape}] takes ${bytes} bytes, the file has ${values.byteLength}`,
+      );
+    }
+    const { mapping, byte } = values;
+    const id = this.guard(() => this.native.stored(mapping, byte, from, dtypeNumber(dtype), shape, frozen));
+    return new Tensor(this, id, dtype, [...shape], true);
   }
 
   /** `source` f32 or bf16 [.., columns] in q8, a scale for each row, living until it is disposed. */

@@ -24,6 +24,18 @@ export function dtypeNumber(dtype: DType): number {
   return dtypes.indexOf(dtype);
 }
 
+/** Types that values in files can have, in the addon's order. */
+export const fileTypes = ['f64', 'f32', 'f16', 'bf16'] as const;
+
+/** Values in a mapped file: the mapping, by number, and where in it they begin. */
+export interface MappedValues {
+  readonly mapping: number;
+  readonly byte: number;
+  readonly byteLength: number;
+  /** One of `fileTypes`. */
+  readonly dtype: string;
+}
+
 function asArray(buffer: ArrayBuffer, dtype: DType): TensorData {
   if (dtype === 'f32') return new Float32Array(buffer);
   if (dtype === 'bf16') return new Uint16Array(buffer);

@@ -15,6 +15,7 @@ import {
   type WhisperConfig,
 } from './config.js';
 import type { HostTensor } from './host.js';
+import { Renamed } from './renamed.js';
 import { openSafetensors, type TensorSource, weightEntries, writeSafetensors } from './safetensors.js';
 import { importTorchCheckpoint } from './torch.js';
 
@@ -162,12 +163,21 @@ export interface Expert {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
+/** An open expert; its names and shapes have been checked. Close it when done. */
+export interface ExpertFile {
+  readonly language: string;
+  /** Its tensors by canonical name, in the order of `expertTensorNames`. */
+  readonly weights: TensorSource;
+  readonly metadata: Readonly<Record<string, string>>;
+  close(): Promise<void>;
+}
+
 /**
- * Reads a language's expert: safetensors, or the reference's pickle where the name ends in .bin, .pt or .pth. The
+ * Opens a language's expert: safetensors, or the reference's pickle where the name ends in .bin, .pt or .pth. The
  * language comes from the names and must agree with the file's metadata. Throws ERR_EXPERT where it does not fit the
  * model of `config`, and what `openSafetensors` and `importTorchCheckpoint` throw.
  */
-export async function readExpert(path: string, config: WhisperConfig): Promise<Expert> {
+export async function openExpert(path: string, config: WhisperConfig): Promise<ExpertFile> {
   const pickle = /\.(bin|pt|pth)$/.test(path);
   const source: TensorSource & { metadata?: Readonly<Record<string, string>> } = pickle
     ? await importTorchCheckpoint(path)
@@ -176,13 +186,23 @@ export async function readExpert(path: string, config: WhisperConfig): Promise<E
     const metadata = source.metadata ?? {};
     const language = expertLanguage(source.names(), metadata, path);
     const infos = source.names().map((name) => [name, source.info(name)] as const);
+    const weights = new Renamed(source, checkExpert(config, language, infos, path));
+    return { language, weights, metadata, close: () => source.close() };
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+/** Reads a language's expert into memory. Throws what `openExpert` throws. */
+export async function readExpert(path: string, config: WhisperConfig): Promise<Expert> {
+  const { language, weights, metadata, close } = await openExpert(path, config);
+  try {
     const tensors = new Map<string, HostTensor>();
-    for (const [canonical, name] of checkExpert(config, language, infos, path)) {
-      tensors.set(canonical, await source.read(name));
-    }
+    for (const name of weights.names()) tensors.set(name, await weights.read(name));
     return { language, tensors, metadata };
   } finally {
-    await source.close();
+    await close();
   }
 }
 

@@ -5,8 +5,9 @@ import { DistilWhisperError, fileReadError, fileWriteError } from '../errors/ind
 import { checkWeights, parseWhisperConfig, type WhisperConfig, whisperConfigJson } from './config.js';
 import { checkExpert, splitClsrCheckpoint } from './experts.js';
 import { writeFolderAtomic, writeSynced } from './files.js';
-import type { HostTensor, TensorInfo } from './host.js';
+import type { HostTensor, StoredTensor, TensorInfo } from './host.js';
 import { isJsonObject, type JsonObject, readJsonObject } from './json.js';
+import { Renamed } from './renamed.js';
 import {
   entryBytes,
   openSafetensors,
@@ -72,6 +73,10 @@ class Shards implements TensorSource {
     return this.#holder(name).read(name);
   }
 
+  stored(name: string): Promise<StoredTensor> {
+    return this.#holder(name).stored(name);
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.#files.map((file) => file.close()));
   }
@@ -81,42 +86,6 @@ class Shards implements TensorSource {
     if (file === undefined)
       throw new DistilWhisperError('ERR_MODEL', `No shard holds a tensor ${JSON.stringify(name)}`);
     return file;
-  }
-}
-
-/** A part of a source under other names (canonical name → name in the source); closing it is left to the whole. */
-class Renamed implements TensorSource {
-  readonly #source: TensorSource;
-  readonly #names: ReadonlyMap<string, string>;
-
-  constructor(source: TensorSource, names: ReadonlyMap<string, string>) {
-    this.#source = source;
-    this.#names = names;
-  }
-
-  names(): string[] {
-    return [...this.#names.keys()];
-  }
-
-  has(name: string): boolean {
-    return this.#names.has(name);
-  }
-
-  info(name: string): TensorInfo {
-    return this.#source.info(this.#inner(name));
-  }
-
-  async read(name: string): Promise<HostTensor> {
-    return this.#source.read(this.#inner(name));
-  }
-
-  async close(): Promise<void> {}
-
-  #inner(name: string): string {
-    const inner = this.#names.get(name);
-    if (inner === undefined)
-      throw new DistilWhisperError('ERR_MODEL', `The model holds no tensor ${JSON.stringify(name)}`);
-    return inner;
   }
 }
 

@@ -41,6 +41,16 @@ export interface TensorInfo {
   readonly byteLength: number;
 }
 
+/** A tensor that lies in a mapped file, until the file is closed: for a model, which maps or converts it where it is. */
+export interface MappedTensor extends TensorInfo {
+  /** The mapping's number, and the first byte in it. */
+  readonly mapping: number;
+  readonly byte: number;
+}
+
+/** A tensor as a model takes it. */
+export type StoredTensor = HostTensor | MappedTensor;
+
 /** Human form of a shape: `[2, 80, 3000]`. */
 export function formatShape(shape: readonly number[]): string {
   return `[${shape.join(', ')}]`;

@@ -59,6 +59,11 @@ export class TorchCheckpoint implements TensorSource {
     return { dtype: info.dtype, shape: info.shape, data };
   }
 
+  /** As `read`: the data of a tensor may lie in any order. */
+  async stored(name: string): Promise<HostTensor> {
+    return this.read(name);
+  }
+
   async close(): Promise<void> {
     const file = this.#file;
     this.#file = undefined;

@@ -1,6 +1,7 @@
 // The addon's door: the list of operations, the instruction sets of this machine, and the stream class.
 #include <napi.h>
 
+#include "binding/mapping.h"
 #include "binding/plugin.h"
 #include "binding/profile.h"
 #include "binding/registry.h"
@@ -43,6 +44,8 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   }
   exports.Set("isas", isas);
   exports.Set("NativeStream", NativeStream::define(env));
+  exports.Set("map", Napi::Function::New(env, map_file, "map"));
+  exports.Set("unmap", Napi::Function::New(env, unmap_file, "unmap"));
   exports.Set("clock", Napi::Function::New(env, native_clock, "clock"));
   exports.Set("ceiling", Napi::Function::New(env, ceiling, "ceiling"));
   exports.Set("pluginReport", Napi::Function::New(env, plugin_report, "pluginReport"));

@@ -1,5 +1,5 @@
-// The tensors that JavaScript holds, by number. One registry an environment (main thread or worker thread); it is
-// touched by that environment's JavaScript thread alone.
+// The tensors and mapped files that JavaScript holds, by number. One registry an environment (main thread or worker
+// thread); it is touched by that environment's JavaScript thread alone.
 #pragma once
 #include <napi.h>
 
@@ -18,7 +18,9 @@ struct TensorEntry {
   std::shared_ptr<Storage> storage;
   NativeStream* stream = nullptr;
   bool persistent = false;
-  bool recorded = false;  // an output of a recorded call: goes with its recording, which counts its memory
+  // Bytes that are counted as the stream's until the last entry on them goes; none where they are a recording's or a
+  // mapped file's.
+  std::shared_ptr<const int64_t> counted;
 };
 
 class Registry {
@@ -39,6 +41,18 @@ class Registry {
   }
   bool has(uint64_t id) const { return entries_.count(id) != 0; }
   void remove(uint64_t id) { entries_.erase(id); }
+  uint64_t add(std::shared_ptr<const Mapping> mapping) {
+    const uint64_t id = next_++;
+    mappings_.emplace(id, std::move(mapping));
+    return id;
+  }
+  // Throws Error(ERR_DISPOSED).
+  const std::shared_ptr<const Mapping>& mapping(uint64_t id) const {
+    const auto it = mappings_.find(id);
+    if (it == mappings_.end()) throw Error("ERR_DISPOSED", "the file that this tensor lies in was closed");
+    return it->second;
+  }
+  void unmap(uint64_t id) { mappings_.erase(id); }
   void remove_all_of(const NativeStream* stream) {
     for (auto it = entries_.begin(); it != entries_.end();)
       it = it->second.stream == stream ? entries_.erase(it) : std::next(it);
@@ -48,6 +62,7 @@ class Registry {
 
  private:
   std::unordered_map<uint64_t, TensorEntry> entries_;
+  std::unordered_map<uint64_t, std::shared_ptr<const Mapping>> mappings_;
   uint64_t next_ = 1;
 };
 

@@ -44,6 +44,7 @@ Napi::Function NativeStream::define(Napi::Env env) {
           InstanceMethod<&NativeStream::close>("close"),      InstanceMethod<&NativeStream::profile>("profile"),
           InstanceMethod<&NativeStream::trace>("trace"),      InstanceMethod<&NativeStream::counted>("counted"),
           InstanceMethod<&NativeStream::level>("level"),      InstanceMethod<&NativeStream::lost>("lost"),
+          InstanceMethod<&NativeStream::stored>("stored"),
       });
 }
 
@@ -138,12 +139,32 @@ uint64_t NativeStream::add_recorded_tensor(const View& v) {
   entry.view = v;
   entry.storage = open_->recording->made.back();
   entry.stream = this;
-  entry.persistent = entry.recorded = true;
+  entry.persistent = true;
   open_->tensors.push_back(registry_->add(std::move(entry)));
   return open_->tensors.back();
 }
 
-static View shape_of(const Napi::Value& dtype, const Napi::Value& dims) {
+std::shared_ptr<Storage> NativeStream::allocate_persistent(View& v) {
+  auto storage = std::make_shared<Storage>();
+  storage->data = v.data = stream_->memory()->allocate(v.bytes());
+  storage->bytes = v.bytes();
+  storage->owned = stream_->memory();
+  storage->memory = storage->owned.get();
+  account(v.bytes());
+  return storage;
+}
+
+uint64_t NativeStream::add_persistent_tensor(const View& v, std::shared_ptr<Storage> storage) {
+  TensorEntry entry;
+  entry.view = v;
+  entry.storage = std::move(storage);
+  entry.stream = this;
+  entry.persistent = true;
+  if (entry.storage->owned) entry.counted = std::make_shared<const int64_t>(entry.storage->bytes);
+  return registry_->add(std::move(entry));
+}
+
+View NativeStream::shape_of(const Napi::Value& dtype, const Napi::Value& dims) {
   View v;
   v.present = true;
   v.dtype = DType(dtype.As<Napi::Number>().Int32Value());
@@ -163,18 +184,8 @@ Napi::Value NativeStream::create(const Napi::CallbackInfo& info) {
       v.data = stream_->arena().take(v.bytes());
       return Napi::Number::New(env_, double(add_step_tensor(v)));
     }
-    auto storage = std::make_shared<Storage>();
-    storage->data = v.data = stream_->memory()->allocate(v.bytes());
-    storage->bytes = v.bytes();
-    storage->owned = stream_->memory();
-    storage->memory = storage->owned.get();
-    account(v.bytes());
-    TensorEntry entry;
-    entry.view = v;
-    entry.storage = std::move(storage);
-    entry.stream = this;
-    entry.persistent = true;
-    return Napi::Number::New(env_, double(registry_->add(std::move(entry))));
+    auto storage = allocate_persistent(v);
+    return Napi::Number::New(env_, double(add_persistent_tensor(v, std::move(storage))));
   } catch (const Error& e) {
     throw_typed(env_, e);
   }
@@ -463,8 +474,7 @@ void NativeStream::dispose(const Napi::CallbackInfo& info) {
   const uint64_t id = uint64_t(info[0].As<Napi::Number>().Int64Value());
   if (!registry_->has(id)) return;
   TensorEntry& entry = registry_->get(id);
-  if (entry.persistent && !entry.recorded && entry.storage.use_count() == 1)
-    entry.stream->account(-entry.storage->bytes);
+  if (entry.counted && entry.counted.use_count() == 1) entry.stream->account(-*entry.counted);
   if (!entry.persistent) entry.stream->step_tensors_.erase(id);
   registry_->remove(id);
 }

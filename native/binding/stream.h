@@ -38,6 +38,7 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value sync(const Napi::CallbackInfo& info);
   void write(const Napi::CallbackInfo& info);
+  Napi::Value stored(const Napi::CallbackInfo& info);
   void record(const Napi::CallbackInfo& info);
   Napi::Value recorded(const Napi::CallbackInfo& info);
   void replay(const Napi::CallbackInfo& info);
@@ -54,11 +55,14 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   Napi::Value lost(const Napi::CallbackInfo& info);
 
   uint64_t add_step_tensor(const View& v);
+  std::shared_ptr<Storage> allocate_persistent(View& v);
+  uint64_t add_persistent_tensor(const View& v, std::shared_ptr<Storage> storage);
   void* allocate_recorded(int64_t bytes);
   uint64_t add_recorded_tensor(const View& v);
   void drop(const Recorded& recorded);
   void account(int64_t bytes);
   Napi::Value wait(Napi::Env env, const TensorEntry* entry);
+  static View shape_of(const Napi::Value& dtype, const Napi::Value& dims);
   static void settle(napi_env env, napi_value, void* context, void* data);
   void settle(Napi::Env env, const Reply& reply);
   void require_open() const;

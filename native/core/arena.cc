@@ -1,5 +1,6 @@
 #include "core/arena.h"
 
+#include "core/mapping.h"
 #include "core/tensor.h"
 
 namespace dw {
@@ -8,6 +9,7 @@ constexpr int64_t kAlign = 64;
 
 Storage::~Storage() {
   if (owned) owned->deallocate(data);
+  if (mapping) mapping->release(data, bytes);
 }
 
 Arena::~Arena() { release(); }

@@ -9,6 +9,7 @@
 
 namespace dw {
 
+class Mapping;
 class Memory;
 
 // f64 is for the oracles and their tests (central differences); the fast backends refuse it.
@@ -129,15 +130,16 @@ inline void store(const View& v, int64_t i, double value) {
   }
 }
 
-// What stands behind a tensor. Parameters, optimiser state and caches own their memory (`owned`); everything else
-// lies in the stream's arena and is valid until it is disposed or the step ends.
+// What stands behind a tensor. Parameters, optimiser state and caches own their memory (`owned`), or are part of a
+// mapped file; everything else lies in the stream's arena and is valid until it is disposed or the step ends.
 struct Storage {
   ~Storage();
   void* data = nullptr;
   int64_t bytes = 0;
   const Memory* memory = nullptr;  // where `data` lies
   std::shared_ptr<Memory> owned;   // to give it back to
-  bool frozen = false;             // never written again: kernels may cache a packed form of it
+  std::shared_ptr<const Mapping> mapping;
+  bool frozen = false;  // never written again: kernels may cache a packed form of it
   // Packed forms for GEMM, made at first use by the stream's worker and kept: [weight as Bᵀ, weight as B] × [f32,
   // bf16].
   std::shared_ptr<void> packed[4];
