@@ -67,9 +67,23 @@ static View view_of(const dw_tensor& t) {
   return v;
 }
 
+// A library that fails (cuBLASLt) may only be the first to meet a dead context, and does not say so: the runtime does.
+template <class Body>
+void Queue::launching(const char* doing, const Body& body) {
+  try {
+    body();
+  } catch (const Error&) {
+    std::string why;
+    const cudaError_t error = device_.lost(&why) ? cudaSuccess : cudaStreamSynchronize(compute_);
+    if (is_fatal(error)) device_.check(error, doing);
+    cudaGetLastError();
+    throw;
+  }
+}
+
 void Queue::run(int op, const dw_call& call) {
   spans_.begin(compute_, copy_);
-  run(op, call, workspace_);
+  launching(op_name(op), [&] { run(op, call, workspace_); });
   spans_.end(compute_);
 }
 
@@ -116,11 +130,11 @@ std::unique_ptr<Graph> Queue::capture(const int32_t* ops, const dw_call* calls, 
   };
   // First they run: that takes scratch memory, loads kernels and chooses algorithms, none of which a capture may do.
   spans_.begin(compute_, copy_);
-  run_all();
+  launching(doing, run_all);
   spans_.end(compute_);
   graph->workspace.fix();
   cudaGraph_t captured = nullptr;
-  {
+  launching(doing, [&] {
     std::lock_guard<std::mutex> lock(device_.capturing());
     device_.check(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal), doing);
     try {
@@ -132,7 +146,7 @@ std::unique_ptr<Graph> Queue::capture(const int32_t* ops, const dw_call* calls, 
       throw;
     }
     device_.check(cudaStreamEndCapture(compute_, &captured), doing);
-  }
+  });
   const cudaError_t made = cudaGraphInstantiate(&graph->exec, captured, 0);
   cudaGraphDestroy(captured);
   device_.check(made, doing);

@@ -34,6 +34,8 @@ class Queue {
   Spans& spans() { return spans_; }
 
  private:
+  template <class Body>
+  void launching(const char* doing, const Body& body);
   void run(int op, const dw_call& call, Workspace& workspace);
   // Pinned memory of the host and its twin on the device. A large upload goes host → pinned → twin on the copy stream,
   // while kernels of earlier calls still run, and twin → tensor in the order of the calls: the tensor's memory may be

@@ -108,6 +108,7 @@ LtStatus matmul(LtHandle, LtMatmulDesc d, const void* alpha, const void* a, LtLa
                 const void* beta, const void* c, LtLayout lc, void* out, LtLayout lo, const LtAlgo*, void* workspace,
                 size_t workspace_size, cudaStream_t stream) {
   if (emulator::capturing() && emulator::fails("cublasLtMatmul")) return 14;  // an internal error
+  if (emulator::fails("context")) return 13;                                  // the execution failed
   const float times = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
   emulator::put(stream, emulator::Work::product, [=, desc = *d, x = *la, y = *lb, z = *lc, result = *lo]() mutable {
     multiply(&desc, times, a, &x, b, &y, keep, c, &z, out, &result, workspace, workspace_size);

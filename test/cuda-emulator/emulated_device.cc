@@ -146,6 +146,7 @@ const char* cudaGetErrorString(cudaError_t error) {
          : error == cudaErrorStreamCaptureInvalidated ? "operation failed due to a previous error during capture"
          : error == cudaErrorInvalidResourceHandle    ? "invalid resource handle"
          : error == cudaErrorNotReady                 ? "device not ready"
+         : error == cudaErrorIllegalAddress           ? "an illegal memory access was encountered"
          : error == cudaErrorUnknown                  ? "unknown error"
                                                       : "no error";
 }
@@ -172,6 +173,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = new Stream, cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete static_cast<Stream*>(stream), cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (emulator::fails("context")) return cudaErrorIllegalAddress;
   auto* s = static_cast<Stream*>(stream);
   s->waited = s->recorded;
   return s->graph.load() ? allowed() : cudaSuccess;
