@@ -35,6 +35,8 @@ class Device {
 
   // Makes this the calling thread's device.
   void use();
+  // The same where something is closed: lost or not, and without a word.
+  void enter() const { cudaSetDevice(index_); }
   // Throws what an error means to a user; an error that the context does not survive makes the device lost.
   void check(cudaError_t error, const char* doing);
   bool lost(std::string* why) const;

@@ -32,7 +32,9 @@ Queue::Queue(Device& device) : device_(device), clock_(device.open_clock()), spa
 
 Queue::~Queue() { close(); }
 
+// The thread that closes may have chosen no device yet, and would be given the first one.
 void Queue::close() {
+  device_.enter();
   if (compute_) cudaStreamSynchronize(compute_);
   if (copy_) cudaStreamSynchronize(copy_);
   clock_->closed.store(true);
@@ -119,6 +121,7 @@ void Queue::run(int op, const dw_call& call, Workspace& workspace) {
 
 // While it runs it is freed behind its end.
 Graph::~Graph() {
+  device.enter();
   if (exec) cudaGraphExecDestroy(exec);
 }
 

@@ -12,8 +12,9 @@ namespace cuda {
 // Calls that a queue has captured. Their scratch memory is the graph's own: no other call takes it, and it stays where
 // it is. The tensors are kept by who asked for the graph.
 struct Graph {
-  explicit Graph(Device& device) : workspace(device) {}
+  explicit Graph(Device& d) : device(d), workspace(d) {}
   ~Graph();
+  const Device& device;
   Workspace workspace;
   cudaGraphExec_t exec = nullptr;
 };
