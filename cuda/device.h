@@ -44,7 +44,8 @@ class Device {
   // Memory. A block that is given back is handed out again when every queue has done what it had begun by then: no
   // call of CUDA is made for it, and nothing waits.
   void* allocate(int64_t bytes);
-  void deallocate(void* block);
+  // `queued`: all that uses the block is on the GPU's streams; without it the calls under way may still put more there.
+  void deallocate(void* block, bool queued = false);
   void write(void* to, const void* from, int64_t bytes);
   dw_memory_info memory();
 
@@ -57,6 +58,7 @@ class Device {
   struct Pending {
     void* block;
     int64_t bytes;
+    bool queued;
     std::vector<std::pair<std::shared_ptr<Clock>, uint64_t>> waits;
   };
   void reap();                  // pending blocks whose time has come become idle
