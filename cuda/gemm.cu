@@ -43,7 +43,7 @@ cudaDataType_t data_type(DType t) { return t == DType::bf16 ? CUDA_R_16BF : CUDA
 // What an algorithm was chosen for.
 struct Key {
   int64_t m, n, k, lda, ldb, ldc, batch, stride_a, stride_b, stride_c;
-  uint32_t align_a, align_b, align_c;  // of the addresses, in bytes
+  uint32_t align_a, align_b, align_c, align_bias;  // of the addresses, in bytes
   uint8_t compute, c_type, a_transposed, b_transposed, bias, pad[3];
   bool operator==(const Key& o) const { return std::memcmp(this, &o, sizeof o) == 0; }
 };
@@ -56,9 +56,11 @@ struct KeyHash {
   }
 };
 
+// No algorithm asks for more than the longest load; told of more, it might differ from one tensor to the next of a shape.
+constexpr uint64_t kMostAligned = 16;
 uint32_t alignment(const void* p) {
   const uint64_t address = reinterpret_cast<uint64_t>(p);
-  return address == 0 ? 256u : uint32_t(std::min<uint64_t>(256, address & (~address + 1)));
+  return uint32_t(address == 0 ? kMostAligned : std::min(kMostAligned, address & (~address + 1)));
 }
 
 struct Plan {
@@ -153,6 +155,7 @@ struct GemmState::Impl {
     key.align_a = alignment(g.a);
     key.align_b = alignment(g.b);
     key.align_c = std::min(alignment(g.c), alignment(g.addend));
+    key.align_bias = alignment(g.bias);
     key.compute = uint8_t(g.compute);
     key.c_type = uint8_t(g.c_type);
     key.a_transposed = g.a_transposed;
