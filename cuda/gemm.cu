@@ -17,6 +17,7 @@ namespace cuda {
 namespace {
 
 constexpr int64_t kWorkspace = 32 << 20;
+constexpr int kCandidates = 4;  // that are asked for: the first one may not fit the memory that it may have
 
 // c[i, j] = from[i, j]·scale + bias[j]: what cuBLASLt cannot do for a pair of types, and products over nothing.
 template <class T>
@@ -56,7 +57,8 @@ struct KeyHash {
   }
 };
 
-// No algorithm asks for more than the longest load; told of more, it might differ from one tensor to the next of a shape.
+// No algorithm asks for more than the longest load; told of more, it might differ from one tensor to the next of a
+// shape.
 constexpr uint64_t kMostAligned = 16;
 uint32_t alignment(const void* p) {
   const uint64_t address = reinterpret_cast<uint64_t>(p);
@@ -67,6 +69,7 @@ struct Plan {
   LtMatmulDesc desc = nullptr;
   LtLayout a = nullptr, b = nullptr, c = nullptr;
   LtHeuristic chosen = {};
+  bool known = false;  // to cuBLASLt; else gemm_plain takes it
   bool bias_fused = false;
 };
 
@@ -107,8 +110,8 @@ struct GemmState::Impl {
     return l;
   }
 
-  // False when cuBLASLt has no algorithm for it.
-  bool choose(const Key& key, const Gemm& g, Plan& p) const {
+  // Leaves p unknown when cuBLASLt has no algorithm for it.
+  void choose(const Key& key, const Gemm& g, Plan& p) const {
     // Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ: B goes first, and each operand keeps its own transposition.
     check(lt->desc_create(&p.desc, kLtCompute32F, CUDA_R_32F), "describing a product");
     const int32_t first = g.b_transposed ? kLtOpT : kLtOpN, second = g.a_transposed ? kLtOpT : kLtOpN;
@@ -133,10 +136,15 @@ struct GemmState::Impl {
     lt->preference_set(preference, kLtPreferenceWorkspace, &workspace, sizeof workspace);
     for (int i = 0; i < 4; i++) lt->preference_set(preference, kLtPreferenceAlignA + i, &align[i], sizeof align[i]);
     int found = 0;
-    const LtStatus status = lt->heuristic(handle, p.desc, p.b, p.a, p.c, p.c, preference, 1, &p.chosen, &found);
+    LtHeuristic candidates[kCandidates] = {};
+    const LtStatus status =
+        lt->heuristic(handle, p.desc, p.b, p.a, p.c, p.c, preference, kCandidates, candidates, &found);
     lt->preference_destroy(preference);
     p.bias_fused = key.bias != 0;
-    return status == 0 && found > 0;
+    for (int i = 0; i < found && status == 0 && !p.known; i++) {
+      p.known = candidates[i].state == 0;
+      p.chosen = candidates[i];
+    }
   }
 
   Plan& plan(const Gemm& g) {
@@ -165,24 +173,18 @@ struct GemmState::Impl {
     if (known != plans.end()) return known->second;
     Plan p;
     const Key asked = key;
-    bool ok = false;
     try {
-      ok = choose(key, g, p);
-      if (!ok && key.bias) {
+      choose(key, g, p);
+      if (!p.known && key.bias) {
         // No f32 bias for this pair of types: it is added in a pass of its own.
         destroy(p);
         p = Plan();
         key.bias = 0;
-        ok = choose(key, g, p);
+        choose(key, g, p);
       }
     } catch (...) {
       destroy(p);
       throw;
-    }
-    if (!ok) {
-      destroy(p);
-      throw Error("ERR_CUDA", "cuBLASLt has no algorithm for a product of " + std::to_string(g.m) + "×" +
-                                  std::to_string(g.k) + " and " + std::to_string(g.k) + "×" + std::to_string(g.n));
     }
     return plans.emplace(asked, p).first->second;
   }
@@ -222,6 +224,7 @@ void gemm(Context& context, const Gemm& given) {
   g.b = operand(context, frame, g.b, g.b_type, g.compute, b_rows, b_columns, g.ldb, g.batch, g.stride_b, &g.ldb,
                 &g.stride_b);
   Plan& p = state.plan(g);
+  if (!p.known) return gemm_plain(context, g);
   if (p.bias_fused)
     state.check(state.lt->desc_set(p.desc, kLtDescBiasPointer, &g.bias, sizeof g.bias), "setting the bias");
   void* scratch = p.chosen.workspace_size ? frame.take<char>(int64_t(p.chosen.workspace_size)) : nullptr;

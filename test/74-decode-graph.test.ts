@@ -212,7 +212,7 @@ onDevice('an error while a graph is captured ends the capture, is typed, and lea
   for (const [call, code, message] of [
     ['cudaStreamBeginCapture', 'ERR_CUDA', /^cuda:0: capturing a graph: operation not permitted/],
     ['capture', 'ERR_CUDA', /^cuda:0: capturing a graph: operation failed due to a previous error during capture/],
-    ['cublasLtMatmul', 'ERR_CUDA', /^cuBLASLt: running a product: refused/],
+    ['cublasLtMatmul, captured', 'ERR_CUDA', /^cuBLASLt: running a product: refused/],
     ['cudaGraphInstantiate', 'ERR_OUT_OF_MEMORY', /^cuda:0: capturing a graph: out of memory/],
   ] as const) {
     const step = new ReplayedStep(stream, a, POSITIONS, (ids, at) => token(model, a, null, {}, ids, at));
