@@ -1,11 +1,13 @@
-// Linear layers. The products are cuBLASLt's; where its epilogues end (the erf GELU, a kept pre-activation, an f32 bias
-// or residual on a bf16 result) the sums go to f32 scratch memory and one more pass makes the result of them. That
-// happens in blocks of rows whose sums stay in the L2 cache, so that they cost no traffic to memory.
+// Linear layers. A few rows have a kernel of their own (linear_few.cu). Other products are cuBLASLt's; where its
+// epilogues end (the erf GELU, a kept pre-activation, an f32 bias or residual on a bf16 result) the sums go to f32
+// scratch memory and one more pass makes the result of them. That happens in blocks of rows whose sums stay in the L2
+// cache, so that they cost no traffic to memory.
 #include "cast.h"
 #include "columns.h"
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "linear_few.h"
 #include "products.cuh"
 
 namespace dw {
@@ -118,7 +120,20 @@ __global__ void gelu_kernel(Any x, Any y, int64_t n) {
 // y = act(x·Wᵀ + b) + residual                       x [.., K], W [N, K], b f32 [N] → y [.., N], pre [.., N]
 void linear(Context& c, const Call& call) {
   const View &x = call.in[0], &w = call.in[1], &bias = call.in[2], &residual = call.in[3], &y = call.out[0];
-  const Gemm g = times_transposed(w, x.rows(), rows_of(x), rows_of(y), DType(call.integer(2)));
+  const DType compute = DType(call.integer(2));
+  const int64_t rows = x.rows(), n = y.cols();
+  if (rows * n > 0 && few_rows_fit(rows, n, x.cols())) {
+    const bool half = compute == DType::bf16;
+    FewLinear z{any_of(x), any_of(w), bias ? bias.as<float>() : nullptr};
+    if (call.num[1] != 0) z.pre = any_of(call.out[1]);
+    if (residual) z.residual = any_of(residual);
+    z.y = any_of(y);
+    z.gelu = call.num[0] != 0;
+    z.round_x = half && !z.x.bf16, z.round_w = half && !z.w.bf16;
+    z.rows = rows, z.n = n, z.k = x.cols();
+    return linear_few(c, z);
+  }
+  const Gemm g = times_transposed(w, rows, rows_of(x), rows_of(y), compute);
   Epilogue e{};
   e.bias = bias ? bias.as<float>() : nullptr;
   e.gelu = call.num[0] != 0;

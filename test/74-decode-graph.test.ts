@@ -128,9 +128,11 @@ onEmulated('a token behind the first is one launch of a graph and one small copy
   const step = new ReplayedStep(stream, state, POSITIONS, (ids, at) => token(model, state, null, pass, ids, at));
   const one = { kernels: 0, products: 0, copies: 1, captures: 0, graphs: 1, events: 0, mostEvents: 0, eventsMade: 0 };
   const run = (): Promise<unknown> => step.run([1, 2]) && stream.sync();
+  await stream.sync();
   const first = await counted(run);
   t.like(first, { captures: 1, graphs: 0 });
-  t.true(first.kernels > 20 && first.products > 10, 'the first one runs call by call, and is captured');
+  t.true(first.kernels > 20, 'the first one runs call by call, and is captured');
+  t.is(first.products, 0, 'a few rows take no product');
   t.deepEqual(await counted(run), one);
   t.deepEqual(await counted(run), one);
   t.is(state.length, 128);
@@ -214,8 +216,10 @@ onDevices('what a graph refers to stays until its recording is disposed, whoever
 onEmulated('an error while a graph is captured ends the capture, is typed, and leaves the stream whole', async (t) => {
   const stream = open();
   const model = await lively(stream);
-  const [a, b] = [started(model, 2, 3), started(model, 2, 3)];
-  const ids = (): Tensor => stream.tensor(Int32Array.of(4, 5), [2, 1], 'i32');
+  // So many rows that there are products.
+  const tokens = Array.from({ length: 17 }, (_, i) => 4 + (i % 2));
+  const [a, b] = [started(model, 17, 3), started(model, 17, 3)];
+  const ids = (): Tensor => stream.tensor(Int32Array.from(tokens), [17, 1], 'i32');
   const want = await read(token(model, b, null, {}, ids()));
   for (const [call, code, message] of [
     ['cudaStreamBeginCapture', 'ERR_CUDA', /^cuda:0: capturing a graph: operation not permitted/],
@@ -227,7 +231,7 @@ onEmulated('an error while a graph is captured ends the capture, is typed, and l
     process.env.DW_EMULATOR_FAIL = call;
     try {
       const before = counts();
-      await t.throwsAsync(read(step.run([4, 5]).slice(0, 1)), { code, message });
+      await t.throwsAsync(read(step.run(tokens).slice(0, 1)), { code, message });
       t.is(counts().captures, before.captures);
     } finally {
       delete process.env.DW_EMULATOR_FAIL;
@@ -238,15 +242,15 @@ onEmulated('an error while a graph is captured ends the capture, is typed, and l
     t.deepEqual(await read(token(model, b, null, {}, ids())), want, `${call}: calls run again`);
     // The same recording: it is captured now, and then launched.
     for (let n = 0; n < 2; n++) {
-      t.deepEqual(await read(step.run([4, 5])), want, `${call}: replay ${n}`);
+      t.deepEqual(await read(step.run(tokens)), want, `${call}: replay ${n}`);
       a.advance(-1);
     }
     step.dispose();
   }
   process.env.DW_EMULATOR_FAIL = 'cudaGraphLaunch';
   const step = new ReplayedStep(stream, a, POSITIONS, (ids, at) => token(model, a, null, {}, ids, at));
-  t.deepEqual(await read(step.run([4, 5])), want);
-  await t.throwsAsync(read(step.run([4, 5])), { code: 'ERR_CUDA', message: /^cuda:0: launching a graph: / });
+  t.deepEqual(await read(step.run(tokens)), want);
+  await t.throwsAsync(read(step.run(tokens)), { code: 'ERR_CUDA', message: /^cuda:0: launching a graph: / });
   delete process.env.DW_EMULATOR_FAIL;
   stream.close();
 });
