@@ -25,29 +25,6 @@ __global__ void decide_kernel(const float* __restrict__ hidden, const float* __r
   if (threadIdx.x % 32 == 0) g[r] = sum >= 0 ? 1.0f : 0.0f;
 }
 
-// The whole gate of a few rows, a block each: a warp takes every eighth hidden unit.
-template <class X>
-__global__ void __launch_bounds__(kThreads)
-    few_gates_kernel(const X* __restrict__ x, const float* __restrict__ w_in, const float* __restrict__ b_in,
-                     const float* __restrict__ w_out, float* __restrict__ g, int64_t width, int64_t gate) {
-  __shared__ float parts[kThreads / 32];
-  const int64_t r = blockIdx.x;
-  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-  float all = 0;
-  for (int64_t h = warp; h < gate; h += kThreads / 32) {
-    float sum = 0;
-    for (int64_t i = lane; i < width; i += 32) sum = fmaf(get(x, r * width + i), w_in[h * width + i], sum);
-    for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
-    sum += b_in[h];
-    all = fmaf(sum > 0 || sum != sum ? sum : 0.0f, w_out[h], all);
-  }
-  if (lane == 0) parts[warp] = all;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int i = 1; i < kThreads / 32; i++) all += parts[i];
-  g[r] = all >= 0 ? 1.0f : 0.0f;
-}
-
 // ones[r] = rows before r whose gate is 1; order lists the rows whose gate is 0, then the others. One block.
 constexpr int kRouters = 1024;
 __global__ void __launch_bounds__(kRouters)
@@ -82,19 +59,17 @@ void gates(Context& c, const GatedFfn& f, int64_t l, float* g) {
   const float* bias = as_floats(c, frame, f.at(f.expert(l, kGateInB)));
   const float* w_out = as_floats(c, frame, f.at(f.expert(l, kGateOutW)));
   const Rows x = rows_of(f.at(f.x), first);
-  if (m <= kFewRows) {
-    const float* w = as_floats(c, frame, w_in);
-    with_type(x.type, [&](auto* t) {
-      using X = std::remove_pointer_t<decltype(t)>;
-      launch(c, few_gates_kernel<X>, m, kThreads, static_cast<const X*>(x.data), w, bias, w_out, g + first, f.width,
-             f.gate);
-    });
-    return;
-  }
   const Rows hidden = scratch(frame, DType::f32, m, f.gate);
-  Gemm in = times_transposed(w_in, m, x, hidden, DType::f32);
-  in.bias = bias;
-  gemm(c, in);
+  if (m <= kFewRows && f.gate > 0) {
+    FewLinear in{{x.data, x.type == DType::bf16}, any_of(w_in), bias};
+    in.y = {hidden.data, false};
+    in.rows = m, in.n = f.gate, in.k = f.width;
+    linear_few(c, in);
+  } else {
+    Gemm in = times_transposed(w_in, m, x, hidden, DType::f32);
+    in.bias = bias;
+    gemm(c, in);
+  }
   launch(c, decide_kernel, (m + kThreads / 32 - 1) / (kThreads / 32), kThreads, static_cast<const float*>(hidden.data),
          w_out, g + first, m, f.gate);
 }
