@@ -370,11 +370,14 @@ test('a hard gate of exactly 0 takes the expert', async (t) => {
 
 test('a hard gate is computed in fp32 even where products are bf16', async (t) => {
   const c: Case = { title: '', rows: 64, width: 96, inner: 32, gate: 64, ranges: [[0, 64]] };
-  const inputs = build(c, 'f32').forward.slice(0, 13);
-  const want = (await run(oracle, 'gated_ffn_hard', inputs, [1, 0, 64, 0, 0]))[1]!;
-  t.true(want.includes(0) && want.includes(1));
-  for (const { stream } of fast) {
-    t.deepEqual((await run(stream, 'gated_ffn_hard', inputs, [1, 0, 64, number('bf16'), number('bf16')]))[1], want);
+  const [x, ...rest] = build(c, 'f32').forward.slice(0, 13);
+  for (const dtype of ['f32', 'bf16'] as const) {
+    const inputs = [{ ...x!, dtype }, ...rest];
+    const want = (await run(oracle, 'gated_ffn_hard', inputs, [1, 0, 64, 0, 0]))[1]!;
+    t.true(want.includes(0) && want.includes(1));
+    for (const { stream } of fast) {
+      t.deepEqual((await run(stream, 'gated_ffn_hard', inputs, [1, 0, 64, number('bf16'), number('bf16')]))[1], want);
+    }
   }
 });
 
