@@ -4,11 +4,10 @@
 // cache, so that they cost no traffic to memory.
 #include "cast.h"
 #include "columns.h"
+#include "epilogue.h"
 #include "kernels.h"
-#include "lanes.cuh"
 #include "launch.cuh"
 #include "linear_few.h"
-#include "products.cuh"
 
 namespace dw {
 namespace cuda {
@@ -17,17 +16,19 @@ namespace {
 
 constexpr int64_t kSumsInCache = 24 << 20;  // bytes: half of Hopper's L2, and enough rows to fill the device
 
-// s = sums + bias; pre = s; s = gelu(s) or s ⊙ gelu'(gelu_of); y = s + residual. All but bias [rows, columns].
-struct Epilogue {
-  const float* sums;
-  const float* bias;
-  Any pre, gelu_of, residual, y;
-  bool gelu;
-  void skip(int64_t elements) {
-    for (Any* a : {&pre, &gelu_of, &residual, &y})
-      if (a->data) a->data = static_cast<char*>(a->data) + elements * (a->bf16 ? 2 : 4);
+// Rows of a block: as many as the cache holds or fewer, down to half, so that tiles of 128 × 256, which is what
+// products of this size are made of, fill the device as wholly as they can.
+int64_t rows_at_once(const Context& c, int64_t columns) {
+  const int64_t most = std::max<int64_t>(1, kSumsInCache / 4 / columns / 128), wide = (columns + 255) / 256;
+  int64_t best = most;
+  double fullest = 0;
+  for (int64_t rows = most; 2 * rows >= most; rows--) {
+    const int64_t tiles = rows * wide, rounds = (tiles + c.processors - 1) / c.processors;
+    const double full = double(tiles) / double(rounds * c.processors);
+    if (full > fullest) fullest = full, best = rows;
   }
-};
+  return 128 * best;
+}
 
 template <int N>
 __global__ void epilogue_kernel(Strips z, Epilogue e) {
@@ -72,7 +73,20 @@ void finish(Context& c, Epilogue e, int64_t rows, int64_t columns) {
   });
 }
 
-// The product, then the epilogue: fused where cuBLASLt has it.
+template <int N>
+__global__ void gelu_kernel(Any x, Any y, int64_t n) {
+  DW_GRID_STRIDE(k, n / N) {
+    float v[N];
+    load(v, x, k * N);
+#pragma unroll
+    for (int e = 0; e < N; e++) v[e] = gelu(v[e]);
+    store(y, k * N, v);
+  }
+}
+
+}  // namespace
+
+// Fused where cuBLASLt has it.
 void product(Context& c, Gemm g, Epilogue e) {
   if (g.m == 0 || g.n == 0) return;
   const bool exact = g.c_type == DType::f32;
@@ -88,7 +102,7 @@ void product(Context& c, Gemm g, Epilogue e) {
     gemm(c, g);
     return finish(c, e, g.m, g.n);
   }
-  const int64_t most = std::max<int64_t>(128, kSumsInCache / 4 / g.n / 128 * 128);
+  const int64_t most = rows_at_once(c, g.n);
   Workspace::Frame frame(c.workspace);
   float* sums = frame.take<float>(std::min(most, g.m) * g.n);
   const int64_t total = g.m;
@@ -103,19 +117,6 @@ void product(Context& c, Gemm g, Epilogue e) {
     e.skip(g.m * g.n);
   }
 }
-
-template <int N>
-__global__ void gelu_kernel(Any x, Any y, int64_t n) {
-  DW_GRID_STRIDE(k, n / N) {
-    float v[N];
-    load(v, x, k * N);
-#pragma unroll
-    for (int e = 0; e < N; e++) v[e] = gelu(v[e]);
-    store(y, k * N, v);
-  }
-}
-
-}  // namespace
 
 // y = act(x·Wᵀ + b) + residual                       x [.., K], W [N, K], b f32 [N] → y [.., N], pre [.., N]
 void linear(Context& c, const Call& call) {
