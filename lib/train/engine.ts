@@ -3,7 +3,7 @@ import { DistilWhisperError } from '../errors/index.js';
 import type { SoftGates, Whisper } from '../model/index.js';
 import { dtypeNumber, Tape, type Tensor } from '../tensor/index.js';
 import { AdamW } from './adamw.js';
-import { learningRate, type TrainingOptions } from './options.js';
+import { learningRate, lossWorkspace, type TrainingOptions } from './options.js';
 
 /** A micro-batch, ready to upload. */
 export interface TrainBatch {
@@ -174,7 +174,7 @@ export class TrainingEngine {
         reference ? 1 : 0,
         1,
         dtypeNumber(model.compute),
-        options.workspace,
+        lossWorkspace(stream.device, options.workspace),
         reference ? 1e-10 : 0,
       ],
     );
