@@ -141,7 +141,7 @@ struct Ladder {
 // The encoder of Whisper-small, eight windows.
 void attention(Context& c, Device& device) {
   Ladder l{c, device};
-  AttentionShape z = {8, 1500, 1500, 12, 64, 1500, 0, false, 0.125f, 768};
+  AttentionShape z = {8, 1500, 1500, 12, 64, 1500, 0, nullptr, false, 0.125f, 768};
   const auto make = [&] { return l.tensor(DType::bf16, {z.batch, z.queries, z.row}); };
   const View q = make(), k = make(), v = make(), o = make(), dout = make(), dq = make(), dk = make(), dv = make();
   const int64_t rows = z.pairs() * z.queries;
