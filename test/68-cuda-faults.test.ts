@@ -1,7 +1,19 @@
-/** What the CUDA runtime refuses, on the emulated device, which can be told to: each is a typed error that says what happened. */
+/** The CUDA runtime as the emulated device has it: what it refuses, each as a typed error; reads and uploads behind the caller. */
 import test from 'ava';
 import type { DType } from '../lib/tensor/index.js';
-import { emulated, type Input, normals, number, oracle, random, relativeL2, run, streamOn } from './support/kernels.js';
+import {
+  cpus,
+  devices,
+  emulated,
+  type Input,
+  normals,
+  number,
+  oracle,
+  random,
+  relativeL2,
+  run,
+  streamOn,
+} from './support/kernels.js';
 import { emulatedCounts } from './support/plugin.js';
 
 const onDevice = emulated ? test.serial : test.serial.skip;
@@ -41,6 +53,67 @@ onDevice('a product that cuBLASLt has no algorithm for is done without it', asyn
     }
   t.is(emulatedCounts(emulated!).products, before);
   delete process.env.DW_EMULATOR_FAIL;
+  stream.close();
+});
+
+for (const { isa, stream } of [...devices, cpus.at(-1)!])
+  test.serial(
+    `reads that nothing waits behind: values of their place in the order, and faults told once, on ${isa}`,
+    async (t) => {
+      const x = stream.persistent(new Float32Array(3), [3]);
+      const reads: Promise<Float32Array>[] = [];
+      // More than a device takes at a time.
+      for (let i = 0; i < 150; i++) {
+        stream.call('fill', [x], [i]);
+        reads.push(x.floats({ behind: true }));
+      }
+      for (const [i, values] of (await Promise.all(reads)).entries()) t.deepEqual(values, new Float32Array(3).fill(i));
+      const large = stream.tensor(
+        Float32Array.from({ length: 5000 }, (_, i) => i),
+        [5000],
+      );
+      const ids = stream.tensor(Int32Array.of(0, 9), [1, 2], 'i32');
+      const table = stream.persistent(new Float32Array(8), [2, 4]);
+      const behind = { behind: true };
+      const [rows] = stream.call('embedding', [ids, table, table], [0, number('f32')]);
+      const told = rows!.floats(behind);
+      const after = [x.floats(behind), large.floats(behind)] as const;
+      await t.throwsAsync(told, { code: 'ERR_ARGUMENT', message: /got 9/ });
+      t.deepEqual(await after[0], new Float32Array(3).fill(149));
+      t.is((await after[1])[4999], 4999);
+      await stream.sync();
+      stream.endStep();
+      x.dispose();
+      table.dispose();
+    },
+  );
+
+onDevice('a stream that is closed has told its reads', async (t) => {
+  const stream = streamOn(emulated!);
+  const x = stream.persistent(Float32Array.of(1), [1]);
+  const reads = Array.from({ length: 20 }, () => x.item({ behind: true }).catch((error: Error) => error));
+  stream.close();
+  for (const told of await Promise.all(reads)) t.true(told === 1 || (told as { code?: string }).code === 'ERR_STREAM');
+});
+
+onDevice('uploads of every size, more of them than there is room for at a time', async (t) => {
+  const stream = streamOn(emulated!);
+  const written = [1, 100, 16384, 16385, 3 << 20, 5 << 20, 7].map((n, i) => {
+    const x = stream.persistent(null, [n]);
+    x.write(new Float32Array(n).fill(i + 1));
+    return x;
+  });
+  for (const [i, x] of written.entries()) t.true((await x.floats()).every((value) => value === i + 1));
+  const x = stream.persistent(null, [15000]);
+  const sums: Promise<Float32Array>[] = [];
+  for (let i = 0; i < 60; i++) {
+    x.write(new Float32Array(15000).fill(i));
+    sums.push(x.slice(14999, 15000).floats({ behind: true }));
+  }
+  t.deepEqual(
+    (await Promise.all(sums)).map(([value]) => value),
+    [...sums.keys()],
+  );
   stream.close();
 });
 

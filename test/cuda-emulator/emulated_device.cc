@@ -66,7 +66,8 @@ std::map<const void*, std::vector<std::unique_ptr<Guarded>>> graph_scratch;  // 
 
 struct Stream {
   std::atomic<struct EmulatedGraph*> graph{nullptr};
-  uint64_t recorded = 0, waited = 0;  // events, and those of them that were waited for
+  uint64_t recorded = 0;            // events
+  std::atomic<uint64_t> waited{0};  // those of them that were waited for
 };
 thread_local Stream* captures = nullptr;  // the stream that this thread captures
 thread_local bool broken = false;         // something was asked that may not be captured
@@ -217,7 +218,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  if (event->stream) event->stream->waited = std::max(event->stream->waited, event->at);
+  if (event->stream) event->stream->waited = std::max(event->stream->waited.load(), event->at);
   return allowed();
 }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
@@ -337,6 +338,11 @@ static int run(dw_queue* queue, int32_t op, const dw_call* call, dw_fault* fault
   return failed;
 }
 
+static int read(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_done done, void* note, dw_fault* fault) {
+  std::lock_guard<std::mutex> lock(alone);
+  return cuda_plugin()->read(queue, to, from, bytes, done, note, fault);
+}
+
 // A graph on copies of its tensors: they get the tensors' values before a launch, and the tensors theirs behind it.
 struct IsolatedGraph {
   Isolated tensors;
@@ -391,6 +397,7 @@ extern "C" __attribute__((visibility("default"))) const dw_plugin* distilwhisper
     p.capture = capture;
     p.launch = launch;
     p.graph_close = graph_close;
+    p.read = read;
     return p;
   }();
   return &plugin;
