@@ -1,6 +1,7 @@
 /** The CUDA runtime as the emulated device has it: what it refuses, each as a typed error; reads and uploads behind the caller. */
 import test from 'ava';
-import type { DType } from '../lib/tensor/index.js';
+import { cudaReport } from '../lib/native/index.js';
+import { type DType, Stream } from '../lib/tensor/index.js';
 import {
   cpus,
   devices,
@@ -14,7 +15,7 @@ import {
   run,
   streamOn,
 } from './support/kernels.js';
-import { emulatedCounts } from './support/plugin.js';
+import { emulatedCounts, withPlugin } from './support/plugin.js';
 
 const onDevice = emulated ? test.serial : test.serial.skip;
 
@@ -87,6 +88,42 @@ for (const { isa, stream } of [...devices, cpus.at(-1)!])
       table.dispose();
     },
   );
+
+onDevice(
+  'a driver that is too old, none, no GPU, no cuBLASLt: an error says which, and the report what is there',
+  async (t) => {
+    const lacking = async (what: string, body: () => Promise<void> | void) => {
+      process.env.DW_EMULATOR_FAIL = what;
+      try {
+        await body();
+      } finally {
+        delete process.env.DW_EMULATOR_FAIL;
+      }
+    };
+    for (const [what, message, driver] of [
+      ['old driver', /driver is too old: it runs CUDA 11\.8, this plugin needs 13\.0 or later/, '11.8'],
+      ['no driver', /no NVIDIA driver was found/, null],
+      ['no GPU', /the NVIDIA driver sees no GPU/, '13.0'],
+    ] as const)
+      await lacking(what, () => {
+        // Another device than the one that this process holds open.
+        const open = () => withPlugin(emulated!, () => new Stream({ device: 'cuda:1' }));
+        t.throws(open, { code: 'ERR_CUDA', message });
+        const report = withPlugin(emulated!, cudaReport);
+        t.like(report, { plugin: emulated, driver, devices: [] });
+        t.regex(report.problem!, message);
+      });
+    const stream = streamOn(emulated!);
+    const [x, w] = [20, 8].map((rows) => stream.tensor(new Float32Array(8 * rows), [rows, 8]));
+    const multiply = () => stream.call('linear', [x!, w!, null, null], [0, 0, 0, 0])[0]!.read();
+    await lacking('no cuBLASLt', async () => {
+      await t.throwsAsync(multiply(), { code: 'ERR_CUDA', message: /^cuBLASLt was not found/ });
+      t.regex(withPlugin(emulated!, cudaReport).problem!, /^cuBLASLt was not found/);
+    });
+    await t.notThrowsAsync(multiply());
+    stream.close();
+  },
+);
 
 onDevice('a stream that is closed has told its reads', async (t) => {
   const stream = streamOn(emulated!);

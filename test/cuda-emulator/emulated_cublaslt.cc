@@ -128,6 +128,7 @@ LtStatus destroy(T* made) {
 }  // namespace
 
 const CublasLt* cublaslt() {
+  if (emulator::fails("no cuBLASLt")) return nullptr;
   static const CublasLt table = {
       "emulated",
       130000,
@@ -160,8 +161,8 @@ const CublasLt* cublaslt() {
 }
 
 const std::string& cublaslt_problem() {
-  static const std::string none;
-  return none;
+  static const std::string problem = "cuBLASLt was not found by the emulation";
+  return problem;
 }
 
 }  // namespace cuda

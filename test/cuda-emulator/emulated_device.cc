@@ -132,13 +132,21 @@ void Workspace::rewind(std::pair<size_t, int64_t> mark) {
 
 // ---- the runtime ----
 
-cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) {
+  const bool old = emulator::fails("old driver"), none = emulator::fails("no driver"),
+             hidden = emulator::fails("no GPU");
+  *count = old || none || hidden ? 0 : 1;
+  return old || none ? cudaErrorInsufficientDriver : hidden ? cudaErrorNoDevice : cudaSuccess;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   // Few processors: grid-stride loops have more than one turn.
   *p = {"emulated device", kTotal, 9, 0, 4};
   return cudaSuccess;
 }
-cudaError_t cudaDriverGetVersion(int* version) { return *version = kVersion, cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = emulator::fails("no driver") ? 0 : emulator::fails("old driver") ? 11080 : kVersion;
+  return cudaSuccess;
+}
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = kVersion, cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total) { return *available = *total = kTotal, cudaSuccess; }
 const char* cudaGetErrorString(cudaError_t error) {
@@ -381,6 +389,7 @@ static void graph_close(dw_graph* graph) {
 // Instead of cuBLASLt's path it says what the host has put on streams so far, for tests that count.
 static void report(dw_report* r) {
   cuda_plugin()->report(r);
+  if (r->gemm_version == 0) return;
   std::snprintf(
       r->gemm_library, sizeof r->gemm_library,
       "emulated: %ld kernels, %ld products, %ld copies, %ld captures, %ld graphs, %ld events, %ld at most, %ld made",
