@@ -115,6 +115,13 @@ const cases: Case[] = [
   },
 ];
 
+/** More languages than a launch on a GPU takes, by rows of many and of few. */
+const crowds: Case[] = [43, 16].map((rows) => {
+  const each = rows > 16 ? 2 : 1;
+  const ranges = Array.from({ length: Math.min(20, rows) }, (_, i): [number, number] => [each * i, each * (i + 1)]);
+  return { title: `${ranges.length} languages`, rows, width: 16, inner: 24, gate: 8, ranges, residual: true };
+});
+
 /** The weights of the shared FFN, then of every language: gate_in.w .b, gate_out.w, fc1.w .b, fc2.w .b. */
 function weightsOf(c: Case, next: () => number, dtype: DType): Input[] {
   const w = (rows: number, cols: number): Input => ({
@@ -328,7 +335,7 @@ async function differenceWithMasks(
 }
 
 for (const dtype of ['f32', 'bf16'] as const) {
-  for (const c of cases) {
+  for (const c of [...cases, ...crowds]) {
     test(`gated_ffn_hard sends each row through one FFN, as the oracle does: ${c.title}, ${dtype}`, async (t) => {
       const { forward } = build(c, dtype);
       const inputs = forward.slice(0, 6 + 7 * c.ranges.length);
