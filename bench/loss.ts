@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { dtypeNumber, type FloatType, type Stream } from '../lib/tensor/index.js';
-import { trainingDefaults } from '../lib/train/index.js';
+import { lossWorkspace, trainingDefaults } from '../lib/train/index.js';
 import { floatTypes, randomIds, randomTensor, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 import { torchCase } from './peers.js';
@@ -36,7 +36,7 @@ export function lossCall(
         stream.call(
           'distill_loss',
           [hidden, student!, labels, taught, teacher!, null],
-          [trainingDefaults.labelSmoothing, 1, 1, 0.25, 0.5, 0, 1, t, trainingDefaults.workspace, 0],
+          [trainingDefaults.labelSmoothing, 1, 1, 0.25, 0.5, 0, 1, t, lossWorkspace(stream.device), 0],
         );
         return undefined;
       });
@@ -62,7 +62,7 @@ function cases({ stream, threads, peers }: Context, type: FloatType): Case[] {
       ceiling: type,
       queue: calls[i]!,
       notes: () => ({
-        'workspace limit, MiB': trainingDefaults.workspace / 2 ** 20,
+        'workspace limit, MiB': lossWorkspace(stream.device) / 2 ** 20,
         ...(mebibytes !== null && { 'process grew by, MiB': mebibytes }),
         'logits would take, MiB': (2 * rows * VOCABULARY * 4) / 2 ** 20,
       }),

@@ -130,6 +130,9 @@ void* Device::allocate(int64_t bytes) {
       while (done < launched[i] && !clocks_[i]->done.compare_exchange_weak(done, launched[i])) {
       }
     }
+    // A call that asks for memory in its middle is not done, but what it has given back is no longer used.
+    for (auto& p : pending_)
+      if (p.queued) p.waits.clear();
     reap();
     give_back_idle();
     if (void* block = try_allocate(bytes)) return block;
@@ -142,11 +145,11 @@ void* Device::allocate(int64_t bytes) {
                                        mebibytes(info.held));
 }
 
-void Device::deallocate(void* block) {
+void Device::deallocate(void* block, bool queued) {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto it = live_.find(block);
   if (it == live_.end()) return;
-  Pending p{block, it->second, {}};
+  Pending p{block, it->second, queued, {}};
   live_.erase(it);
   for (auto& c : clocks_)
     if (!c->closed.load() && c->done.load() < c->begun.load()) p.waits.emplace_back(c, c->begun.load());

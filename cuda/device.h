@@ -35,6 +35,8 @@ class Device {
 
   // Makes this the calling thread's device.
   void use();
+  // The same where something is closed: lost or not, and without a word.
+  void enter() const { cudaSetDevice(index_); }
   // Throws what an error means to a user; an error that the context does not survive makes the device lost.
   void check(cudaError_t error, const char* doing);
   bool lost(std::string* why) const;
@@ -42,7 +44,8 @@ class Device {
   // Memory. A block that is given back is handed out again when every queue has done what it had begun by then: no
   // call of CUDA is made for it, and nothing waits.
   void* allocate(int64_t bytes);
-  void deallocate(void* block);
+  // `queued`: all that uses the block is on the GPU's streams; without it the calls under way may still put more there.
+  void deallocate(void* block, bool queued = false);
   void write(void* to, const void* from, int64_t bytes);
   dw_memory_info memory();
 
@@ -55,6 +58,7 @@ class Device {
   struct Pending {
     void* block;
     int64_t bytes;
+    bool queued;
     std::vector<std::pair<std::shared_ptr<Clock>, uint64_t>> waits;
   };
   void reap();                  // pending blocks whose time has come become idle

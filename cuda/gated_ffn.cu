@@ -1,10 +1,11 @@
 // The gated expert FFN, rows [R, D], F = inner width, H = gate width. For a row x of language l:
 //   G = w_out · relu(W_in · drop(x) + b_in),  g = sigmoid(G + alpha·n)
 //   y = y_s + g·delta [+ residual],  delta = drop(FFN_l(x)) - y_s,  y_s = FFN_shared(x)
-// The products are cuBLASLt's. Between them one pass each: bias and the erf GELU, and one that adds the biases, drops,
-// takes the difference, blends and adds the residual. (cuBLASLt's GELU is the tanh form, and to bf16 it adds no f32
-// bias.) Noise and masks are drawn where they are used.
+// The products are cuBLASLt's; bias and the erf GELU follow the first as in a linear layer (epilogue.h), and one pass
+// after the second adds the biases, drops, takes the difference, blends and adds the residual. Noise and masks are
+// drawn where they are used. What the backward reads is kept in the products' type.
 #include "cast.h"
+#include "epilogue.h"
 #include "ffn.cuh"
 #include "kernels.h"
 
@@ -12,25 +13,6 @@ namespace dw {
 namespace cuda {
 
 namespace {
-
-// pre += bias, act = gelu(pre)
-template <int N, class P, class A>
-__global__ void gelu_kernel(Strips z, P* __restrict__ pre, const float* __restrict__ bias, A* __restrict__ act) {
-  DW_STRIP(z, N);
-  float x[N], b[N];
-  load(b, bias, column);
-#pragma unroll 4
-  for (int64_t r = begin; r < end; r++) {
-    const int64_t at = r * z.columns + column;
-    load(x, pre, at);
-#pragma unroll
-    for (int n = 0; n < N; n++) x[n] += b[n];
-    store(pre, at, x);
-#pragma unroll
-    for (int n = 0; n < N; n++) x[n] = gelu(x[n]);
-    store(act, at, x);
-  }
-}
 
 // out[i] = keep(first + i)·x[first + i]
 template <int N, class X, class O>
@@ -69,9 +51,9 @@ __global__ void gate_kernel(float* __restrict__ hidden, const float* __restrict_
 
 // Rows [first, first + rows) of one language: y_s = y + bias_s, delta = keep·(e + bias_e) - y_s, y = y_s + g·delta +
 // residual. All but e and delta count rows from the first of the call.
-template <int N, class Y, class R>
+template <int N, class Y, class R, class D>
 __global__ void join_kernel(Strips z, int64_t first, Y* __restrict__ y, const float* __restrict__ bias_s,
-                            const Y* __restrict__ e, const float* __restrict__ bias_e, Y* __restrict__ delta,
+                            const Y* __restrict__ e, const float* __restrict__ bias_e, D* __restrict__ delta,
                             const R* __restrict__ residual, const float* __restrict__ g, Dropout drop) {
   DW_STRIP(z, N);
   float s[N], x[N], k[N], of_s[N], of_e[N], rest[N] = {};
@@ -151,22 +133,13 @@ void gates(Context& c, const GatedFfn& f, int64_t l, float* g, const View& hidde
 // [m, F] receives the pre-activations.
 void ffn(Context& c, const Call& call, size_t w, int64_t m, Rows x, Rows pre, Rows y, DType compute) {
   Workspace::Frame frame(c.workspace);
-  gemm(c, times_transposed(call.in[w], m, x, pre, compute));
   const Rows act = scratch(frame, compute, m, pre.columns);
-  const float* bias = as_floats(c, frame, call.in[w + 1]);
-  if (pre.columns > 0)
-    with_lanes(pre.columns, {pre.data, bias}, [&](auto lanes) {
-      constexpr int N = decltype(lanes)::value;
-      const Strips s = strips_of(c, m, pre.columns, N);
-      with_type(pre.type, [&](auto* tp) {
-        with_type(compute, [&](auto* ta) {
-          using P = std::remove_pointer_t<decltype(tp)>;
-          using A = std::remove_pointer_t<decltype(ta)>;
-          launch(c, gelu_kernel<N, P, A>, s.blocks(), s.threads, s, static_cast<P*>(pre.data), bias,
-                 static_cast<A*>(act.data));
-        });
-      });
-    });
+  Epilogue e{};
+  e.bias = as_floats(c, frame, call.in[w + 1]);
+  e.gelu = true;
+  e.pre = {pre.data, pre.type == DType::bf16};
+  e.y = {act.data, compute == DType::bf16};
+  product(c, times_transposed(call.in[w], m, x, act, compute), e);
   gemm(c, times_transposed(call.in[w + 2], m, act, y, compute));
 }
 
@@ -199,10 +172,13 @@ void join(Context& c, const GatedFfn& f, int64_t l, Rows e, Rows delta, const Vi
     const Strips s = strips_of(c, f.end(l) - f.begin(l), f.width, N);
     with_type(y.dtype, [&](auto* ty) {
       with_type(residual ? residual.dtype : DType::f32, [&](auto* tr) {
-        using Y = std::remove_pointer_t<decltype(ty)>;
-        using R = std::remove_pointer_t<decltype(tr)>;
-        launch(c, join_kernel<N, Y, R>, s.blocks(), s.threads, s, f.begin(l), y.as<Y>(), bias_s,
-               static_cast<const Y*>(e.data), bias_e, static_cast<Y*>(delta.data), residual.as<R>(), g, drop);
+        with_type(delta.type, [&](auto* td) {
+          using Y = std::remove_pointer_t<decltype(ty)>;
+          using R = std::remove_pointer_t<decltype(tr)>;
+          using D = std::remove_pointer_t<decltype(td)>;
+          launch(c, join_kernel<N, Y, R, D>, s.blocks(), s.threads, s, f.begin(l), y.as<Y>(), bias_s,
+                 static_cast<const Y*>(e.data), bias_e, static_cast<D*>(delta.data), residual.as<R>(), g, drop);
+        });
       });
     });
   });

@@ -1,7 +1,7 @@
 // Inference of the gated expert FFN: G ≥ 0 sends a row to its language's FFN, else to the shared one, and the other is
 // never computed. For a row x: y = W2·gelu(W1·x + b1) + b2 [+ residual] with the weights that its gate chose. The gate
-// is in full f32 whatever the products' type: near 0 it decides. Which rows went where stays on the device
-// (grouped.cuh).
+// is in full f32 whatever the products' type: near 0 it decides. Rows in bf16 meet its matrix as a sum of three in
+// bf16, on tensor cores, and the products are exact. Which rows went where stays on the device (grouped.cuh).
 #include "cast.h"
 #include "grouped.cuh"
 #include "kernels.h"
@@ -11,41 +11,32 @@ namespace cuda {
 
 namespace {
 
-// g[r] = 1[w·relu(hidden[r]) ≥ 0]; a warp for each row.
-__global__ void decide_kernel(const float* __restrict__ hidden, const float* __restrict__ w, float* __restrict__ g,
-                              int64_t m, int64_t width) {
+// parts [terms, n]: bf16 whose sum is w; each is what the ones before have left over, rounded. Three hold all bits of
+// f32.
+__global__ void split_kernel(const float* __restrict__ w, bfloat* __restrict__ parts, int64_t n, int terms) {
+  DW_GRID_STRIDE(i, n) {
+    float rest = w[i];
+    for (int t = 0; t < terms; t++) {
+      put(parts, t * n + i, rest);
+      const float part = get(parts, t * n + i);
+      rest = fabsf(part) < INFINITY ? rest - part : 0;
+    }
+  }
+}
+
+// g[r] = 1[w·relu(b + Σ_t hidden[r, t]) ≥ 0], hidden [m, terms, width]; a warp for each row.
+__global__ void decide_kernel(const float* __restrict__ hidden, int terms, const float* __restrict__ b,
+                              const float* __restrict__ w, float* __restrict__ g, int64_t m, int64_t width) {
   const int64_t r = int64_t(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (r >= m) return;
   float sum = 0;
   for (int64_t i = threadIdx.x % 32; i < width; i += 32) {
-    const float h = hidden[r * width + i];
+    float h = b[i];
+    for (int t = terms; t-- > 0;) h += hidden[(r * terms + t) * width + i];
     sum = fmaf(h > 0 || h != h ? h : 0.0f, w[i], sum);
   }
   for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
   if (threadIdx.x % 32 == 0) g[r] = sum >= 0 ? 1.0f : 0.0f;
-}
-
-// The whole gate of a few rows, a block each: a warp takes every eighth hidden unit.
-template <class X>
-__global__ void __launch_bounds__(kThreads)
-    few_gates_kernel(const X* __restrict__ x, const float* __restrict__ w_in, const float* __restrict__ b_in,
-                     const float* __restrict__ w_out, float* __restrict__ g, int64_t width, int64_t gate) {
-  __shared__ float parts[kThreads / 32];
-  const int64_t r = blockIdx.x;
-  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-  float all = 0;
-  for (int64_t h = warp; h < gate; h += kThreads / 32) {
-    float sum = 0;
-    for (int64_t i = lane; i < width; i += 32) sum = fmaf(get(x, r * width + i), w_in[h * width + i], sum);
-    for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
-    sum += b_in[h];
-    all = fmaf(sum > 0 || sum != sum ? sum : 0.0f, w_out[h], all);
-  }
-  if (lane == 0) parts[warp] = all;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int i = 1; i < kThreads / 32; i++) all += parts[i];
-  g[r] = all >= 0 ? 1.0f : 0.0f;
 }
 
 // ones[r] = rows before r whose gate is 1; order lists the rows whose gate is 0, then the others. One block.
@@ -82,21 +73,27 @@ void gates(Context& c, const GatedFfn& f, int64_t l, float* g) {
   const float* bias = as_floats(c, frame, f.at(f.expert(l, kGateInB)));
   const float* w_out = as_floats(c, frame, f.at(f.expert(l, kGateOutW)));
   const Rows x = rows_of(f.at(f.x), first);
-  if (m <= kFewRows) {
-    const float* w = as_floats(c, frame, w_in);
-    with_type(x.type, [&](auto* t) {
-      using X = std::remove_pointer_t<decltype(t)>;
-      launch(c, few_gates_kernel<X>, m, kThreads, static_cast<const X*>(x.data), w, bias, w_out, g + first, f.width,
-             f.gate);
-    });
-    return;
+  const bool few = m <= kFewRows, split = !few && x.type == DType::bf16 && w_in.dtype == DType::f32;
+  const int terms = split ? 3 : 1;
+  const Rows hidden = scratch(frame, DType::f32, m, terms * f.gate);
+  if (few && f.gate > 0) {
+    FewLinear in{{x.data, x.type == DType::bf16}, any_of(w_in)};
+    in.y = {hidden.data, false};
+    in.rows = m, in.n = f.gate, in.k = f.width;
+    linear_few(c, in);
+  } else if (f.gate > 0) {
+    View w = w_in;
+    if (split) {
+      const int64_t n = w.size();
+      w.data = frame.take<bfloat>(terms * n);
+      w.dtype = DType::bf16;
+      w.shape[0] *= terms;
+      launch(c, split_kernel, grid_for(n, c.processors), kThreads, w_in.as<float>(), w.as<bfloat>(), n, terms);
+    }
+    gemm(c, times_transposed(w, m, x, hidden, w.dtype == x.type ? w.dtype : DType::f32));
   }
-  const Rows hidden = scratch(frame, DType::f32, m, f.gate);
-  Gemm in = times_transposed(w_in, m, x, hidden, DType::f32);
-  in.bias = bias;
-  gemm(c, in);
   launch(c, decide_kernel, (m + kThreads / 32 - 1) / (kThreads / 32), kThreads, static_cast<const float*>(hidden.data),
-         w_out, g + first, m, f.gate);
+         terms, bias, w_out, g + first, m, f.gate);
 }
 
 // A tensor in the products' type.

@@ -17,6 +17,7 @@ namespace cuda {
 namespace {
 
 constexpr int64_t kWorkspace = 32 << 20;
+constexpr int kCandidates = 4;  // that are asked for: the first one may not fit the memory that it may have
 
 // c[i, j] = from[i, j]·scale + bias[j]: what cuBLASLt cannot do for a pair of types, and products over nothing.
 template <class T>
@@ -43,7 +44,7 @@ cudaDataType_t data_type(DType t) { return t == DType::bf16 ? CUDA_R_16BF : CUDA
 // What an algorithm was chosen for.
 struct Key {
   int64_t m, n, k, lda, ldb, ldc, batch, stride_a, stride_b, stride_c;
-  uint32_t align_a, align_b, align_c;  // of the addresses, in bytes
+  uint32_t align_a, align_b, align_c, align_bias;  // of the addresses, in bytes
   uint8_t compute, c_type, a_transposed, b_transposed, bias, pad[3];
   bool operator==(const Key& o) const { return std::memcmp(this, &o, sizeof o) == 0; }
 };
@@ -56,15 +57,19 @@ struct KeyHash {
   }
 };
 
+// No algorithm asks for more than the longest load; told of more, it might differ from one tensor to the next of a
+// shape.
+constexpr uint64_t kMostAligned = 16;
 uint32_t alignment(const void* p) {
   const uint64_t address = reinterpret_cast<uint64_t>(p);
-  return address == 0 ? 256u : uint32_t(std::min<uint64_t>(256, address & (~address + 1)));
+  return uint32_t(address == 0 ? kMostAligned : std::min(kMostAligned, address & (~address + 1)));
 }
 
 struct Plan {
   LtMatmulDesc desc = nullptr;
   LtLayout a = nullptr, b = nullptr, c = nullptr;
   LtHeuristic chosen = {};
+  bool known = false;  // to cuBLASLt; else gemm_plain takes it
   bool bias_fused = false;
 };
 
@@ -105,8 +110,8 @@ struct GemmState::Impl {
     return l;
   }
 
-  // False when cuBLASLt has no algorithm for it.
-  bool choose(const Key& key, const Gemm& g, Plan& p) const {
+  // Leaves p unknown when cuBLASLt has no algorithm for it.
+  void choose(const Key& key, const Gemm& g, Plan& p) const {
     // Row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ: B goes first, and each operand keeps its own transposition.
     check(lt->desc_create(&p.desc, kLtCompute32F, CUDA_R_32F), "describing a product");
     const int32_t first = g.b_transposed ? kLtOpT : kLtOpN, second = g.a_transposed ? kLtOpT : kLtOpN;
@@ -131,10 +136,15 @@ struct GemmState::Impl {
     lt->preference_set(preference, kLtPreferenceWorkspace, &workspace, sizeof workspace);
     for (int i = 0; i < 4; i++) lt->preference_set(preference, kLtPreferenceAlignA + i, &align[i], sizeof align[i]);
     int found = 0;
-    const LtStatus status = lt->heuristic(handle, p.desc, p.b, p.a, p.c, p.c, preference, 1, &p.chosen, &found);
+    LtHeuristic candidates[kCandidates] = {};
+    const LtStatus status =
+        lt->heuristic(handle, p.desc, p.b, p.a, p.c, p.c, preference, kCandidates, candidates, &found);
     lt->preference_destroy(preference);
     p.bias_fused = key.bias != 0;
-    return status == 0 && found > 0;
+    for (int i = 0; i < found && status == 0 && !p.known; i++) {
+      p.known = candidates[i].state == 0;
+      p.chosen = candidates[i];
+    }
   }
 
   Plan& plan(const Gemm& g) {
@@ -153,6 +163,7 @@ struct GemmState::Impl {
     key.align_a = alignment(g.a);
     key.align_b = alignment(g.b);
     key.align_c = std::min(alignment(g.c), alignment(g.addend));
+    key.align_bias = alignment(g.bias);
     key.compute = uint8_t(g.compute);
     key.c_type = uint8_t(g.c_type);
     key.a_transposed = g.a_transposed;
@@ -162,24 +173,18 @@ struct GemmState::Impl {
     if (known != plans.end()) return known->second;
     Plan p;
     const Key asked = key;
-    bool ok = false;
     try {
-      ok = choose(key, g, p);
-      if (!ok && key.bias) {
+      choose(key, g, p);
+      if (!p.known && key.bias) {
         // No f32 bias for this pair of types: it is added in a pass of its own.
         destroy(p);
         p = Plan();
         key.bias = 0;
-        ok = choose(key, g, p);
+        choose(key, g, p);
       }
     } catch (...) {
       destroy(p);
       throw;
-    }
-    if (!ok) {
-      destroy(p);
-      throw Error("ERR_CUDA", "cuBLASLt has no algorithm for a product of " + std::to_string(g.m) + "×" +
-                                  std::to_string(g.k) + " and " + std::to_string(g.k) + "×" + std::to_string(g.n));
     }
     return plans.emplace(asked, p).first->second;
   }
@@ -219,6 +224,7 @@ void gemm(Context& context, const Gemm& given) {
   g.b = operand(context, frame, g.b, g.b_type, g.compute, b_rows, b_columns, g.ldb, g.batch, g.stride_b, &g.ldb,
                 &g.stride_b);
   Plan& p = state.plan(g);
+  if (!p.known) return gemm_plain(context, g);
   if (p.bias_fused)
     state.check(state.lt->desc_set(p.desc, kLtDescBiasPointer, &g.bias, sizeof g.bias), "setting the bias");
   void* scratch = p.chosen.workspace_size ? frame.take<char>(int64_t(p.chosen.workspace_size)) : nullptr;

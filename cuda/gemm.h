@@ -32,8 +32,10 @@ struct Gemm {
   int64_t batch = 1, stride_a = 0, stride_b = 0, stride_c = 0;
 };
 
-// Throws Error(ERR_CUDA) when cuBLASLt is not there or has no algorithm.
+// Throws Error(ERR_CUDA) when cuBLASLt is not there.
 void gemm(Context& context, const Gemm& g);
+// The same without it, of operands in `compute` already, k ≥ 1.
+void gemm_plain(Context& context, const Gemm& g);
 
 // A queue's handle of cuBLASLt and the algorithms that it has chosen, by shape.
 class GemmState {

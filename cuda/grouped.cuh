@@ -3,6 +3,7 @@
 // the grid is the most that there can be. Rows are gathered while they are loaded and put back while they are stored.
 #pragma once
 #include "ffn.cuh"
+#include "linear_few.h"
 #include "mma.cuh"
 
 namespace dw {
@@ -240,7 +241,6 @@ __device__ inline void load_16(float (&x)[1], const T* p) {
 
 // The same for a few rows (decoding): a warp takes a column of the output, so that each weight is read once and only
 // where a row asks for it. N elements of a weight's row at a time: 16 bytes, or 1.
-constexpr int kFewRows = 16;
 template <bool kUp, int N, class T, class Y>
 __global__ void __launch_bounds__(kThreads) grouped_few_kernel(Grouped z) {
   constexpr int kAtOnce = 4;

@@ -1,12 +1,13 @@
-// Linear layers. The products are cuBLASLt's; where its epilogues end (the erf GELU, a kept pre-activation, an f32 bias
-// or residual on a bf16 result) the sums go to f32 scratch memory and one more pass makes the result of them. That
-// happens in blocks of rows whose sums stay in the L2 cache, so that they cost no traffic to memory.
+// Linear layers. A few rows have a kernel of their own (linear_few.cu). Other products are cuBLASLt's; where its
+// epilogues end (the erf GELU, a kept pre-activation, an f32 bias or residual on a bf16 result) the sums go to f32
+// scratch memory and one more pass makes the result of them. That happens in blocks of rows whose sums stay in the L2
+// cache, so that they cost no traffic to memory.
 #include "cast.h"
 #include "columns.h"
+#include "epilogue.h"
 #include "kernels.h"
-#include "lanes.cuh"
 #include "launch.cuh"
-#include "products.cuh"
+#include "linear_few.h"
 
 namespace dw {
 namespace cuda {
@@ -15,17 +16,19 @@ namespace {
 
 constexpr int64_t kSumsInCache = 24 << 20;  // bytes: half of Hopper's L2, and enough rows to fill the device
 
-// s = sums + bias; pre = s; s = gelu(s) or s ⊙ gelu'(gelu_of); y = s + residual. All but bias [rows, columns].
-struct Epilogue {
-  const float* sums;
-  const float* bias;
-  Any pre, gelu_of, residual, y;
-  bool gelu;
-  void skip(int64_t elements) {
-    for (Any* a : {&pre, &gelu_of, &residual, &y})
-      if (a->data) a->data = static_cast<char*>(a->data) + elements * (a->bf16 ? 2 : 4);
+// Rows of a block: as many as the cache holds or fewer, down to half, so that tiles of 128 × 256, which is what
+// products of this size are made of, fill the device as wholly as they can.
+int64_t rows_at_once(const Context& c, int64_t columns) {
+  const int64_t most = std::max<int64_t>(1, kSumsInCache / 4 / columns / 128), wide = (columns + 255) / 256;
+  int64_t best = most;
+  double fullest = 0;
+  for (int64_t rows = most; 2 * rows >= most; rows--) {
+    const int64_t tiles = rows * wide, rounds = (tiles + c.processors - 1) / c.processors;
+    const double full = double(tiles) / double(rounds * c.processors);
+    if (full > fullest) fullest = full, best = rows;
   }
-};
+  return 128 * best;
+}
 
 template <int N>
 __global__ void epilogue_kernel(Strips z, Epilogue e) {
@@ -70,7 +73,20 @@ void finish(Context& c, Epilogue e, int64_t rows, int64_t columns) {
   });
 }
 
-// The product, then the epilogue: fused where cuBLASLt has it.
+template <int N>
+__global__ void gelu_kernel(Any x, Any y, int64_t n) {
+  DW_GRID_STRIDE(k, n / N) {
+    float v[N];
+    load(v, x, k * N);
+#pragma unroll
+    for (int e = 0; e < N; e++) v[e] = gelu(v[e]);
+    store(y, k * N, v);
+  }
+}
+
+}  // namespace
+
+// Fused where cuBLASLt has it.
 void product(Context& c, Gemm g, Epilogue e) {
   if (g.m == 0 || g.n == 0) return;
   const bool exact = g.c_type == DType::f32;
@@ -86,7 +102,7 @@ void product(Context& c, Gemm g, Epilogue e) {
     gemm(c, g);
     return finish(c, e, g.m, g.n);
   }
-  const int64_t most = std::max<int64_t>(128, kSumsInCache / 4 / g.n / 128 * 128);
+  const int64_t most = rows_at_once(c, g.n);
   Workspace::Frame frame(c.workspace);
   float* sums = frame.take<float>(std::min(most, g.m) * g.n);
   const int64_t total = g.m;
@@ -102,23 +118,23 @@ void product(Context& c, Gemm g, Epilogue e) {
   }
 }
 
-template <int N>
-__global__ void gelu_kernel(Any x, Any y, int64_t n) {
-  DW_GRID_STRIDE(k, n / N) {
-    float v[N];
-    load(v, x, k * N);
-#pragma unroll
-    for (int e = 0; e < N; e++) v[e] = gelu(v[e]);
-    store(y, k * N, v);
-  }
-}
-
-}  // namespace
-
 // y = act(x·Wᵀ + b) + residual                       x [.., K], W [N, K], b f32 [N] → y [.., N], pre [.., N]
 void linear(Context& c, const Call& call) {
   const View &x = call.in[0], &w = call.in[1], &bias = call.in[2], &residual = call.in[3], &y = call.out[0];
-  const Gemm g = times_transposed(w, x.rows(), rows_of(x), rows_of(y), DType(call.integer(2)));
+  const DType compute = DType(call.integer(2));
+  const int64_t rows = x.rows(), n = y.cols();
+  if (rows * n > 0 && few_rows_fit(rows, n, x.cols())) {
+    const bool half = compute == DType::bf16;
+    FewLinear z{any_of(x), any_of(w), bias ? bias.as<float>() : nullptr};
+    if (call.num[1] != 0) z.pre = any_of(call.out[1]);
+    if (residual) z.residual = any_of(residual);
+    z.y = any_of(y);
+    z.gelu = call.num[0] != 0;
+    z.round_x = half && !z.x.bf16, z.round_w = half && !z.w.bf16;
+    z.rows = rows, z.n = n, z.k = x.cols();
+    return linear_few(c, z);
+  }
+  const Gemm g = times_transposed(w, rows, rows_of(x), rows_of(y), compute);
   Epilogue e{};
   e.bias = bias ? bias.as<float>() : nullptr;
   e.gelu = call.num[0] != 0;

@@ -112,6 +112,9 @@ int upload(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_fault*
 int download(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_fault* fault) {
   return guard(fault, [&] { queue->queue.download(to, from, bytes); });
 }
+int read(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_done done, void* note, dw_fault* fault) {
+  return guard(fault, [&] { queue->queue.read(to, from, bytes, done, note); });
+}
 int synchronize(dw_queue* queue, dw_fault* fault) {
   return guard(fault, [&] { queue->queue.synchronize(); });
 }
@@ -157,6 +160,7 @@ extern "C" __attribute__((visibility("default"))) const dw_plugin* distilwhisper
                                    end_times,
                                    capture,
                                    launch,
-                                   graph_close};
+                                   graph_close,
+                                   read};
   return &plugin;
 }

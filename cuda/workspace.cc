@@ -6,8 +6,9 @@
 namespace dw {
 namespace cuda {
 
+// Only kernels of one queue use a chunk, and they have been launched when it goes.
 Workspace::~Workspace() {
-  for (auto& c : chunks_) device_.deallocate(c.base);
+  for (auto& c : chunks_) device_.deallocate(c.base, true);
 }
 
 void* Workspace::take(int64_t bytes) {
@@ -35,7 +36,7 @@ void Workspace::rewind(std::pair<size_t, int64_t> mark) {
   int64_t total = 0;
   for (auto& c : chunks_) {
     total += c.bytes;
-    device_.deallocate(c.base);
+    device_.deallocate(c.base, true);
   }
   chunks_.clear();
   try {

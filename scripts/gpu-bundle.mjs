@@ -106,7 +106,7 @@ function fill(to, plugin) {
   });
   rmSync(at('scripts'), { recursive: true, force: true });
   for (const name of readdirSync(at('test')))
-    if (/^\d/.test(name) && !/^(1[1-9]|64)-/.test(name)) rmSync(at('test', name));
+    if (/^\d/.test(name) && !/^(1[1-9]|64|69|74)-/.test(name)) rmSync(at('test', name));
   for (const name of ['binding.gyp', 'bench/gpu/torch_runs.py', 'test/golden/mel', 'test/golden/case3_losses'])
     cpSync(join(root, name), at(name), { recursive: true });
 

@@ -183,6 +183,38 @@ test('linear agrees with the oracle in every shape, storage type and computation
       }
 });
 
+test('a few rows on a device: each gives, to the bit, what it gives alone, in every type', async (t) => {
+  const next = random(15);
+  for (const compute of types)
+    for (const [n, k, x, w] of [
+      [19, 97, 'bf16', 'bf16'],
+      [5, 2600, 'bf16', 'bf16'],
+      [33, 264, 'f32', 'bf16'],
+      [9, 1544, 'f32', 'f32'],
+    ] as [number, number, DType, DType][]) {
+      const rows = normals(16 * k, next);
+      const call = (m: number): [(Input | null)[], number[]] => [
+        [
+          { data: rows.slice((16 - m) * k), shape: [m, k], dtype: x },
+          { data: normals(n * k, random(n)), shape: [n, k], dtype: w },
+          { data: normals(n, random(k)), shape: [n] },
+          { data: normals(16 * n, random(1)).slice((16 - m) * n), shape: [m, n] },
+        ],
+        [1, 1, number(compute), number('f32')],
+      ];
+      for (const { isa, stream } of devices) {
+        const alone = await run(stream, 'linear', ...call(1));
+        const [want] = await run(oracle, 'linear', ...call(16));
+        for (const m of [3, 16]) {
+          const got = await run(stream, 'linear', ...call(m));
+          for (const o of [0, 1]) t.deepEqual(got[o]!.slice(-n), alone[o], `${isa}, ${n}x${k}, ${m} rows`);
+          if (m === 16) t.true(relativeL2(got[0]!, want!) <= 1e-6, `${isa}, ${n}x${k} ${compute}`);
+        }
+      }
+    }
+  t.pass();
+});
+
 test('a row among up to eight gives, to the bit, what it gives alone', async (t) => {
   const next = random(14);
   for (const [type, computes] of [

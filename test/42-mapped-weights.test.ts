@@ -338,7 +338,7 @@ onLinux('two worker threads map a file, and let go of it when they are terminate
 });
 
 onLinux(
-  'loading keeps what it must: nothing of a file in the type of the products, else the converted weights',
+  'memory: loading keeps what it must: nothing of a file in the type of the products, else the converted weights',
   async (t) => {
     const path = join(await scratch(t), 'model');
     const wide = tinyConfig({

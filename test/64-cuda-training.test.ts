@@ -3,7 +3,7 @@
  * processor: noise, masks and skips are drawn, and must be the same on both.
  */
 import test from 'ava';
-import { Whisper } from '../lib/model/index.js';
+import { drawTwin, placeTwin } from '../bench/gpu/twins.js';
 import { Stream } from '../lib/tensor/index.js';
 import { type TrainBatch, Trainer, type UpdateReport } from '../lib/train/index.js';
 import { devices, relativeL2 } from './support/kernels.js';
@@ -21,13 +21,19 @@ function batch(micro: number): TrainBatch {
   return { features: normals(3 * config.num_mel_bins * frames, next), labels, languages: ['catalan', null, 'catalan'] };
 }
 
+const sizes = { d_model: 32, encoder_attention_heads: 2, decoder_attention_heads: 2 };
+const twins = Promise.all([
+  drawTwin({ ...config, ...sizes }, 1),
+  drawTwin(config, 2, { language: 'catalan', seed: 3 }),
+  drawTwin(config, 2),
+]);
+
 /** Three updates of two micro-batches each: what was reported, and what the trained parameters became. */
 async function train(stream: Stream, what: 'experts' | 'everything', compute: 'f32' | 'bf16') {
-  const sizes = { d_model: 32, encoder_attention_heads: 2, decoder_attention_heads: 2 };
   const experts = what === 'experts';
-  const teacher = experts ? await Whisper.create(stream, { ...config, ...sizes }, { seed: 1, compute }) : undefined;
-  const model = await Whisper.create(stream, config, { seed: 2, compute, trainable: () => !experts });
-  if (experts) await model.addExpert('catalan', { seed: 3 });
+  const [large, withExpert, plain] = await twins;
+  const teacher = experts ? placeTwin(stream, large, { compute }) : undefined;
+  const model = placeTwin(stream, experts ? withExpert : plain, { compute, trainable: () => !experts });
   const values = async () =>
     new Map(await Promise.all(model.trainable().map(async (p) => [p.name, await p.value.floats()] as const)));
   const start = await values();

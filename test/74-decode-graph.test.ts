@@ -1,20 +1,28 @@
 /**
- * Decoding by recorded calls: on a GPU, and here on an emulated one, a CUDA graph that a token launches. The oracle is the same
- * decoding call by call.
+ * Decoding by recorded calls: on a GPU, and on an emulated one, a CUDA graph that a token launches. The oracle is the same
+ * decoding call by call. What is counted, and what is made to fail, is so on the emulated device only.
  */
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { type GreedyOptions, greedy } from '../lib/decode/index.js';
 import { ReplayedStep } from '../lib/decode/replayed-step.js';
 import { type DecoderState, type ModelPass, type ReplayedPosition, Whisper } from '../lib/model/index.js';
-import type { FloatType, Stream, Tensor } from '../lib/tensor/index.js';
+import { type FloatType, Stream, type Tensor } from '../lib/tensor/index.js';
 import { attachRandomExpert } from './support/experts.js';
-import { cpus, emulated, streamOn } from './support/kernels.js';
+import { cpus, emulated, gpu, streamOn } from './support/kernels.js';
 import { emulatedCounts } from './support/plugin.js';
 import { normals, random } from './support/random.js';
 import { tinyConfig } from './support/tiny.js';
 
-const onDevice = emulated ? test.serial : test.serial.skip;
-const open = (graphs = true): Stream => streamOn(emulated!, { graphs });
+type Open = (graphs?: boolean) => Stream;
+const open: Open = (graphs = true) => streamOn(emulated!, { graphs });
+const places: [isa: string, open: Open][] = [
+  ...(gpu ? [['cuda', (graphs = true) => new Stream({ device: 'cuda', graphs })] as [string, Open]] : []),
+  ...(emulated ? [['cuda, emulated', open] as [string, Open]] : []),
+];
+const onEmulated = emulated ? test.serial : test.serial.skip;
+function onDevices(title: string, body: (t: ExecutionContext, open: Open) => Promise<void>): void {
+  for (const [isa, open] of places) test.serial(`${title}, on ${isa}`, (t) => body(t, open));
+}
 const POSITIONS = 300;
 
 /** Large weights, so that what is said depends on the audio and on what was said before. */
@@ -72,7 +80,7 @@ async function counted(body: () => Promise<unknown>): Promise<ReturnType<typeof 
   return after;
 }
 
-onDevice('replayed steps give the bits of steps call by call, past the spans of the caches', async (t) => {
+onDevices('replayed steps give the bits of steps call by call, past the spans of the caches', async (t, open) => {
   const stream = open();
   const languages = ['catalan', null, 'thai', 'catalan', 'czech'];
   for (const compute of ['f32', 'bf16'] as const) {
@@ -112,7 +120,7 @@ onDevice('replayed steps give the bits of steps call by call, past the spans of 
   stream.close();
 });
 
-onDevice('a token behind the first is one launch of a graph and one small copy', async (t) => {
+onEmulated('a token behind the first is one launch of a graph and one small copy', async (t) => {
   const stream = open();
   const model = await lively(stream);
   const state = started(model, 2, 125, { languages: ['thai', null] });
@@ -120,9 +128,11 @@ onDevice('a token behind the first is one launch of a graph and one small copy',
   const step = new ReplayedStep(stream, state, POSITIONS, (ids, at) => token(model, state, null, pass, ids, at));
   const one = { kernels: 0, products: 0, copies: 1, captures: 0, graphs: 1, events: 0, mostEvents: 0, eventsMade: 0 };
   const run = (): Promise<unknown> => step.run([1, 2]) && stream.sync();
+  await stream.sync();
   const first = await counted(run);
   t.like(first, { captures: 1, graphs: 0 });
-  t.true(first.kernels > 20 && first.products > 10, 'the first one runs call by call, and is captured');
+  t.true(first.kernels > 20, 'the first one runs call by call, and is captured');
+  t.is(first.products, 0, 'a few rows take no product');
   t.deepEqual(await counted(run), one);
   t.deepEqual(await counted(run), one);
   t.is(state.length, 128);
@@ -144,7 +154,7 @@ onDevice('a token behind the first is one launch of a graph and one small copy',
   for (const s of [stream, plain]) s.close();
 });
 
-onDevice('greedy decoding says the same with graphs and without, to the last bit', async (t) => {
+onDevices('greedy decoding says the same with graphs and without, to the last bit', async (t, open) => {
   const [graphs, plain] = [open(), open(false)];
   t.deepEqual([graphs.graphs, plain.graphs, cpus[0]!.stream.graphs], [true, false, false]);
   const [a, b] = [await lively(graphs), await lively(plain)];
@@ -163,7 +173,7 @@ onDevice('greedy decoding says the same with graphs and without, to the last bit
   for (const s of [graphs, plain]) s.close();
 });
 
-onDevice('two streams, and calls that overlap on one, each say what they say alone', async (t) => {
+onDevices('two streams, and calls that overlap on one, each say what they say alone', async (t, open) => {
   const streams = [open(), open()];
   const models = await Promise.all(streams.map((stream) => lively(stream)));
   const said = (model: Whisper, seed: number) =>
@@ -176,7 +186,7 @@ onDevice('two streams, and calls that overlap on one, each say what they say alo
   for (const stream of streams) stream.close();
 });
 
-onDevice('what a graph refers to stays until its recording is disposed, whoever else lets go', async (t) => {
+onDevices('what a graph refers to stays until its recording is disposed, whoever else lets go', async (t, open) => {
   const stream = open();
   const model = await lively(stream);
   const state = started(model, 2, 3);
@@ -203,23 +213,25 @@ onDevice('what a graph refers to stays until its recording is disposed, whoever 
   stream.close();
 });
 
-onDevice('an error while a graph is captured ends the capture, is typed, and leaves the stream whole', async (t) => {
+onEmulated('an error while a graph is captured ends the capture, is typed, and leaves the stream whole', async (t) => {
   const stream = open();
   const model = await lively(stream);
-  const [a, b] = [started(model, 2, 3), started(model, 2, 3)];
-  const ids = (): Tensor => stream.tensor(Int32Array.of(4, 5), [2, 1], 'i32');
+  // So many rows that there are products.
+  const tokens = Array.from({ length: 17 }, (_, i) => 4 + (i % 2));
+  const [a, b] = [started(model, 17, 3), started(model, 17, 3)];
+  const ids = (): Tensor => stream.tensor(Int32Array.from(tokens), [17, 1], 'i32');
   const want = await read(token(model, b, null, {}, ids()));
   for (const [call, code, message] of [
     ['cudaStreamBeginCapture', 'ERR_CUDA', /^cuda:0: capturing a graph: operation not permitted/],
     ['capture', 'ERR_CUDA', /^cuda:0: capturing a graph: operation failed due to a previous error during capture/],
-    ['cublasLtMatmul', 'ERR_CUDA', /^cuBLASLt: running a product: refused/],
+    ['cublasLtMatmul, captured', 'ERR_CUDA', /^cuBLASLt: running a product: refused/],
     ['cudaGraphInstantiate', 'ERR_OUT_OF_MEMORY', /^cuda:0: capturing a graph: out of memory/],
   ] as const) {
     const step = new ReplayedStep(stream, a, POSITIONS, (ids, at) => token(model, a, null, {}, ids, at));
     process.env.DW_EMULATOR_FAIL = call;
     try {
       const before = counts();
-      await t.throwsAsync(read(step.run([4, 5]).slice(0, 1)), { code, message });
+      await t.throwsAsync(read(step.run(tokens).slice(0, 1)), { code, message });
       t.is(counts().captures, before.captures);
     } finally {
       delete process.env.DW_EMULATOR_FAIL;
@@ -230,20 +242,20 @@ onDevice('an error while a graph is captured ends the capture, is typed, and lea
     t.deepEqual(await read(token(model, b, null, {}, ids())), want, `${call}: calls run again`);
     // The same recording: it is captured now, and then launched.
     for (let n = 0; n < 2; n++) {
-      t.deepEqual(await read(step.run([4, 5])), want, `${call}: replay ${n}`);
+      t.deepEqual(await read(step.run(tokens)), want, `${call}: replay ${n}`);
       a.advance(-1);
     }
     step.dispose();
   }
   process.env.DW_EMULATOR_FAIL = 'cudaGraphLaunch';
   const step = new ReplayedStep(stream, a, POSITIONS, (ids, at) => token(model, a, null, {}, ids, at));
-  t.deepEqual(await read(step.run([4, 5])), want);
-  await t.throwsAsync(read(step.run([4, 5])), { code: 'ERR_CUDA', message: /^cuda:0: launching a graph: / });
+  t.deepEqual(await read(step.run(tokens)), want);
+  await t.throwsAsync(read(step.run(tokens)), { code: 'ERR_CUDA', message: /^cuda:0: launching a graph: / });
   delete process.env.DW_EMULATOR_FAIL;
   stream.close();
 });
 
-onDevice('what a replayed kernel finds in its data is told by the next read', async (t) => {
+onDevices('what a replayed kernel finds in its data is told by the next read', async (t, open) => {
   const stream = open();
   const model = await lively(stream);
   const state = started(model, 2, 3);
@@ -257,7 +269,7 @@ onDevice('what a replayed kernel finds in its data is told by the next read', as
   stream.close();
 });
 
-for (const { isa, stream } of [...cpus.slice(-1), ...(emulated ? [{ isa: 'cuda, emulated', stream: open() }] : [])]) {
+for (const { isa, stream } of [...cpus.slice(-1), ...places.map(([isa, open]) => ({ isa, stream: open() }))]) {
   test.serial(`recordings: what they take and keep, on ${isa}`, async (t) => {
     const before = stream.memory().persistent;
     const x = stream.persistent(Float32Array.of(1, 2, 3), [3]);

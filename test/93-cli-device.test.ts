@@ -116,6 +116,30 @@ test('--profile --device cuda: train, transcribe and evaluate write times of the
   }
 });
 
+test('doctor tells what was found of CUDA, whatever else is missing', async (t) => {
+  if (!emulated) {
+    t.log('skipped: no emulated device');
+    return t.pass();
+  }
+  const plugin = /plugin .*cuda-emulator\.so of CUDA 13\.0/;
+  for (const [lacks, ...lines] of [
+    [
+      'nothing',
+      /^\+ cuda:0 +emulated device/m,
+      /^\+ cuda +plugin .*; driver for CUDA 13\.0$/m,
+      /^\+ cublasLt +13\.0\.0 in /m,
+    ],
+    ['old driver', /^- cuda +.*too old: it runs CUDA 11\.8.*; plugin .*; driver for CUDA 11\.8$/m, /^\+ cublasLt +/m],
+    ['no driver', /^- cuda +no NVIDIA driver was found.*; plugin .*; no driver$/m, /^\+ cublasLt +/m],
+    ['no cuBLASLt', /^\+ cuda:0 /m, /^- cuda +plugin .*13\.0$/m, /^- cublasLt +cuBLASLt was not found/m],
+  ] as [string, ...RegExp[]][]) {
+    const env = { DISTILWHISPER_CUDA_PLUGIN: emulated, DW_EMULATOR_FAIL: lacks };
+    const { code, stdout } = await cli(['doctor'], { env });
+    t.is(code, 0, stdout);
+    for (const line of [plugin, ...lines]) t.regex(stdout, line, lacks);
+  }
+});
+
 test('a device that is not there is refused by name, and nothing is written', async (t) => {
   const output = at('runs', 'nowhere');
   for (const [args, env, code, message] of [

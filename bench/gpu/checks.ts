@@ -4,15 +4,15 @@ import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { delimiter, dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Whisper } from '../../lib/model/index.js';
 import { packageRoot } from '../../lib/native/index.js';
 import { type FloatType, Stream } from '../../lib/tensor/index.js';
 import { Trainer, type UpdateReport } from '../../lib/train/index.js';
-import { type WhisperConfig, whisperPreset } from '../../lib/weights/index.js';
+import { whisperPreset } from '../../lib/weights/index.js';
 import { LANGUAGE, randomFloats, TYPES, typeName } from '../data.js';
 import { type Ended, run as runCommand } from './processes.js';
 import type { Add } from './results.js';
 import { type Settings, SHAPES } from './settings.js';
+import { drawTwin, placeTwin, type Twin } from './twins.js';
 
 const root = packageRoot();
 /** '.ts' in a clone, '.js' in a bundle. */
@@ -119,17 +119,16 @@ export function rungs(output: string) {
 
 const UPDATES = 20;
 
-async function curve(
-  device: string,
-  config: WhisperConfig,
-  teacherConfig: WhisperConfig,
-  type: FloatType,
-  seed: number,
-): Promise<number[]> {
+interface Pair {
+  student: Twin;
+  teacher: Twin;
+}
+
+async function curve(device: string, twins: Pair, type: FloatType, seed: number): Promise<number[]> {
   const stream = new Stream({ device });
-  const teacher = await Whisper.create(stream, teacherConfig, { seed: 1, compute: type });
-  const model = await Whisper.create(stream, config, { seed: 2, compute: type });
-  await model.addExpert(LANGUAGE, { seed: 3 });
+  const teacher = placeTwin(stream, twins.teacher, { compute: type });
+  const model = placeTwin(stream, twins.student, { compute: type });
+  const { config } = model;
   const size = config.num_mel_bins * 2 * config.max_source_positions;
   const updates: UpdateReport[] = [];
   await new Trainer({
@@ -162,13 +161,17 @@ export async function curves(add: Add, { device, shapes }: Settings): Promise<vo
   const tiny = SHAPES.tiny();
   const [student, teacher] =
     shapes === 'tiny' ? [tiny.student, tiny.teacher] : [whisperPreset('tiny'), whisperPreset('base')];
+  const twins: Pair = {
+    student: await drawTwin(student, 2, { language: LANGUAGE, seed: 3 }),
+    teacher: await drawTwin(teacher, 1),
+  };
   for (const type of TYPES) {
-    const cpu = await curve('cpu', student, teacher, type, 1);
-    const gpu = await curve(device, student, teacher, type, 1);
+    const cpu = await curve('cpu', twins, type, 1);
+    const gpu = await curve(device, twins, type, 1);
     const apart = (a: readonly number[], b: readonly number[]): number =>
       Math.max(...a.map((x, i) => Math.abs(x - b[i]!) / Math.abs(b[i]!)));
     const error = apart(gpu, cpu);
-    const bound = type === 'f32' ? 1e-4 : apart(await curve('cpu', student, teacher, type, 2), cpu);
+    const bound = type === 'f32' ? 1e-4 : apart(await curve('cpu', twins, type, 2), cpu);
     const shown = (losses: readonly number[]): string => losses.map((x) => x.toFixed(4)).join(' ');
     console.log(`${typeName(type)}, processor ${shown(cpu)}\n${typeName(type)}, ${device} ${shown(gpu)}`);
     add({

@@ -78,7 +78,7 @@ export const SHAPES: Record<'full' | 'tiny', () => Shapes> = {
     student: whisperPreset('small'),
     teacher: whisperPreset('large-v2'),
     names: { student: 'small', teacher: 'large-v2' },
-    tests: /^(1[1-9]|63|64)-/,
+    tests: /^(1[1-9]|63|64|69|74)-/,
     batches: [8, 16, 32],
     mostBatch: 256,
     ffnBatch: 32,

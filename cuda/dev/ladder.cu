@@ -11,6 +11,7 @@
 #include "../device.h"
 #include "../gemm.h"
 #include "../grouped.cuh"
+#include "../products.cuh"
 
 namespace dw {
 namespace cuda {
@@ -140,7 +141,7 @@ struct Ladder {
 // The encoder of Whisper-small, eight windows.
 void attention(Context& c, Device& device) {
   Ladder l{c, device};
-  AttentionShape z = {8, 1500, 1500, 12, 64, 1500, 0, false, 0.125f, 768};
+  AttentionShape z = {8, 1500, 1500, 12, 64, 1500, 0, nullptr, false, 0.125f, 768};
   const auto make = [&] { return l.tensor(DType::bf16, {z.batch, z.queries, z.row}); };
   const View q = make(), k = make(), v = make(), o = make(), dout = make(), dq = make(), dk = make(), dv = make();
   const int64_t rows = z.pairs() * z.queries;
@@ -191,6 +192,19 @@ void grouped(Context& c, Device& device) {
             [&] { launch(c, grouped_kernel<true, bfloat, 128, 128>, blocks(128, 128), kThreads, g); }}});
 }
 
+// fc1 of Whisper-small for one token. What counts is the time: the weights are 4.7 MB.
+void few(Context& c, Device& device) {
+  Ladder l{c, device};
+  const int64_t n = 3072, k = 768;
+  const View x = l.tensor(DType::bf16, {1, k}), w = l.tensor(DType::bf16, {n, k}, 0.05f),
+             y = l.tensor(DType::f32, {1, n});
+  FewLinear z{any_of(x), any_of(w)};
+  z.y = any_of(y), z.rows = 1, z.n = n, z.k = k;
+  l.climb("linear of one row", 2.0 * n * k, y,
+          {{"cuBLASLt", [&] { gemm(c, times_transposed(w, 1, rows_of(x), rows_of(y), DType::bf16)); }},
+           {"a warp for a row of W", [&] { linear_few(c, z); }}});
+}
+
 int run(int index) {
   Device device(index);
   device.use();
@@ -206,6 +220,7 @@ int run(int index) {
   std::printf("# %s\nkernel\trung\tms\tTFLOP/s\tgained\tdifference\n", device.properties().name);
   attention(c, device);
   grouped(c, device);
+  few(c, device);
   return 0;
 }
 

@@ -210,17 +210,22 @@ function format(f: Findings): string {
   for (const [name, found] of Object.entries(f.decoders)) tell(name, found, () => 'audio decoder loaded');
   tell('ffmpeg', f.ffmpeg, (text) => text, false);
   for (const [name, found] of Object.entries(f.embedded)) tell(name, found, (path) => path, false);
-  if ('problem' in f.cuda || f.cuda.value.problem) {
-    const { problem, plugin } = 'problem' in f.cuda ? { ...f.cuda, plugin: null } : f.cuda.value;
-    line('-', 'cuda', `${problem}${plugin ? `; the plugin is ${plugin}` : ''}`);
+  if ('problem' in f.cuda) {
+    line('-', 'cuda', f.cuda.problem);
   } else {
-    const { devices, driver, runtime, cublasLt, plugin } = f.cuda.value;
+    const { devices, driver, runtime, cublasLt, plugin, problem: first } = f.cuda.value;
     for (const { index, name, computeCapability, memoryBytes, problem } of devices) {
       const what = `${name}, compute capability ${computeCapability}, ${gib(memoryBytes ?? 0)}`;
       line(problem ? '-' : '+', `cuda:${index}`, problem ?? what);
     }
-    line('+', 'cuda', `plugin ${plugin} of CUDA ${runtime}; driver for CUDA ${driver}`);
-    line('+', 'cublasLt', `${cublasLt.version} in ${cublasLt.path}`);
+    // Whatever is missing, what was found is told.
+    const parts = plugin
+      ? `plugin ${plugin} of CUDA ${runtime}; ${driver ? `driver for CUDA ${driver}` : 'no driver'}`
+      : '';
+    const untold = first === cublasLt.problem || devices.length > 0 ? null : first;
+    line(first ? '-' : '+', 'cuda', [untold, parts].filter(Boolean).join('; '));
+    if (plugin && cublasLt.path) line('+', 'cublasLt', `${cublasLt.version} in ${cublasLt.path}`);
+    else if (plugin) line('-', 'cublasLt', cublasLt.problem ?? '');
   }
   const end = f.ok ? 'everything that is needed works' : 'what is marked with ! is needed and does not work';
   return `${lines.join('\n')}\n${end}\n`;

@@ -41,7 +41,7 @@ export interface NativeStream {
   replay(id: number): void;
   /** The recording goes, and the tensors that its calls made. */
   forget(id: number): void;
-  read(id: number): Promise<ArrayBuffer>;
+  read(id: number, behind: boolean): Promise<ArrayBuffer>;
   sync(): Promise<void>;
   freeze(id: number): void;
   dispose(id: number): void;

@@ -92,27 +92,30 @@ export class Tensor {
     return this.shape.at(-1) ?? 1;
   }
 
-  /** Waits for the kernels before it and copies the values out. Rejects with the first fault of a kernel since the last wait. */
-  async read(): Promise<TensorData> {
+  /**
+   * Waits for the kernels before it and copies the values out. Rejects with the first fault of a kernel since the last wait.
+   * `behind`: what is queued later need not wait for it; for a few numbers that nobody is in a hurry for.
+   */
+  async read(options: { behind?: boolean } = {}): Promise<TensorData> {
     try {
-      return asArray(await this.stream.native.read(this.id), this.dtype);
+      return asArray(await this.stream.native.read(this.id, options.behind ?? false), this.dtype);
     } catch (error) {
       throw typed(error);
     }
   }
 
   /** `read()` as floats, whatever the type. */
-  async floats(): Promise<Float32Array> {
-    const data = await this.read();
+  async floats(options: { behind?: boolean } = {}): Promise<Float32Array> {
+    const data = await this.read(options);
     if (data instanceof Float32Array) return data;
     if (data instanceof Int8Array) return dequantized(data, this.shape);
     return data instanceof Uint16Array ? bf16ToFloat32(data) : Float32Array.from(data);
   }
 
   /** The single value of a tensor of one element. */
-  async item(): Promise<number> {
+  async item(options: { behind?: boolean } = {}): Promise<number> {
     if (this.size !== 1) throw new DistilWhisperError('ERR_SHAPE', `item(): expected one element, got [${this.shape}]`);
-    return (await this.floats())[0]!;
+    return (await this.floats(options))[0]!;
   }
 
   /** Replaces the values, in stream order. */

@@ -3,7 +3,7 @@ import { DistilWhisperError } from '../errors/index.js';
 import type { SoftGates, Whisper } from '../model/index.js';
 import { dtypeNumber, Tape, type Tensor } from '../tensor/index.js';
 import { AdamW } from './adamw.js';
-import { learningRate, type TrainingOptions } from './options.js';
+import { learningRate, lossWorkspace, type TrainingOptions } from './options.js';
 
 /** A micro-batch, ready to upload. */
 export interface TrainBatch {
@@ -40,6 +40,8 @@ export interface EngineSettings {
 }
 
 const IGNORED = -100;
+/** How an update's numbers are read: its other calls, and the upload of the next update, go on meanwhile. */
+const BEHIND = { behind: true };
 /** Philox op of the skip draws, clear of the layers' own. */
 const SKIP_OP = 1;
 
@@ -72,7 +74,7 @@ export class TrainingEngine {
     const micro = batches.map((batch, i) => this.microBatch(k, k * batches.length + i, batch, batches.length));
     const rate = learningRate(this.options, k);
     const { norm, refuse } = this.optimizer.update(rate, this.options.maxGradientNorm);
-    const gradientNorm = norm.item();
+    const gradientNorm = norm.item(BEHIND);
     stream.endStep();
     return (async () => {
       const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
@@ -174,17 +176,17 @@ export class TrainingEngine {
         reference ? 1 : 0,
         1,
         dtypeNumber(model.compute),
-        options.workspace,
+        lossWorkspace(stream.device, options.workspace),
         reference ? 1e-10 : 0,
       ],
     );
-    const report = { stats: stats!.floats(), budget: [] as Promise<Float32Array>[] };
+    const report = { stats: stats!.floats(BEHIND), budget: [] as Promise<Float32Array>[] };
     tape.set(hidden, gradient!.reshape(hidden.shape));
     if (this.trainsExperts && gateValues.length > 0) {
       const covered = batch.languages.filter((l) => l !== null && model.experts.has(l)).length;
       const count = gateValues.reduce((sum, g) => sum + (g.size / B) * covered, 0);
       const [mean, loss, dgate] = stream.call('gate_budget', gateValues, [options.gateBudget, ceWeight, count]);
-      report.budget.push(mean!.floats(), loss!.floats());
+      report.budget.push(mean!.floats(BEHIND), loss!.floats(BEHIND));
       for (const g of gateValues) tape.set(g, dgate!);
     }
     tape.backward();

@@ -31,7 +31,7 @@ export interface TrainingOptions {
   seed: number;
   /** 'reference' repeats the published code where it differs from the paper. */
   compat: 'paper' | 'reference';
-  /** Scratch memory of the distillation loss in bytes. */
+  /** Scratch memory of the distillation loss in bytes; 0: 64 MiB, on a GPU 192. */
   workspace: number;
 }
 
@@ -54,7 +54,7 @@ export const trainingDefaults: Omit<TrainingOptions, 'steps'> = {
   gateNoise: 5,
   seed: 77,
   compat: 'paper',
-  workspace: 64 << 20,
+  workspace: 0,
 };
 
 type Check = readonly [name: keyof TrainingOptions, ok: (value: number) => boolean, expected: string];
@@ -76,7 +76,7 @@ const CHECKS: Check[] = [
   ['expertDropout', (v) => v >= 0 && v < 1, 'a share from 0 to below 1'],
   ['gateNoise', within(0, 1e6), 'a number of at least 0'],
   ['seed', whole(0), 'an integer of at least 0'],
-  ['workspace', whole(1 << 20), 'at least 1 MiB in bytes'],
+  ['workspace', (v) => v === 0 || whole(1 << 20)(v), '0, or at least 1 MiB in bytes'],
 ];
 
 /** Fills in the defaults and checks every value. Throws ERR_ARGUMENT that names the option. */
@@ -97,6 +97,9 @@ export function trainingOptions(given: Partial<TrainingOptions> & { steps: numbe
   }
   return options;
 }
+
+/** Bytes of scratch memory of the distillation loss on a device: the vocabulary's weights are read once for what fits. */
+export const lossWorkspace = (device: string, bytes = 0): number => bytes || (device === 'cpu' ? 64 : 192) << 20;
 
 /** Learning rate of update `k` (from 0) of `steps`: transformers' linear schedule with warm-up. */
 export function learningRate(options: TrainingOptions, k: number): number {

@@ -380,7 +380,7 @@ void NativeStream::forget(const Napi::CallbackInfo& info) {
   recordings_.erase(it);
 }
 
-Napi::Value NativeStream::wait(Napi::Env env, const TensorEntry* entry) {
+Napi::Value NativeStream::wait(Napi::Env env, const TensorEntry* entry, bool behind) {
   auto reply = std::make_shared<Reply>();
   reply->stream = this;
   reply->id = next_reply_++;
@@ -392,23 +392,34 @@ Napi::Value NativeStream::wait(Napi::Env env, const TensorEntry* entry) {
   waiting_.emplace(reply->id, Waiting{deferred, Napi::Persistent(Value())});
   Stream* stream = stream_.get();
   napi_threadsafe_function replies = replies_;
-  stream_->enqueue([reply, view, keep, stream, replies, timeline = timing_](Backend& backend) {
+  const auto send = [reply, replies] {
+    auto* sent = new std::shared_ptr<Reply>(reply);
+    if (napi_call_threadsafe_function(replies, sent, napi_tsfn_blocking) != napi_ok) delete sent;
+  };
+  stream_->enqueue([reply, view, keep, stream, send, behind, timeline = timing_](Backend& backend) {
     reply->fault = stream->take_fault();
     try {
       if (reply->has_data && !reply->fault.any()) {
         reply->bytes = view.bytes();
         reply->data = allocate(reply->bytes);
         timed(
-            timeline, backend, kRead, [&] { backend.download(reply->data, view.data, reply->bytes); },
+            timeline, backend, kRead,
+            [&] {
+              if (!behind) return backend.download(reply->data, view.data, reply->bytes);
+              backend.read(reply->data, view.data, reply->bytes, [reply, send](Fault fault) {
+                reply->fault = std::move(fault);
+                send();
+              });
+            },
             [&] { return moved(view); });
+        if (behind) return;
       } else {
         backend.synchronize();
       }
     } catch (const Error& e) {
       if (!reply->fault.any()) reply->fault = {e.code, e.what()};
     }
-    auto* sent = new std::shared_ptr<Reply>(reply);
-    if (napi_call_threadsafe_function(replies, sent, napi_tsfn_blocking) != napi_ok) delete sent;
+    send();
   });
   return deferred.Promise();
 }
@@ -440,11 +451,12 @@ void NativeStream::settle(Napi::Env env, const Reply& reply) {
   }
 }
 
-// read(id) → Promise<ArrayBuffer>
+// read(id, behind) → Promise<ArrayBuffer>; behind: calls queued later need not wait for it.
 Napi::Value NativeStream::read(const Napi::CallbackInfo& info) {
   try {
     require_open();
-    return wait(env_, &registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value())));
+    const TensorEntry& entry = registry_->get(uint64_t(info[0].As<Napi::Number>().Int64Value()));
+    return wait(env_, &entry, info[1].ToBoolean().Value());
   } catch (const Error& e) {
     throw_typed(env_, e);
   }

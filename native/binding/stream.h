@@ -61,7 +61,7 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   uint64_t add_recorded_tensor(const View& v);
   void drop(const Recorded& recorded);
   void account(int64_t bytes);
-  Napi::Value wait(Napi::Env env, const TensorEntry* entry);
+  Napi::Value wait(Napi::Env env, const TensorEntry* entry, bool behind = false);
   static View shape_of(const Napi::Value& dtype, const Napi::Value& dims);
   static void settle(napi_env env, napi_value, void* context, void* data);
   void settle(Napi::Env env, const Reply& reply);

@@ -1,6 +1,7 @@
 // What a stream runs its calls on: the processor, fast or as the oracle, or a device behind a plugin (core/plugin.h).
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +13,12 @@ namespace dw {
 
 class Timeline;
 struct Record;
+
+struct Fault {
+  std::string code;
+  std::string message;
+  bool any() const { return !code.empty(); }
+};
 
 // Calls on tensors that stay, to be run again and again, in order. Only its stream's worker runs it.
 struct Recording {
@@ -47,6 +54,12 @@ class Backend {
   virtual void upload(void* to, const void* from, int64_t bytes) = 0;
   // Waits for the calls before it and copies bytes out. Throws their first fault, which clears it.
   virtual void download(void* to, const void* from, int64_t bytes) = 0;
+  // The same of a few bytes. Where a device can it returns at once, and `done` is told, by any thread, when they are
+  // there, or the fault; where it throws nobody is told.
+  virtual void read(void* to, const void* from, int64_t bytes, std::function<void(Fault)> done) {
+    download(to, from, bytes);
+    done(Fault());
+  }
   // Waits for the calls before it. Throws their first fault, which clears it.
   virtual void synchronize() = 0;
 

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define DW_PLUGIN_ABI 3u /* changes with every change of this file */
+#define DW_PLUGIN_ABI 4u /* changes with every change of this file */
 #define DW_PLUGIN_ENTRY "distilwhisper_plugin"
 
 typedef struct dw_fault {
@@ -68,6 +68,9 @@ typedef struct dw_memory_info {
 typedef void (*dw_ran)(void* to, const void* note, int64_t begin, int64_t end);
 #define DW_NOTE_BYTES 96
 
+/* Bytes have arrived, or, with a fault, have not. By any thread; it may not call the plugin. */
+typedef void (*dw_done)(void* note, const dw_fault* fault);
+
 typedef struct dw_device dw_device; /* a device's context and memory */
 typedef struct dw_queue dw_queue;   /* calls in order, behind the caller */
 typedef struct dw_graph dw_graph;   /* calls of a queue that run again as one */
@@ -97,7 +100,7 @@ typedef struct dw_plugin {
   int (*write)(dw_device* device, void* to, const void* from, int64_t bytes, dw_fault* fault);
 
   int (*queue_open)(dw_device* device, dw_queue** queue, dw_fault* fault);
-  void (*queue_close)(dw_queue* queue); /* waits for what it has begun */
+  void (*queue_close)(dw_queue* queue); /* waits for what it has begun, and has told all reads */
   int (*run)(dw_queue* queue, int32_t op, const dw_call* call, dw_fault* fault);
   int (*upload)(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_fault* fault);
   /* These two wait; faults that kernels found in their data (an id out of range) come back here. */
@@ -118,6 +121,10 @@ typedef struct dw_plugin {
                  dw_fault* fault);
   int (*launch)(dw_queue* queue, dw_graph* graph, dw_fault* fault); /* on the queue that captured it */
   void (*graph_close)(dw_graph* graph); /* by any thread; what has been launched still ends */
+
+  /* As download, of a few bytes, and returns at once: calls behind it go on. Where it fails nobody is told. Null: reads
+   * wait. */
+  int (*read)(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_done done, void* note, dw_fault* fault);
 } dw_plugin;
 
 typedef const dw_plugin* (*dw_plugin_entry)(void);

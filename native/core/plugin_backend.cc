@@ -78,6 +78,12 @@ std::shared_ptr<PluginMemory> open_memory(const dw_plugin* plugin, int index) {
   return memory;
 }
 
+using Done = std::function<void(Fault)>;
+void tell(void* note, const dw_fault* fault) {
+  const std::unique_ptr<Done> done(static_cast<Done*>(note));
+  (*done)(fault ? Fault{known_code(fault->code), fault->message} : Fault());
+}
+
 void add_record(void* timeline, const void* note, int64_t begin, int64_t end) {
   Record record;
   std::memcpy(&record, note, sizeof record);
@@ -141,6 +147,14 @@ class PluginBackend : public Backend {
     require(-1, false);
     dw_fault fault = {};
     check(plugin_->download(queue_, to, from, bytes, &fault), fault);
+  }
+  void read(void* to, const void* from, int64_t bytes, Done done) override {
+    if (!plugin_->read) return Backend::read(to, from, bytes, std::move(done));
+    require(-1, false);
+    auto note = std::make_unique<Done>(std::move(done));
+    dw_fault fault = {};
+    check(plugin_->read(queue_, to, from, bytes, tell, note.get(), &fault), fault);
+    note.release();
   }
   void synchronize() override {
     require(-1, false);

@@ -11,12 +11,6 @@
 
 namespace dw {
 
-struct Fault {
-  std::string code;
-  std::string message;
-  bool any() const { return !code.empty(); }
-};
-
 class Stream {
  public:
   using Job = std::function<void(Backend&)>;

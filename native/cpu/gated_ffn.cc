@@ -25,9 +25,9 @@ void gates(Context& ctx, const GatedFfn& f, int64_t l, float* g, float* hidden) 
 }
 
 // delta = keep·e - y_s; y = y_s + g·delta + residual. Rows [first, first + m); e is [m, D].
-template <class Y, class Res, class S>
-void join(Context& ctx, const GatedFfn& f, int64_t first, int64_t m, const S* shared, const float* e, const float* g,
-          Y* delta, Y* y, const Res* residual) {
+template <class Y, class Res, class D>
+void join(Context& ctx, const GatedFfn& f, int64_t first, int64_t m, const float* shared, const float* e,
+          const float* g, D* delta, Y* y, const Res* residual) {
   const int64_t d = f.width;
   const Dropout drop = expert_dropout(f);
   Workspace::Frame frame(ctx.workspace);
@@ -93,7 +93,10 @@ void gated_ffn(Context& ctx, const Call& call) {
         const Block e = scratch(inner, DType::f32, m, f.width);
         const Block expert_pre = block_of(pre_expert, at);
         ffn(ctx, call, f.expert(l, kFc1W), m, block_of(x, first), e, compute, &expert_pre, nullptr);
-        join(ctx, f, first, m, s, static_cast<const float*>(e.data), g, delta.as<Y>() + at * f.width, y.as<Y>(), res);
+        with_type(delta.dtype, [&](auto* td) {
+          using D = std::remove_pointer_t<decltype(td)>;
+          join(ctx, f, first, m, s, static_cast<const float*>(e.data), g, delta.as<D>() + at * f.width, y.as<Y>(), res);
+        });
       }
       plain(done, f.rows);
     });

@@ -105,8 +105,8 @@ DType wide(DType out) { return out == DType::f64 ? DType::f64 : DType::f32; }
 //   skip, alpha, gate_dropout, expert_dropout, seed, step, op, compute, out.
 // Outputs: y, g [R], and for the backward pass gate_hidden [C, H] (after the relu), pre_shared [R, F], pre_expert [C,
 // F],
-//   delta [C, D] = drop(FFN_l(x)) - FFN_shared(x); C: rows that belong to a language, in order. Skipped: pre_expert and
-//   delta have no rows.
+//   delta [C, D] = drop(FFN_l(x)) - FFN_shared(x), these three in the products' type; C: rows that belong to a
+//   language, in order. Skipped: pre_expert and delta have no rows.
 void gated_ffn(Prepare& p) {
   Shape s;
   const int64_t languages = p.integer("languages", 0, 1000);
@@ -118,14 +118,14 @@ void gated_ffn(Prepare& p) {
   p.optional("expert_mask", kF32, {s.rows, s.width});
   const int64_t covered = ranges(p, s);
   const int64_t experts = settings(p) ? 0 : covered;
-  p.dtype("compute");
+  const DType compute = p.dtype("compute");
   const DType out = p.dtype("out");
   p.output_like(x, out);
   p.output(wide(out), {s.rows});
   p.output(wide(out), {covered, s.gate});
-  p.output(out, {s.rows, s.inner});
-  p.output(out, {experts, s.inner});
-  p.output(out, {experts, s.width});
+  p.output(compute, {s.rows, s.inner});
+  p.output(compute, {experts, s.inner});
+  p.output(compute, {experts, s.width});
   p.finish();
 }
 

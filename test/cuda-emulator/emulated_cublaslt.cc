@@ -73,13 +73,15 @@ LtStatus layout_set(LtLayout l, int attribute, const void* value, size_t size) {
                                           : set(&l->stride, sizeof l->stride, value, size);
 }
 
-LtStatus heuristic(LtHandle, LtMatmulDesc d, LtLayout, LtLayout, LtLayout, LtLayout out, LtPreference, int,
+// The first of two is none that can be used.
+LtStatus heuristic(LtHandle, LtMatmulDesc d, LtLayout, LtLayout, LtLayout, LtLayout out, LtPreference, int wanted,
                    LtHeuristic* results, int* found) {
-  if (emulator::fails("cublasLtMatmulAlgoGetHeuristic")) return 15;
-  *results = {};
-  results->workspace_size = 256;
-  *found = d->epilogue == kLtEpilogueBias && out->type != CUDA_R_32F ? 0 : 1;
-  return *found ? 0 : 15;  // not supported
+  *found = d->epilogue == kLtEpilogueBias && out->type != CUDA_R_32F ? 0 : 2;
+  if (*found == 0 || wanted < 2 || emulator::fails("cublasLtMatmulAlgoGetHeuristic")) return 15;  // not supported
+  results[0] = results[1] = {};
+  results[0].state = 15;
+  results[1].workspace_size = 256;
+  return 0;
 }
 
 void multiply(const LtMatmulDescOpaque* d, float times, const void* a, LtLayout la, const void* b, LtLayout lb,
@@ -107,7 +109,9 @@ void multiply(const LtMatmulDescOpaque* d, float times, const void* a, LtLayout 
 LtStatus matmul(LtHandle, LtMatmulDesc d, const void* alpha, const void* a, LtLayout la, const void* b, LtLayout lb,
                 const void* beta, const void* c, LtLayout lc, void* out, LtLayout lo, const LtAlgo*, void* workspace,
                 size_t workspace_size, cudaStream_t stream) {
-  if (emulator::capturing() && emulator::fails("cublasLtMatmul")) return 14;  // an internal error
+  if (emulator::fails(emulator::capturing() ? "cublasLtMatmul, captured" : "cublasLtMatmul"))
+    return 14;                                // an internal error
+  if (emulator::fails("context")) return 13;  // the execution failed
   const float times = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
   emulator::put(stream, emulator::Work::product, [=, desc = *d, x = *la, y = *lb, z = *lc, result = *lo]() mutable {
     multiply(&desc, times, a, &x, b, &y, keep, c, &z, out, &result, workspace, workspace_size);
@@ -124,6 +128,7 @@ LtStatus destroy(T* made) {
 }  // namespace
 
 const CublasLt* cublaslt() {
+  if (emulator::fails("no cuBLASLt")) return nullptr;
   static const CublasLt table = {
       "emulated",
       130000,
@@ -156,8 +161,8 @@ const CublasLt* cublaslt() {
 }
 
 const std::string& cublaslt_problem() {
-  static const std::string none;
-  return none;
+  static const std::string problem = "cuBLASLt was not found by the emulation";
+  return problem;
 }
 
 }  // namespace cuda

@@ -66,7 +66,8 @@ std::map<const void*, std::vector<std::unique_ptr<Guarded>>> graph_scratch;  // 
 
 struct Stream {
   std::atomic<struct EmulatedGraph*> graph{nullptr};
-  uint64_t recorded = 0, waited = 0;  // events, and those of them that were waited for
+  uint64_t recorded = 0;            // events
+  std::atomic<uint64_t> waited{0};  // those of them that were waited for
 };
 thread_local Stream* captures = nullptr;  // the stream that this thread captures
 thread_local bool broken = false;         // something was asked that may not be captured
@@ -131,13 +132,21 @@ void Workspace::rewind(std::pair<size_t, int64_t> mark) {
 
 // ---- the runtime ----
 
-cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) {
+  const bool old = emulator::fails("old driver"), none = emulator::fails("no driver"),
+             hidden = emulator::fails("no GPU");
+  *count = old || none || hidden ? 0 : 1;
+  return old || none ? cudaErrorInsufficientDriver : hidden ? cudaErrorNoDevice : cudaSuccess;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   // Few processors: grid-stride loops have more than one turn.
   *p = {"emulated device", kTotal, 9, 0, 4};
   return cudaSuccess;
 }
-cudaError_t cudaDriverGetVersion(int* version) { return *version = kVersion, cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = emulator::fails("no driver") ? 0 : emulator::fails("old driver") ? 11080 : kVersion;
+  return cudaSuccess;
+}
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = kVersion, cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total) { return *available = *total = kTotal, cudaSuccess; }
 const char* cudaGetErrorString(cudaError_t error) {
@@ -146,6 +155,7 @@ const char* cudaGetErrorString(cudaError_t error) {
          : error == cudaErrorStreamCaptureInvalidated ? "operation failed due to a previous error during capture"
          : error == cudaErrorInvalidResourceHandle    ? "invalid resource handle"
          : error == cudaErrorNotReady                 ? "device not ready"
+         : error == cudaErrorIllegalAddress           ? "an illegal memory access was encountered"
          : error == cudaErrorUnknown                  ? "unknown error"
                                                       : "no error";
 }
@@ -172,6 +182,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = new Stream, cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete static_cast<Stream*>(stream), cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (emulator::fails("context")) return cudaErrorIllegalAddress;
   auto* s = static_cast<Stream*>(stream);
   s->waited = s->recorded;
   return s->graph.load() ? allowed() : cudaSuccess;
@@ -215,7 +226,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  if (event->stream) event->stream->waited = std::max(event->stream->waited, event->at);
+  if (event->stream) event->stream->waited = std::max(event->stream->waited.load(), event->at);
   return allowed();
 }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
@@ -335,6 +346,11 @@ static int run(dw_queue* queue, int32_t op, const dw_call* call, dw_fault* fault
   return failed;
 }
 
+static int read(dw_queue* queue, void* to, const void* from, int64_t bytes, dw_done done, void* note, dw_fault* fault) {
+  std::lock_guard<std::mutex> lock(alone);
+  return cuda_plugin()->read(queue, to, from, bytes, done, note, fault);
+}
+
 // A graph on copies of its tensors: they get the tensors' values before a launch, and the tensors theirs behind it.
 struct IsolatedGraph {
   Isolated tensors;
@@ -373,6 +389,7 @@ static void graph_close(dw_graph* graph) {
 // Instead of cuBLASLt's path it says what the host has put on streams so far, for tests that count.
 static void report(dw_report* r) {
   cuda_plugin()->report(r);
+  if (r->gemm_version == 0) return;
   std::snprintf(
       r->gemm_library, sizeof r->gemm_library,
       "emulated: %ld kernels, %ld products, %ld copies, %ld captures, %ld graphs, %ld events, %ld at most, %ld made",
@@ -389,6 +406,7 @@ extern "C" __attribute__((visibility("default"))) const dw_plugin* distilwhisper
     p.capture = capture;
     p.launch = launch;
     p.graph_close = graph_close;
+    p.read = read;
     return p;
   }();
   return &plugin;

@@ -54,7 +54,8 @@ void put(void* stream, Work what, std::function<void()> work);
 inline void launch(void* stream, int64_t blocks, int threads, std::function<void()> kernel) {
   put(stream, Work::kernel, [=] { run(blocks, threads, kernel); });
 }
-// Whether a call of the runtime shall fail, to try what then happens: DW_EMULATOR_FAIL names it.
+// Whether a call of the runtime shall fail, to try what then happens: DW_EMULATOR_FAIL names it. 'context': it is dead,
+// which a product is the first to meet; 'no driver', 'old driver', 'no GPU', 'no cuBLASLt': what a machine may lack.
 bool fails(const char* call);
 // Whether this thread captures.
 bool capturing();

@@ -5,7 +5,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
-import type { ExecutionContext } from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { chooseIsa, cudaReport, isaNames, packageRoot } from '../../lib/native/index.js';
 import {
   bf16ToFloat32,
@@ -47,8 +47,10 @@ export interface Path {
   isa: string;
   stream: Stream;
 }
+const report = cudaReport();
 /** Whether this machine has a GPU that can be used. */
-export const gpu = cudaReport().devices.some((device) => !device.problem);
+export const gpu = report.devices.some((device) => !device.problem);
+if (!gpu) test(`on a GPU: skipped, ${(report.problem ?? '').split(/[:(]/)[0]?.trim()}`, (t) => t.pass());
 /** GPU and emulated device, where there are any. */
 export const devices: Path[] = [];
 if (gpu) devices.push({ isa: 'cuda', stream: new Stream({ device: 'cuda' }) });
