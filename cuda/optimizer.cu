@@ -92,13 +92,12 @@ struct Group {
   float* p;
   const float* g;
   float *m, *v;
-  bfloat* copy;
   int64_t size;
   float step, root;  // see adamw
   bool wide;         // all of it can be read 16 bytes at a time
 };
 struct Groups {
-  static constexpr int kMost = 440;
+  static constexpr int kMost = 500;
   int count;
   float beta1, rest1, beta2, rest2, eps;
   float before, after;
@@ -126,7 +125,6 @@ __device__ inline void update(const Groups& t, const Group& a, float scale, int6
   store(a.p, i, p);
   store(a.m, i, m);
   store(a.v, i, v);
-  if (a.copy) store(a.copy, i, p);
 }
 
 __global__ void __launch_bounds__(kThreads) adamw_kernel(const Groups table, const float* __restrict__ scaling) {
@@ -172,7 +170,7 @@ void global_norm(Context& c, const Call& call) {
          call.out[0].as<float>(), call.out[1].as<float>());
 }
 
-// g' = scale·g;  m = β1·m + (1-β1)·g';  v = β2·v + (1-β2)·g'²;  copy = p in bf16. A scale of 0 changes nothing.
+// g' = scale·g;  m = β1·m + (1-β1)·g';  v = β2·v + (1-β2)·g'². A scale of 0 changes nothing.
 //   mode 0     p = p·(1 - lr·wd) - lr·(m / (1-β1^t)) / (sqrt(v / (1-β2^t)) + eps)
 //   mode 1     q = p - lr·sqrt(1-β2^t)/(1-β1^t)·m / (sqrt(v) + eps);  p = q·(1 - lr·wd)
 void adamw(Context& c, const Call& call) {
@@ -195,17 +193,16 @@ void adamw(Context& c, const Call& call) {
   };
   for (int64_t i = 0; i < call.integer(0); i++) {
     const double t = call.num[size_t(7 + i)];
-    const View* a = &call.in[size_t(1 + 5 * i)];
+    const View* a = &call.in[size_t(1 + 4 * i)];
     if (t == 0 || a[0].size() == 0) continue;
     if (table.count == Groups::kMost) flush();
     const double c1 = 1 - std::pow(beta1, t), c2 = 1 - std::pow(beta2, t);
     Group& g = table.group[table.count];
     g.p = a[0].as<float>(), g.g = a[1].as<float>(), g.m = a[2].as<float>(), g.v = a[3].as<float>();
-    g.copy = a[4] ? a[4].as<bfloat>() : nullptr;
     g.size = a[0].size();
     g.step = float(bias_in_eps ? lr / c1 : lr * std::sqrt(c2) / c1);
     g.root = bias_in_eps ? float(1 / std::sqrt(c2)) : 1.0f;
-    g.wide = aligned(g.p, 16) && aligned(g.g, 16) && aligned(g.m, 16) && aligned(g.v, 16) && aligned(g.copy, 8);
+    g.wide = aligned(g.p, 16) && aligned(g.g, 16) && aligned(g.m, 16) && aligned(g.v, 16);
     table.first[table.count++] = pieces;
     pieces += pieces_of(g.size);
   }

@@ -205,7 +205,7 @@ test('whatever would write into a mapped weight is refused with ERR_ARGUMENT, an
     cache_write: () => stream.call('cache_write', [zeros([1, 1, k]), matrix.reshape([1, n, k])], [0]),
     linear_backward_weight: () => stream.call('linear_backward_weight', [dy, x, matrix, null], [0, 0]),
     'its bias': () => stream.call('linear_backward_weight', [dy, x, null, bias], [0, 0]),
-    adamw: () => stream.call('adamw', [zeros([1]), matrix, m, m, v, null], [1, 1e-3, 0.9, 0.999, 1e-8, 0, 1, 1]),
+    adamw: () => stream.call('adamw', [zeros([1]), matrix, m, m, v], [1, 1e-3, 0.9, 0.999, 1e-8, 0, 1, 1]),
     add_backward_rows: () => stream.call('add_backward_rows', [zeros([1, n, k]), matrix], []),
   };
   for (const [what, write] of Object.entries(writes)) {

@@ -47,7 +47,7 @@ export class AdamW {
     for (const p of touched) {
       const state = this.moments.get(p)!;
       steps.push(++state.steps);
-      tensors.push(p.value, p.gradient, state.m, state.v, null);
+      tensors.push(p.value, p.gradient, state.m, state.v);
     }
     const mode = options.compat === 'reference' ? 1 : 0;
     stream.call('adamw', tensors, [

@@ -28,9 +28,8 @@ struct Rule {
 };
 
 // p·before - step·m / (sqrt(v)·root + eps), then ·after.
-template <bool kCopy>
 void update(const Rule& r, float before, float after, float step, float root, float eps, int64_t n, float* __restrict p,
-            const float* __restrict g, float* __restrict m, float* __restrict v, bf16* __restrict copy) {
+            const float* __restrict g, float* __restrict m, float* __restrict v) {
   for (int64_t i = 0; i < n; i++) {
     const float d = g[i] * r.scale;
     const float m1 = r.beta1 * m[i] + r.rest1 * d, v1 = r.beta2 * v[i] + r.rest2 * d * d;
@@ -38,7 +37,6 @@ void update(const Rule& r, float before, float after, float step, float root, fl
     m[i] = m1;
     v[i] = v1;
     p[i] = q;
-    if (kCopy) copy[i] = to_bf16(q);
   }
 }
 
@@ -79,13 +77,13 @@ void adamw(Context& ctx, const Call& c) {
   const Rule rule = {scale, float(beta1), float(1 - beta1), float(beta2), float(1 - beta2), float(1 - lr * c.num[5])};
   int64_t total = 0;
   for (int64_t group = 0; group < groups; group++)
-    if (c.num[size_t(7 + group)] != 0) total += c.in[size_t(1 + 5 * group)].size();
+    if (c.num[size_t(7 + group)] != 0) total += c.in[size_t(1 + 4 * group)].size();
   ctx.pool.split(total, 4096, [&](int64_t begin, int64_t end) {
     int64_t at = 0;
     for (int64_t group = 0; group < groups && at < end; group++) {
       const double t = c.num[size_t(7 + group)];
       if (t == 0) continue;
-      const View* a = &c.in[size_t(1 + 5 * group)];
+      const View* a = &c.in[size_t(1 + 4 * group)];
       const int64_t size = a[0].size();
       const int64_t from = begin > at ? begin - at : 0, to = end - at < size ? end - at : size;
       at += size;
@@ -96,10 +94,7 @@ void adamw(Context& ctx, const Call& c) {
       const float before = bias_in_eps ? rule.keep : 1.0f, after = bias_in_eps ? 1.0f : rule.keep;
       float *p = a[0].as<float>() + from, *m = a[2].as<float>() + from, *v = a[3].as<float>() + from;
       const float* g = a[1].as<float>() + from;
-      if (a[4])
-        update<true>(rule, before, after, step, root, float(eps), to - from, p, g, m, v, a[4].as<bf16>() + from);
-      else
-        update<false>(rule, before, after, step, root, float(eps), to - from, p, g, m, v, nullptr);
+      update(rule, before, after, step, root, float(eps), to - from, p, g, m, v);
     }
   });
 }

@@ -14,9 +14,9 @@ void global_norm(Prepare& p) {
   p.finish();
 }
 
-// scale f32 [1], then n groups of five: p (in place), gradient, m, v (in place), copy bf16 (in place, may be null), all
-// of p's shape. numbers: n, lr, beta1, beta2, eps, weight_decay, mode (0 or 1), then one step per group, counted
-// from 1. Step 0 leaves its group untouched; its gradient may be null.
+// scale f32 [1], then n groups of four of one shape: p (in place), gradient, m, v (in place). numbers: n, lr, beta1,
+// beta2, eps, weight_decay, mode (0 or 1), then one step per group, counted from 1. Step 0 leaves its group untouched;
+// its gradient may be null.
 void adamw(Prepare& p) {
   p.tensor("scale", kF32, {1});
   const int64_t groups = p.integer("groups", 0, 1 << 24);
@@ -33,7 +33,6 @@ void adamw(Prepare& p) {
     p.like("gradient", type, param, step == 0, false);
     p.like("m", type, param, false, true);
     p.like("v", type, param, false, true);
-    p.like("copy", kBf16, param, true, true);
   }
   p.finish();
 }

@@ -201,9 +201,9 @@ void distill_loss(Count& c) {
   c.updated(5);
 }
 
-// Per group p, m and v are updated, the gradient is read and the copy written. Step 0 leaves its group untouched.
+// Per group p, m and v are updated and the gradient is read. Step 0 leaves its group untouched.
 void adamw(Count& c) {
-  constexpr size_t kGroup = 5, kSteps = 7;
+  constexpr size_t kGroup = 4, kSteps = 7;
   int64_t elements = 0;
   for (size_t i = 1, group = 0; i < c.call.in.size(); i += kGroup, group++) {
     if (c.call.num[kSteps + group] == 0) {

@@ -30,7 +30,7 @@ void adamw(Context&, const Call& c) {
   for (int64_t group = 0; group < c.integer(0); group++) {
     const double t = c.num[size_t(7 + group)];
     if (t == 0) continue;
-    const View* a = &c.in[size_t(1 + 5 * group)];
+    const View* a = &c.in[size_t(1 + 4 * group)];
     const double c1 = 1 - std::pow(beta1, t), c2 = 1 - std::pow(beta2, t);
     for (int64_t i = 0; i < a[0].size(); i++) {
       const double g = scale * load(a[1], i);
@@ -43,7 +43,6 @@ void adamw(Context&, const Call& c) {
       store(a[0], i, p);
       store(a[2], i, m);
       store(a[3], i, v);
-      if (a[4]) store(a[4], i, load(a[0], i));
     }
   }
 }
