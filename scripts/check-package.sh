@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
-# Packs the package, installs the tarball in an empty folder without scripts or a compiler, and runs it there as a user would.
+# Packs the package, and that of the CUDA plugin where it was built, installs the tarballs in an empty folder without scripts or a
+# compiler, and runs them there as a user would.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 npm run --silent prebuild
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 tarball=$(npm pack --silent --pack-destination "$folder" | tail -n 1)
-ls -l "$folder/$tarball"
+cuda=''
+if [ -e build-cuda/distilwhisper-cuda.so ]; then
+  cuda=$(npm pack --silent --workspace @distilwhisper/cuda-linux-x64 --pack-destination "$folder" | tail -n 1)
+fi
+ls -l "$folder"
 cd "$folder"
 npm init -y >/dev/null
 # A compiler that fails would show that something was compiled after all.
-CXX=false CC=false npm install --ignore-scripts --no-audit --no-fund "./$tarball"
+CXX=false CC=false npm install --ignore-scripts --no-audit --no-fund "./$tarball" ${cuda:+"./$cuda"}
 npx distilwhisper doctor
+if [ -n "$cuda" ]; then
+  npx distilwhisper doctor --json >doctor.json || true
+  node -e "if (!JSON.parse(require('node:fs').readFileSync('doctor.json', 'utf8')).cuda.value.plugin?.includes('@distilwhisper/cuda-linux-x64')) throw new Error('the CUDA plugin of its package was not taken')"
+fi
 npx distilwhisper demo --output run --json >demo.json
 node - <<'CHECK'
 const { rows, language, seconds } = JSON.parse(require('node:fs').readFileSync('demo.json', 'utf8'));

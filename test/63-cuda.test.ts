@@ -3,13 +3,14 @@
  * version, and the files that are no plugin, are compiled here.
  */
 import { execFileSync } from 'node:child_process';
-import { cpSync, existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { cpSync, existsSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { type ErrorCode, isDistilWhisperError } from '../lib/errors/index.js';
 import { cudaReport, packageRoot } from '../lib/native/index.js';
 import { Profile, readProfile } from '../lib/profile/index.js';
 import { Stream } from '../lib/tensor/index.js';
+import { cli } from './support/cli.js';
 import { usePlugin, withPlugin } from './support/plugin.js';
 import { traceEvents } from './support/trace.js';
 import { scratch } from './support/weights.js';
@@ -221,3 +222,43 @@ test.serial('the plugin that was built here loads, and says what this machine la
   t.regex(report.problem!, /NVIDIA driver/);
   refused(t, built, 'ERR_CUDA', /NVIDIA driver/);
 });
+
+test.serial(
+  'cuBLASLt is taken from the folders that are named, in their order; what is wrong with them is said',
+  async (t) => {
+    if (!existsSync(built)) {
+      t.log("skipped: no plugin was built; 'npm run build:cuda' makes it where nvcc is");
+      t.pass();
+      return;
+    }
+    const names = ['GetVersion', 'GetStatusString', 'Create', 'Destroy', 'MatmulDescCreate', 'MatmulDescDestroy'];
+    names.push('MatmulDescSetAttribute', 'MatrixLayoutCreate', 'MatrixLayoutDestroy', 'MatrixLayoutSetAttribute');
+    names.push('MatmulPreferenceCreate', 'MatmulPreferenceDestroy', 'MatmulPreferenceSetAttribute');
+    names.push('MatmulAlgoGetHeuristic', 'Matmul');
+    const library = async (functions: string[], name: string): Promise<string | null> => {
+      const so = await compile(
+        t,
+        functions.map((f) => `unsigned long cublasLt${f}(void) { return 130203; }`).join('\n'),
+      );
+      if (so) renameSync(so, join(dirname(so), name));
+      return so && dirname(so);
+    };
+    const [whole, older] = [await library(names, 'libcublasLt.so.13'), await library(names, 'libcublasLt.so.12')];
+    const partial = await library(names.slice(0, -1), 'libcublasLt.so.13');
+    if (!whole || !older || !partial) return;
+    const empty = await scratch(t);
+    const found = async (...folders: string[]) => {
+      const env = { DISTILWHISPER_CUDA_PLUGIN: built, DISTILWHISPER_CUDA_LIBS: folders.join(':') };
+      const { stdout } = await cli(['doctor', '--json'], { env });
+      return JSON.parse(stdout).cuda.value.cublasLt as ReturnType<typeof cudaReport>['cublasLt'];
+    };
+    t.like(await found(empty, whole, older), { path: join(whole, 'libcublasLt.so.13'), problem: null });
+    t.regex((await found(whole)).version!, /^13\.2\.3$/);
+    t.like(await found(older, whole), { path: join(older, 'libcublasLt.so.12') });
+    t.like(await found(partial, older), { path: join(older, 'libcublasLt.so.12') });
+    const missing = await found(empty);
+    t.is(missing.path, null);
+    t.is(missing.problem, `no libcublasLt.so.13 or .12 in DISTILWHISPER_CUDA_LIBS=${empty}`);
+    t.regex((await found(partial)).problem!, /\(.*libcublasLt\.so\.13 has no function cublasLtMatmul\)$/);
+  },
+);

@@ -1,10 +1,10 @@
 /** Everything that a GPU has to show, in one run: `npm run gpu-check -- --help`. Each stage is a process: one that fails, or whose GPU faults, leaves the others alone. */
 import { spawnSync } from 'node:child_process';
-import { createWriteStream, mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { createWriteStream, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { isDistilWhisperError } from '../../lib/errors/index.js';
-import { type CudaReport, cudaDeviceNumber, cudaReport } from '../../lib/native/index.js';
+import { type CudaReport, cudaDeviceNumber, cudaReport, packageRoot } from '../../lib/native/index.js';
 import { describeMachine } from '../machine.js';
 import { curves, ladder, sanitizer, tests } from './checks.js';
 import { passOnSignals, run } from './processes.js';
@@ -47,11 +47,20 @@ async function stage(name: StageName, given: Settings, argv: readonly string[], 
   return rows;
 }
 
-/** What the GPU is, by the driver's own tool where it is there. */
-function driver(): string {
+/** What the GPU is, by the driver's own tool; null where there is no such tool. */
+function driver(): string | null {
   const query = ['--query-gpu=name,driver_version,clocks.max.sm,power.limit', '--format=csv,noheader'];
   const { status, stdout } = spawnSync('nvidia-smi', query, { encoding: 'utf8' });
-  return status === 0 ? stdout.trim() : 'nvidia-smi does not run';
+  return status === 0 ? stdout.trim() : null;
+}
+
+/** Builds the plugin in a checkout that has none, where there is a GPU for it and no other plugin is chosen. */
+function buildPlugin(): void {
+  const at = (...parts: string[]): string => join(packageRoot(), ...parts);
+  const script = at('scripts', 'build-cuda.mjs');
+  const chosen = process.env.DISTILWHISPER_CUDA_PLUGIN ?? cudaReport().plugin;
+  if (chosen || !existsSync(script) || driver() === null) return;
+  spawnSync(process.execPath, [script, '--ladder'], { stdio: 'inherit' });
 }
 
 /** Takes the cuBLASLt that the peer's Python has, where it has one: the same products, and found wherever that Python lies. */
@@ -92,12 +101,13 @@ function prepare(given: Settings): Machine | { problem: string; code: number } {
   if (given.peer !== undefined && !kind(given.peer)?.isFile())
     return usage(`--peer: expected a Python script, got ${given.peer}: no such file`);
   if (kind(given.folder)?.isFile()) return usage(`expected a folder for results, got the file ${given.folder}`);
+  buildPlugin();
   takeCublasLt(given.python ?? 'python3');
   const { devices, ...cuda } = cudaReport();
   const gpu = devices.find(({ index }) => index === cudaDeviceNumber(given.device));
   const problem = cuda.problem ?? gpu?.problem ?? (gpu ? null : `there is no ${given.device}`);
   if (problem !== null || !gpu) return { problem: `no GPU can be checked: ${problem}`, code: EXIT.noGpu };
-  return { ...describeMachine('cuda', 1), gpu, nvidiaSmi: driver(), cuda };
+  return { ...describeMachine('cuda', 1), gpu, nvidiaSmi: driver() ?? 'nvidia-smi does not run', cuda };
 }
 
 async function main(): Promise<number> {
