@@ -95,7 +95,7 @@ export const decode: Question = {
     for (const type of stream.device === 'cpu' ? types : floatTypes(types)) {
       const model = await randomModel(stream, 'small', type);
       const cases = BATCHES.map((batch) => decodeCase(stream, model, type, batch));
-      const small =
+      const inInt8 =
         type === 'bf16' && stream.device === 'cpu'
           ? BATCHES.map((batch) => decodeCase(stream, model, type, batch, { cache: 'int8' }))
           : [];
@@ -112,7 +112,7 @@ export const decode: Question = {
       const searched = decodeCase(stream, model, type, 1, { beams: BEAMS });
       yield await measureGroup(context, {
         title: `Whisper-small, ${TOKENS} tokens greedily, ${typeName(type)}`,
-        cases: [...cases, ...small, searched, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
+        cases: [...cases, ...inInt8, searched, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
       });
       model.dispose();
     }

@@ -36,8 +36,8 @@ export function addModelOptions(command: Command): Command {
     .addOption(new Option('--expert <file>', "a language's expert file; give it again for more").argParser(again));
 }
 
-/** How the text is searched for. */
-export function addSearchOptions(command: Command): Command {
+/** How the text is searched for and computed; `what` is decoded together. */
+export function addDecodingOptions(command: Command, what: string): Command {
   return command
     .addOption(
       new Option('--beam-size <n>', 'sequences that are followed at once: 1 is greedy, more is beam search')
@@ -54,17 +54,7 @@ export function addSearchOptions(command: Command): Command {
         '--length-penalty <alpha>',
         'from 0 to 1: take the likeliest by ((5 + length) / 6)^alpha (default: by its length)',
       ).argParser(real),
-    );
-}
-
-/** What `addSearchOptions` read. */
-export function searchOptions({ beamSize, patience, lengthPenalty }: DecodingOptions): BeamOptions {
-  return { beamSize, patience, ...(lengthPenalty !== undefined && { lengthPenalty }) };
-}
-
-/** How it computes; `what` is decoded together. */
-export function addComputeOptions(command: Command, what: string): Command {
-  return command
+    )
     .addOption(
       computeTypeOption(
         ['auto', 'fp32', 'bf16', 'int8'],
@@ -84,6 +74,11 @@ export function addComputeOptions(command: Command, what: string): Command {
     .addOption(deviceOption())
     .addOption(threadsOption())
     .addOption(profileOption());
+}
+
+/** The search that the options ask for. */
+export function searchOptions({ beamSize, patience, lengthPenalty }: DecodingOptions): BeamOptions {
+  return { beamSize, patience, ...(lengthPenalty !== undefined && { lengthPenalty }) };
 }
 
 /** Runs `body` with the transcriber that the options ask for, and closes it. */

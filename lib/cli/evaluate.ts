@@ -6,9 +6,8 @@ import { embedded } from '../recipes/index.js';
 import { basicNormalizer, type Normalizer } from '../text/index.js';
 import { writeFileAtomic } from '../weights/index.js';
 import {
-  addComputeOptions,
+  addDecodingOptions,
   addModelOptions,
-  addSearchOptions,
   type DecodingOptions,
   searchOptions,
   withTranscriber,
@@ -51,8 +50,7 @@ export function define(command: Command): void {
         .choices(Object.keys(NORMALIZERS))
         .default('extended'),
     );
-  addSearchOptions(command);
-  addComputeOptions(command, 'utterances')
+  addDecodingOptions(command, 'utterances')
     .option('--hypotheses <file>', 'write id, reference, hypothesis and wer of every utterance there, as JSON lines')
     .addOption(jsonOption('the report'))
     .action((options: Options) => run(options, (context) => evaluateManifest(options, context)));

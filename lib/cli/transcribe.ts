@@ -5,9 +5,8 @@ import type { DistilWhisperError } from '../errors/index.js';
 import type { Task } from '../text/index.js';
 import { writeFileAtomic } from '../weights/index.js';
 import {
-  addComputeOptions,
+  addDecodingOptions,
   addModelOptions,
-  addSearchOptions,
   type DecodingOptions,
   searchOptions,
   withTranscriber,
@@ -35,8 +34,7 @@ export function define(command: Command): void {
         .choices(['transcribe', 'translate'])
         .default('transcribe'),
     );
-  addSearchOptions(command);
-  addComputeOptions(command, 'windows')
+  addDecodingOptions(command, 'windows')
     .option('--output <file>', 'write the result there instead of to standard output')
     .addOption(jsonOption('an array of {file, text, language, seconds, segments, gateShare}'))
     .action((files: string[], options: Options) => run(options, (context) => transcribe(files, options, context)));
