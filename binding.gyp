@@ -65,14 +65,14 @@
           "type": "static_library",
           "sources": ["<@(kernel_sources)"],
           "defines": ["DW_ISA=avx512bf16"],
-          "cflags_cc": ["<@(kernel_flags)", "<@(avx512_flags)", "-mavx512bf16"]
+          "cflags_cc": ["<@(kernel_flags)", "<@(avx512_flags)", "-mavx512bf16", "-mavx512vnni"]
         },
         {
           "target_name": "kernels_amx",
           "type": "static_library",
           "sources": ["<@(kernel_sources)"],
           "defines": ["DW_ISA=amx"],
-          "cflags_cc": ["<@(kernel_flags)", "<@(avx512_flags)", "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
+          "cflags_cc": ["<@(kernel_flags)", "<@(avx512_flags)", "-mavx512bf16", "-mavx512vnni", "-mamx-tile", "-mamx-bf16"]
         }
       ]
     }]

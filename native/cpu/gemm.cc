@@ -5,6 +5,7 @@
 #include "cpu/gemm_small.h"
 #include "cpu/gemm_thirds.h"
 #include "cpu/isa.h"
+#include "cpu/rows16.h"
 
 namespace dw {
 namespace cpu {
@@ -177,25 +178,24 @@ void large_tiles(Context& ctx, const Gemm& g) {
 // Products of one left operand with weights that are read as they are, in one pass: weight(g) is one of the packers or
 // `Quantized`; change(g, w, acc, j0, cols) may change the sums of columns [j0, j0 + cols).
 template <class Weight, class Change>
-void few_rows(Context& ctx, const Gemm* products, int64_t count, const Weight& weight, const Change& change) {
-  Workspace::Frame frame(ctx.workspace);
+void few_rows(Context& ctx, Workspace::Frame& frame, const Gemm* products, int64_t count, const Rows& a, int64_t m,
+              const Weight& weight, const Change& change) {
   Gemm all = products[0];
   for (int64_t p = 1; p < count; p++) all.n += products[p].n;
   const int64_t threads = threads_for(ctx, all);
-  const Rows a = left_rows(ctx, frame, all, 1, true);
   int64_t width = kGroup, items = 0;
   while (width > 16 && all.n < width * threads * 8) width /= 2;
   for (int64_t p = 0; p < count; p++) items += (products[p].n + width - 1) / width;
-  float* sums = frame.take<float>(threads * all.m * kGroup);
+  float* sums = frame.take<float>(threads * m * kGroup);
   share_ranges(ctx, threads, items, [&](int64_t slot, int64_t item) {
     const Gemm* g = products;
     for (int64_t own; item >= (own = (g->n + width - 1) / width); g++) item -= own;
     const auto w = weight(*g);
     const int64_t j0 = item * width, cols = least(width, g->n - j0);
-    float* acc = sums + slot * g->m * kGroup;
+    float* acc = sums + slot * m * kGroup;
     for (int64_t j = 0; j < cols; j += kDotColumns)
-      for (int64_t i = 0; i < g->m;) {
-        const int64_t parts = (g->m - i + kDotRows - 1) / kDotRows, rows = (g->m - i + parts - 1) / parts;
+      for (int64_t i = 0; i < m;) {
+        const int64_t parts = (m - i + kDotRows - 1) / kDotRows, rows = (m - i + parts - 1) / parts;
         dot_rows(rows, reinterpret_cast<const uint32_t*>(a.data + i * a.bytes), a.bytes / 4, w, j0 + j,
                  least(kDotColumns, cols - j), g->k, acc + i * kGroup + j);
         i += rows;
@@ -205,31 +205,66 @@ void few_rows(Context& ctx, const Gemm* products, int64_t count, const Weight& w
   });
 }
 
-template <class Form>
+// Row i of the left operand as `rows16` gives it, for every i.
+template <class Rows16>
+void each_row16(Context& ctx, const Gemm& g, const Rows16& rows16) {
+  with_type(g.a_type, [&](auto* type) {
+    const auto* x = static_cast<const std::remove_pointer_t<decltype(type)>*>(g.a);
+    share(ctx, g.m > kDotRows ? ctx.threads() : 1, g.m, [&](int64_t, int64_t i) { rows16(i, x + i * g.lda); });
+  });
+}
+
+// Products with weights in q8. What multiplies a whole column, or row, of them comes behind the sums.
 void quantized(Context& ctx, const Gemm* products, int64_t count) {
-  few_rows(
-      ctx, products, count,
-      [](const Gemm& g) {
-        return Form{static_cast<const int8_t*>(g.b), g.ldb + kScaleBytes};
-      },
-      [](const Gemm& g, const Form& w, float* acc, int64_t j0, int64_t cols) {
-        float scales[kGroup];
-        for (int64_t j = 0; j < cols; j++) scales[j] = q8_scale(w.data + (j0 + j) * w.ld, g.k);
-        for (int64_t i = 0; i < g.m; i++)
-          for (int64_t j = 0; j < cols; j++) acc[i * kGroup + j] *= scales[j];
-      });
+  Workspace::Frame frame(ctx.workspace);
+  const Gemm& first = products[0];
+  const int64_t m = first.m, k = first.k;
+  const auto weight = [](const Gemm& g) { return Quantized{static_cast<const int8_t*>(g.b), g.ldb + kScaleBytes}; };
+  const auto scale = [k, m](const Gemm&, const auto& w, float* acc, int64_t j0, int64_t cols) {
+    float scales[kGroup];
+    for (int64_t j = 0; j < cols; j++) scales[j] = q8_scale(w.data + (j0 + j) * w.ld, k);
+    for (int64_t i = 0; i < m; i++)
+      for (int64_t j = 0; j < cols; j++) acc[i * kGroup + j] *= scales[j];
+  };
+  if (first.compute == DType::f32)
+    return few_rows(ctx, frame, products, count, left_rows(ctx, frame, first, 1, true), m, weight, scale);
+#if defined(__AVX512VNNI__)
+  if (k <= kMostWhole) {
+    const int64_t stride = up(k, 32) + 32;
+    int16_t* rows = frame.take<int16_t>(m * stride);
+    float* row_scales = frame.take<float>(m);
+    each_row16(ctx, first, [&](int64_t i, const auto* x) { row_scales[i] = whole16(x, k, rows + i * stride); });
+    return few_rows(
+        ctx, frame, products, count, {reinterpret_cast<const char*>(rows), stride * 2}, m,
+        [](const Gemm& g) {
+          return QuantizedWhole{static_cast<const int8_t*>(g.b), g.ldb + kScaleBytes};
+        },
+        [&](const Gemm& g, const QuantizedWhole& w, float* acc, int64_t j0, int64_t cols) {
+          for (int64_t i = 0; i < m; i++)
+            for (int64_t j = 0; j < cols; j++) acc[i * kGroup + j] *= row_scales[i];
+          scale(g, w, acc, j0, cols);
+        });
+  }
+#endif
+  const int64_t stride = up(k, 16) + 16;
+  float* rows = frame.take<float>(m * stride);
+  each_row16(ctx, first, [&](int64_t i, const auto* x) {
+    floats16(x, k, rows + i * stride);
+    std::memset(rows + i * stride + k, 0, size_t(stride - k) * 4);
+  });
+  few_rows(ctx, frame, products, count, {reinterpret_cast<const char*>(rows), stride * 4}, m, weight, scale);
 }
 
 // Of products with so few rows that reading the weight is all.
 void small(Context& ctx, const Gemm* products, int64_t count) {
   const Gemm& g = products[0];
-  if (g.b_type == DType::q8)
-    return g.compute == DType::bf16 ? quantized<QuantizedPairs>(ctx, products, count)
-                                    : quantized<Quantized>(ctx, products, count);
+  if (g.b_type == DType::q8) return quantized(ctx, products, count);
+  Workspace::Frame frame(ctx.workspace);
   with_packer(g.b, g.b_type, g.ldb, true, g.compute, [&](const auto& packer) {
     using P = std::decay_t<decltype(packer)>;
     const auto weight = [](const Gemm& one) { return P{static_cast<decltype(P::data)>(one.b), one.ldb, true}; };
-    few_rows(ctx, products, count, weight, [](const Gemm&, const P&, float*, int64_t, int64_t) {});
+    few_rows(ctx, frame, products, count, left_rows(ctx, frame, g, 1, true), g.m, weight,
+             [](const Gemm&, const P&, float*, int64_t, int64_t) {});
   });
 }
 

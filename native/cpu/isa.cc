@@ -36,6 +36,8 @@ bool supported(Isa isa) {
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  // Every processor with the one has the other.
+  const bool has_dots = has_avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
   switch (isa) {
     case Isa::portable:
       return true;
@@ -44,9 +46,9 @@ bool supported(Isa isa) {
     case Isa::avx512:
       return has_avx512;
     case Isa::avx512bf16:
-      return has_avx512 && __builtin_cpu_supports("avx512bf16");
+      return has_dots;
     default:
-      return has_avx512 && __builtin_cpu_supports("avx512bf16") && amx_allowed();
+      return has_dots && amx_allowed();
   }
 }
 

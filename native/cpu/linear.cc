@@ -88,18 +88,7 @@ void quantize(Context& ctx, const Call& c) {
     ctx.pool.split(w.rows(), 16, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         const auto* in = from + i * k;
-        // Sizes compare like their bits, and so do infinities and NaN behind them.
-        int32_t top = 0;
-        for (int64_t p = 0; p < k; p++) {
-          const float v = get(in, p);
-          int32_t bits;
-          std::memcpy(&bits, &v, sizeof bits);
-          bits &= 0x7FFFFFFF;
-          top = bits > top ? bits : top;
-        }
-        float scale;
-        std::memcpy(&scale, &top, sizeof scale);
-        scale /= 127;
+        const float scale = largest_size(in, k) / 127;
         int8_t* row = const_cast<int8_t*>(q8_row(q, i));
         if (scale > 0 && std::isfinite(scale))
           for (int64_t p = 0; p < k; p++) row[p] = int8_t(int32_t(std::nearbyint(get(in, p) / scale)));
