@@ -23,14 +23,14 @@ function bytesRead(
   model: Whisper,
   type: ComputeType,
   batch: number,
-  { tokens, beams, cache }: Required<DecodeOptions>,
+  { tokens, beams, narrow }: { tokens: number; beams: number; narrow: boolean },
 ): number {
   const { config, compute } = model;
   const { d_model: D, decoder_layers: layers, decoder_ffn_dim: F, vocab_size: V, max_source_positions: S } = config;
   const size = compute === 'bf16' ? 2 : 4;
   const weights = (layers * (6 * D * D + 2 * D * F) + V * D) * (type === 'int8' ? 1 : size);
   // In int8 each head of a row has a scale of 4 bytes.
-  const row = cache === 'int8' ? D + 4 * config.decoder_attention_heads : D * size;
+  const row = narrow ? D + 4 * config.decoder_attention_heads : D * size;
   return tokens * (weights + batch * layers * 2 * (S * row + (beams * tokens * D * size) / 2));
 }
 
@@ -64,12 +64,13 @@ export function decodeCase(
   options: DecodeOptions = {},
 ): Case {
   const { config } = model;
-  const { tokens = TOKENS, beams = 1, cache = type === 'int8' ? 'int8' : 'auto' } = options;
+  const { tokens = TOKENS, beams = 1, cache = 'auto' } = options;
+  const narrow = cache === 'int8' || (cache === 'auto' && stream.device === 'cpu' && type !== 'f32');
   const memory = randomTensor(stream, [batch, config.max_source_positions, config.d_model], model.compute, 1);
   let state: DecoderState | null = null;
   return {
-    name: `${typeName(type)}${cache === 'int8' && type !== 'int8' ? ', cache int8' : ''}, batch ${batch}${beams > 1 ? `, ${beams} beams` : ''}`,
-    bytes: bytesRead(model, type, batch, { tokens, beams, cache }),
+    name: `${typeName(type)}${cache === 'auto' ? '' : `, cache ${narrow ? 'int8' : model.compute}`}, batch ${batch}${beams > 1 ? `, ${beams} beams` : ''}`,
+    bytes: bytesRead(model, type, batch, { tokens, beams, narrow }),
     ceiling: 'read',
     prepare: async () => {
       state?.dispose();
@@ -95,9 +96,9 @@ export const decode: Question = {
     for (const type of stream.device === 'cpu' ? types : floatTypes(types)) {
       const model = await randomModel(stream, 'small', type);
       const cases = BATCHES.map((batch) => decodeCase(stream, model, type, batch));
-      const inInt8 =
+      const wide =
         type === 'bf16' && stream.device === 'cpu'
-          ? BATCHES.map((batch) => decodeCase(stream, model, type, batch, { cache: 'int8' }))
+          ? BATCHES.map((batch) => decodeCase(stream, model, type, batch, { cache: 'compute' }))
           : [];
       const args = ['decode', '--student', 'small', '--plain', '--labels', `${TOKENS}`, '--batch'];
       const weights = type === 'int8' ? 'int8' : 'fp32';
@@ -112,7 +113,7 @@ export const decode: Question = {
       const searched = decodeCase(stream, model, type, 1, { beams: BEAMS });
       yield await measureGroup(context, {
         title: `Whisper-small, ${TOKENS} tokens greedily, ${typeName(type)}`,
-        cases: [...cases, ...inInt8, searched, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
+        cases: [...cases, ...wide, searched, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
       });
       model.dispose();
     }

@@ -19,18 +19,20 @@ const heard = readManifest(join(root, 'corpus', 'manifest.jsonl'), { split: 'tes
 const { stream } = cpus.at(-1)!;
 
 test.serial(
-  'in domain, the word error rates of bf16, int8 and a cache in int8 are those of fp32 to 0.3 points',
+  'in domain, the word error rates of bf16 and int8, and of either kind of cache, are those of fp32 to 0.3 points',
   async (t) => {
     for (const model of models) {
       const rates: Record<string, number> = {};
       for (const [compute, cache] of [
         ['f32', 'auto'],
         ['bf16', 'auto'],
+        ['bf16', 'compute'],
+        ['f32', 'int8'],
         ['int8', 'auto'],
-        ['bf16', 'int8'],
+        ['int8', 'compute'],
       ] as const) {
         const transcriber = await Transcriber.load(model, { stream, compute, cache, batchSize: 40 });
-        rates[cache === 'auto' ? compute : `${compute}, cache in int8`] = (
+        rates[cache === 'auto' ? compute : `${compute}, cache ${cache}`] = (
           await evaluate(transcriber, heard)
         ).total.wer;
         await transcriber.close();
@@ -88,14 +90,34 @@ test.serial('logits: bf16 within 1% of fp32, int8 within 2%', async (t) => {
 
 test.serial("logits of tokens that hear the encoder through a cache in int8 are within 1% of fp32's", async (t) => {
   for (const model of models) {
-    const exact = await logits(model, 'f32', stream, 'auto');
+    const exact = await logits(model, 'f32', stream, 'compute');
     for (const { isa, stream } of cpus) {
-      const error = relativeL2(await logits(model, 'f32', stream, 'int8'), exact);
-      t.true(error > 0 && error <= 0.01, `${isa}: ${error}`);
-      t.log(`${model.split('/').at(-1)}, ${isa}: ${error.toExponential(2)}`);
+      const errors: string[] = [];
+      for (const compute of ['f32', 'bf16'] as const) {
+        const error = relativeL2(await logits(model, compute, stream, 'int8'), exact);
+        errors.push(`${compute} ${error.toExponential(2)}`);
+        t.true(error > 0 && error <= 0.01, `${isa} ${compute}: ${error}`);
+      }
+      t.log(`${model.split('/').at(-1)}, ${isa}: ${errors.join(', ')}`);
     }
   }
 });
+
+test.serial(
+  "'auto' keeps a cache in int8 where products run in bf16 on the processor, and as computed in fp32",
+  async (t) => {
+    const [model] = models;
+    for (const [compute, as, other] of [
+      ['f32', 'compute', 'int8'],
+      ['bf16', 'int8', 'compute'],
+      ['int8', 'int8', 'compute'],
+    ] as const) {
+      const auto = await logits(model!, compute, stream, 'auto');
+      t.deepEqual(auto, await logits(model!, compute, stream, as), compute);
+      t.notDeepEqual(auto, await logits(model!, compute, stream, other), compute);
+    }
+  },
+);
 
 test("'auto' is bf16 where the processor has instructions for it; int8 computes the rest like it", async (t) => {
   for (const { isa, stream } of cpus) {
@@ -159,7 +181,7 @@ test('a model in int8 does not train; it and a cache in int8 do not go to a GPU'
     });
   await t.throwsAsync(Transcriber.load(models[0]!, { stream, cache: 'fp4' as CacheType }), {
     ...refusal,
-    message: /^cache: expected 'auto' or 'int8', got 'fp4'$/,
+    message: /^cache: expected 'auto', 'compute' or 'int8', got 'fp4'$/,
   });
   model.dispose();
 });

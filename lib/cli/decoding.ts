@@ -65,9 +65,9 @@ export function addDecodingOptions(command: Command, what: string): Command {
     .addOption(
       new Option(
         '--cache-type <type>',
-        "keys and values of the cross-attention; auto: as the products are computed, int8 with --compute-type int8; int8: half of bf16's memory",
+        "keys and values of the cross-attention; compute: as the products are computed; int8: half of bf16's memory; auto: int8 on the processor where products run in bf16, else compute",
       )
-        .choices(['auto', 'int8'])
+        .choices(['auto', 'compute', 'int8'])
         .default('auto'),
     )
     .addOption(new Option('--batch-size <n>', `${what} decoded together`).argParser(whole(1)).default(16))

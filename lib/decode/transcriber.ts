@@ -153,8 +153,11 @@ export class Transcriber {
         `compute: expected 'auto', 'f32', 'bf16' or 'int8', got '${String(compute)}'`,
       );
     }
-    if (!['auto', 'int8'].includes(cache)) {
-      throw new DistilWhisperError('ERR_ARGUMENT', `cache: expected 'auto' or 'int8', got '${String(cache)}'`);
+    if (!['auto', 'compute', 'int8'].includes(cache)) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `cache: expected 'auto', 'compute' or 'int8', got '${String(cache)}'`,
+      );
     }
     const batchSize = wholeFromOne('batchSize', options.batchSize ?? 16);
     const folder = await openModelFolder(modelFolder);

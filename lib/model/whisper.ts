@@ -44,9 +44,10 @@ export type ComputeType = 'auto' | FloatType | 'int8';
 
 /**
  * How the keys and values of the cross-attention are kept while decoding: as the products are computed, or in int8 with a scale
- * for each head of a position, half of bf16's memory. 'auto' is int8 where the decoder's matrices are.
+ * for each head of a position, half of bf16's memory. 'auto' is int8 on the processor where products run in bf16, whose rounding
+ * moves logits more than that of the cache, or where the decoder's matrices are in int8; else 'compute'.
  */
-export type CacheType = 'auto' | 'int8';
+export type CacheType = 'auto' | 'compute' | 'int8';
 
 export interface WhisperOptions {
   /** Default f32. */
@@ -96,7 +97,7 @@ export class Whisper {
     readonly compute: FloatType,
     /** The output projection in int8, where the decoder is; else the embedding table is read. */
     private readonly projection: Parameter | null,
-    private readonly cache: CacheType,
+    private readonly cache: Exclude<CacheType, 'auto'>,
     /** The backbone's parameters by Hugging Face name. */
     readonly parameters: ReadonlyMap<string, Parameter>,
     /** Where the weights came from, if from a folder. */
@@ -149,9 +150,11 @@ export class Whisper {
     const wanted = options.compute ?? 'f32';
     const compute = wanted === 'f32' || wanted === 'bf16' ? wanted : stream.fastType;
     const quantizes = wanted === 'int8';
-    const cache = quantizes ? 'int8' : (options.cache ?? 'auto');
+    const kept = options.cache ?? 'auto';
     refuseOnGpu(stream, 'compute', wanted);
-    refuseOnGpu(stream, 'cache', cache);
+    refuseOnGpu(stream, 'cache', kept);
+    const narrow = stream.device === 'cpu' && (quantizes || compute === 'bf16');
+    const cache = kept === 'auto' ? (narrow ? 'int8' : 'compute') : kept;
     if (quantizes && options.trainable) {
       throw new DistilWhisperError('ERR_ARGUMENT', 'compute: expected f32 or bf16 for a model that trains, got int8');
     }
@@ -371,11 +374,12 @@ export class Whisper {
 
   /**
    * Caches for decoding `memory` [B, S, D] token by token, `beams` (default 1) sequences an item; its cross-attention keys and
-   * values are computed here, once, and kept as `cache` says (default: as the model was loaded). Errors: ERR_ARGUMENT for int8
+   * values are computed here, once, and kept as `cache` says (default and 'auto': as the model was loaded). Errors: ERR_ARGUMENT for int8
    * on a GPU.
    */
   startDecoding(memory: Tensor, options: { beams?: number; cache?: CacheType } = {}): DecoderState {
-    const { beams = 1, cache = this.cache } = options;
+    const { beams = 1 } = options;
+    const cache = options.cache && options.cache !== 'auto' ? options.cache : this.cache;
     refuseOnGpu(this.stream, 'cache', cache);
     const pass = this.pass({});
     const state = new DecoderState(this.stream, this.config, this.compute, memory.shape[0]!, beams, cache === 'int8');
