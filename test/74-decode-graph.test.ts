@@ -64,7 +64,7 @@ function token(
   const gateValues: Tensor[] = [];
   const rows = model.decode(ids, null, { ...pass, gateValues, state, ...(at && { at }) });
   const logits = model.logits(rows.reshape([state.batch, model.config.d_model]));
-  const [values, best] = model.stream.call('top_k', [logits, hidden], [1]);
+  const [values, best] = model.stream.call('top_k', [logits, hidden, null], [1]);
   return [logits, values!, best!, ...gateValues];
 }
 

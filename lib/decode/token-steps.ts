@@ -144,7 +144,7 @@ export class TokenSteps {
   }
 
   private best(logits: Tensor, suppressed: Tensor | null): { values: Tensor; ids: Tensor } {
-    const [values, ids] = this.model.stream.call('top_k', [logits, suppressed], [this.count]);
+    const [values, ids] = this.model.stream.call('top_k', [logits, suppressed, null], [this.count]);
     return { values: values!, ids: ids! };
   }
 
