@@ -147,6 +147,12 @@ onEmulated('a token behind the first is one launch of a graph and one small copy
   t.deepEqual([short.captures, short.graphs, long.captures, long.graphs], [1, 2, 1, 22]);
   t.deepEqual([long.kernels, long.products], [short.kernels, short.products]);
   t.is(long.copies - short.copies, 20 * 3);
+  // With timestamps what a token may be goes with it.
+  const timestamps = { begin: 30, end: 50, noTimestamps: 29 };
+  const timed = (maxTokens: number) => () => greedy(model, sounds(model, 2), { ...options, timestamps, maxTokens });
+  const [few, many] = [await counted(timed(5)), await counted(timed(25))];
+  t.deepEqual([few.captures, few.graphs, many.captures, many.graphs], [1, 2, 1, 22]);
+  t.deepEqual([many.kernels, many.products, many.copies - few.copies], [few.kernels, few.products, 20 * 3]);
   const plain = open(false);
   const other = await lively(plain);
   const without = await counted(() => greedy(other, sounds(other, 2), { ...options, maxTokens: 5 }));
