@@ -48,7 +48,7 @@ export async function decodeTokens(stream: Stream, model: Whisper, state: Decode
     if (beams > 1) state.reorder(stream.tensor(parents, [batch / beams, beams], 'i32'));
     const hidden = model.decode(stream.tensor(ids, [batch, 1], 'i32'), null, { state });
     const logits = model.logits(hidden.reshape([batch, config.d_model]));
-    const chosen = stream.call('top_k', [logits, null], [candidates])[1]!.read();
+    const chosen = stream.call('top_k', [logits, null, null], [candidates])[1]!.read();
     stream.endStep();
     const best = (await chosen) as Int32Array;
     ids = ids.map((_, row) => best[row * candidates]!);

@@ -19,6 +19,9 @@ void throw_trap(TrapRecord& record) {
       throw Error("ERR_ARGUMENT", op + ": argument 'ids': " + ids + " at element " + at);
     case TrapKind::suppress:
       throw Error("ERR_ARGUMENT", op + ": argument 'suppress': " + ids);
+    case TrapKind::allowed:
+      throw Error("ERR_ARGUMENT", op + ": argument 'allowed': expected bounds of two ranges in order, from 0 to " +
+                                      std::to_string(r.limit) + ", got " + got + " at element " + at);
     case TrapKind::samples: {
       const uint32_t bits = uint32_t(r.value);
       float sample;

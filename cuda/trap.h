@@ -10,6 +10,7 @@ namespace cuda {
 enum class TrapKind : int32_t {
   ids,       // argument 'ids': `value` at element `index` is not in [0, limit)
   suppress,  // top_k's 'suppress': the same
+  allowed,   // top_k's 'allowed': `value` at element `index` is below the bound before it, or above `limit`
   labels,    // distill_loss's 'labels': `value` in row `index` is neither -100 nor in [0, limit)
   samples,   // argument 'samples': element `index` is beyond kLargestSample or NaN; `value` holds its bits
   logits,    // top_k's 'logits': NaN or +inf in row `index`

@@ -28,7 +28,7 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=
 files=()
 for test in 11-linear 12-attention 13-norm-rows 14-gated-ffn 15-distill-loss 16-audio-kernels 17-optimizer \
   18-decode-random 19-decoder-layer 42-mapped-weights 50-model 64-cuda-training 67-profile-device 68-cuda-faults \
-  74-decode-graph; do
+  74-decode-graph 76-timestamp-rules; do
   files+=("test/$test.test.ts")
 done
 # Instrumented code tells nothing about speed or memory, and is slow for the whole of the real encoder ("within 1e-5").

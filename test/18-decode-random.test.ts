@@ -16,7 +16,7 @@ const bound = (_: number, __: number, expected: number) => 1e-6 + 4 * EPS * Math
 test.serial('top-k of a small row by hand: log-probabilities after suppression, ids, log-sum-exp', async (t) => {
   const z = Float32Array.of(Math.log(1), Math.log(2), Math.log(4), Math.log(1), Math.log(8));
   for (const { isa, stream } of streams) {
-    const [values, best, lse] = await run(stream, 'top_k', [matrix(1, z), ids(4)], [4]);
+    const [values, best, lse] = await run(stream, 'top_k', [matrix(1, z), ids(4), null], [4]);
     t.deepEqual([...best!], [2, 1, 0, 3], isa);
     [1 / 2, 1 / 4, 1 / 8, 1 / 8].forEach((p, i) => void t.true(Math.abs(values![i]! - Math.log(p)) < 1e-6));
     t.true(Math.abs(lse![0]! - Math.log(8)) < 1e-6);
@@ -41,8 +41,8 @@ test.serial('top-k: every CPU path is the oracle for odd shapes, f32 and bf16, a
         const data = normals(rows * columns, next, 3);
         const logits: Input = { data, shape: [rows, columns], dtype };
         const hide = ids(...Array.from({ length: Math.floor(columns / 9) }, () => Math.floor(next() * columns)));
-        await compare(t, `${dtype} [${rows}, ${columns}] k ${k}`, 'top_k', [logits, null], [k], bound);
-        await compare(t, `${dtype} [${rows}, ${columns}] k ${k} hidden`, 'top_k', [logits, hide], [k], bound);
+        await compare(t, `${dtype} [${rows}, ${columns}] k ${k}`, 'top_k', [logits, null, null], [k], bound);
+        await compare(t, `${dtype} [${rows}, ${columns}] k ${k} hidden`, 'top_k', [logits, hide, null], [k], bound);
       }
 });
 
@@ -54,7 +54,7 @@ test.serial('top-k: equal logits come by id, in ascending, descending and consta
         1,
         Float32Array.from({ length: n }, (_, i) => f(i)),
       );
-    const first = async (input: Input) => [...(await run(stream, 'top_k', [input, null], [5]))[1]!];
+    const first = async (input: Input) => [...(await run(stream, 'top_k', [input, null, null], [5]))[1]!];
     t.deepEqual(await first(row(() => 1)), [0, 1, 2, 3, 4], isa);
     t.deepEqual(await first(row((i) => i)), [999, 998, 997, 996, 995], isa);
     t.deepEqual(await first(row((i) => -i)), [0, 1, 2, 3, 4], isa);
@@ -66,7 +66,7 @@ test.serial('top-k: equal logits come by id, in ascending, descending and consta
 test.serial('top-k: huge logits, -inf, and rows with fewer live logits than k', async (t) => {
   const n = 700;
   const huge = normals(n, random(22), 1e30);
-  await compare(t, 'huge', 'top_k', [matrix(1, huge), null], [5], bound);
+  await compare(t, 'huge', 'top_k', [matrix(1, huge), null, null], [5], bound);
   await compare(
     t,
     'shifted',
@@ -77,6 +77,7 @@ test.serial('top-k: huge logits, -inf, and rows with fewer live logits than k', 
         normals(n, random(23)).map((x) => x + 3e4),
       ),
       null,
+      null,
     ],
     [5],
     bound,
@@ -84,13 +85,13 @@ test.serial('top-k: huge logits, -inf, and rows with fewer live logits than k', 
   const sparse = new Float32Array(n).fill(Number.NEGATIVE_INFINITY);
   sparse[600] = 1;
   sparse[300] = 2;
-  await compare(t, 'two live', 'top_k', [matrix(1, sparse), null], [4], bound);
+  await compare(t, 'two live', 'top_k', [matrix(1, sparse), null, null], [4], bound);
   for (const { isa, stream } of streams) {
-    const [values, best, lse] = await run(stream, 'top_k', [matrix(1, sparse), ids(300, 600)], [3]);
+    const [values, best, lse] = await run(stream, 'top_k', [matrix(1, sparse), ids(300, 600), null], [3]);
     const none = Number.NEGATIVE_INFINITY;
     t.deepEqual([[...values!], [...best!], [...lse!]], [[none, none, none], [0, 1, 2], [none]], isa);
     const all = ids(...Array.from({ length: n }, (_, i) => n - 1 - i));
-    const [v2, b2, l2] = await run(stream, 'top_k', [matrix(1, huge), all], [2]);
+    const [v2, b2, l2] = await run(stream, 'top_k', [matrix(1, huge), all, null], [2]);
     t.deepEqual([[...v2!], [...b2!], [...l2!]], [[none, none], [0, 1], [none]], isa);
   }
 });
@@ -99,7 +100,7 @@ test.serial(
   'top-k: NaN and +inf are faults wherever they stand, unless suppressed; so are ids out of range',
   async (t) => {
     for (const { isa, stream } of streams) {
-      const call = (data: Float32Array, hide: Input | null) => run(stream, 'top_k', [matrix(2, data), hide], [3]);
+      const call = (data: Float32Array, hide: Input | null) => run(stream, 'top_k', [matrix(2, data), hide, null], [3]);
       for (const bad of [Number.NaN, Number.POSITIVE_INFINITY])
         for (const at of [0, 255, 256, 699, 700, 1399])
           for (const rest of [0, Number.NEGATIVE_INFINITY]) {
@@ -115,9 +116,158 @@ test.serial(
       for (const id of [-1, 700])
         await t.throwsAsync(call(new Float32Array(1400), ids(id)), { code: 'ERR_ARGUMENT' }, isa);
       const x = stream.tensor(new Float32Array(12), [3, 4]);
-      for (const k of [0, 33, 1.5]) t.throws(() => stream.call('top_k', [x, null], [k]), { code: 'ERR_ARGUMENT' });
-      t.throws(() => stream.call('top_k', [x, null], [5]), { code: 'ERR_SHAPE' });
-      t.throws(() => stream.call('top_k', [x, x], [1]), { code: 'ERR_DTYPE' });
+      for (const k of [0, 33, 1.5])
+        t.throws(() => stream.call('top_k', [x, null, null], [k]), { code: 'ERR_ARGUMENT' });
+      t.throws(() => stream.call('top_k', [x, null, null], [5]), { code: 'ERR_SHAPE' });
+      t.throws(() => stream.call('top_k', [x, x, null], [1]), { code: 'ERR_DTYPE' });
+    }
+  },
+);
+
+/** Four bounds for each row. */
+const bounds = (...rows: (readonly number[])[]): Input => ({
+  data: Int32Array.from(rows.flat()),
+  shape: [rows.length, 4],
+});
+const hidden = Number.NEGATIVE_INFINITY;
+
+test.serial('top-k by hand where only two ranges are allowed: the second alone where it is the likelier', async (t) => {
+  const row = [5, 1, 2, 5, 1, 1.5, 1.5, 5];
+  const z = matrix(4, Float32Array.from([row, row, row, row].flat()));
+  // Σ of the second: one of 1.5, less than 2; two, more than 2; nothing, beside which the first stays; nothing at all.
+  const allowed = bounds([1, 3, 4, 6], [1, 3, 4, 7], [1, 3, 8, 8], [8, 8, 8, 8]);
+  const log = (...of: number[]) => Math.log(of.reduce((sum, x) => sum + Math.exp(x), 0));
+  for (const { isa, stream } of streams) {
+    const [values, best, lse] = await run(stream, 'top_k', [z, null, allowed], [4]);
+    const sums = [log(1, 2, 1, 1.5), log(1, 1.5, 1.5), log(1, 2), hidden];
+    // Behind what is allowed come the lowest other ids.
+    t.deepEqual(
+      [...best!],
+      [
+        [2, 5, 1, 4],
+        [5, 6, 4, 0],
+        [2, 1, 0, 3],
+        [0, 1, 2, 3],
+      ].flat(),
+      isa,
+    );
+    const chosen = [[2, 1.5, 1, 1], [1.5, 1.5, 1, hidden], [2, 1, hidden, hidden], Array(4).fill(hidden)];
+    for (const [r, sum] of sums.entries()) {
+      t.true(sum === lse![r] || Math.abs(lse![r]! - sum) < 1e-6, isa);
+      for (const [j, x] of chosen[r]!.entries()) {
+        const value = values![4 * r + j]!;
+        t.true(x === hidden ? value === hidden : Math.abs(value - (x - sum)) < 1e-6, isa);
+      }
+    }
+    // As likely is not likelier; suppressed ids count in neither range.
+    const even = matrix(1, Float32Array.of(0, 7, 3, 7, 9));
+    t.deepEqual([...(await run(stream, 'top_k', [even, null, bounds([0, 2, 3, 4])], [2]))[1]!], [1, 3], isa);
+    t.deepEqual([...(await run(stream, 'top_k', [even, ids(1), bounds([0, 2, 2, 4])], [3]))[1]!], [3, 2, 0], isa);
+    t.deepEqual([...(await run(stream, 'top_k', [even, ids(3), bounds([0, 2, 3, 4])], [2]))[1]!], [1, 0], isa);
+  }
+});
+
+test.serial(
+  'top-k with ranges: every path is the oracle for odd shapes, any bounds, f32 and bf16, all k',
+  async (t) => {
+    const next = random(27);
+    for (const dtype of ['f32', 'bf16'] as const)
+      for (const [rows, columns] of [
+        [0, 7],
+        [1, 1],
+        [4, 31],
+        [5, 256],
+        [7, 257],
+        [6, 5003],
+        [5, 51865],
+      ] as const)
+        for (const k of [1, 2, 6, 32].filter((k) => k <= columns)) {
+          const any = (): number[] =>
+            Array.from({ length: 4 }, () => Math.floor(next() * (columns + 1))).sort((a, b) => a - b);
+          const edges = [
+            [0, columns, columns, columns],
+            [0, 0, 0, columns],
+            [0, columns - 1, columns - 1, columns],
+            [columns, columns, columns, columns],
+          ];
+          const logits: Input = { data: normals(rows * columns, next, 3), shape: [rows, columns], dtype };
+          const hide = ids(...Array.from({ length: Math.floor(columns / 9) }, () => Math.floor(next() * columns)));
+          for (const [what, of] of [
+            ['any', any],
+            ['edges', (row: number) => edges[(row + k) % 4]!],
+            [
+              'of a vocabulary',
+              (row: number) =>
+                [row % 3 === 0 ? 0 : 0.9, 0.97, 0.97 + 0.005 * row, 1].map((x) => Math.floor(x * columns)),
+            ],
+          ] as const) {
+            const allowed = { ...bounds(...Array.from({ length: rows }, (_, row) => of(row))), shape: [rows, 4] };
+            for (const suppress of [null, hide])
+              await compare(
+                t,
+                `${dtype} [${rows}, ${columns}] k ${k} ${what}${suppress ? ' hidden' : ''}`,
+                'top_k',
+                [logits, suppress, allowed],
+                [k],
+                bound,
+              );
+          }
+        }
+  },
+);
+
+test.serial('top-k with ranges: a range that is all columns changes no bit', async (t) => {
+  const data = normals(3 * 5003, random(28), 4);
+  const all = bounds(...Array.from({ length: 3 }, () => [0, 5003, 5003, 5003]));
+  for (const { isa, stream } of streams) {
+    const call = (allowed: Input | null) => run(stream, 'top_k', [matrix(3, data), ids(7, 4000), allowed], [5]);
+    t.deepEqual(await call(all), await call(null), isa);
+  }
+});
+
+test.serial(
+  'top-k with ranges: NaN and +inf are faults inside them only; bounds out of order are refused',
+  async (t) => {
+    const rest = bounds([0, 1400, 1400, 1400]);
+    for (const { isa, stream } of streams) {
+      for (const bad of [Number.NaN, Number.POSITIVE_INFINITY])
+        for (const [at, inside] of [
+          [0, false],
+          [99, false],
+          [100, true],
+          [899, true],
+          [900, false],
+          [1000, true],
+          [1399, false],
+        ] as const) {
+          const data = new Float32Array(1400);
+          data[at] = bad;
+          const call = () => run(stream, 'top_k', [matrix(1, data), null, bounds([100, 900, 1000, 1399])], [3]);
+          if (inside) await t.throwsAsync(call(), { code: 'ERR_KERNEL', message: /row 0/ }, `${isa} ${at}`);
+          else await t.notThrowsAsync(call(), `${isa} ${at}`);
+        }
+      const zeros = matrix(2, new Float32Array(2800));
+      for (const [wrong, element, got] of [
+        [[-1, 5, 6, 7], 4, -1],
+        [[5, 4, 6, 7], 5, 4],
+        [[0, 4, 3, 7], 6, 3],
+        [[0, 4, 6, 1401], 7, 1401],
+        [[2000, 4, 6, 7], 4, 2000],
+      ] as const) {
+        const two = bounds([...rest.data], wrong);
+        const message = `top_k: argument 'allowed': expected bounds of two ranges in order, from 0 to 1400, got ${got} at element ${element}`;
+        await t.throwsAsync(run(stream, 'top_k', [zeros, null, two], [3]), { code: 'ERR_ARGUMENT', message }, isa);
+        stream.endStep();
+      }
+      const x = stream.tensor(new Float32Array(12), [3, 4]);
+      const i32 = (...shape: number[]) => stream.tensor(new Int32Array(shape[0]! * shape[1]!), shape, 'i32');
+      for (const [allowed, code] of [
+        [i32(2, 4), 'ERR_SHAPE'],
+        [i32(3, 3), 'ERR_SHAPE'],
+        [x, 'ERR_DTYPE'],
+      ] as const)
+        t.throws(() => stream.call('top_k', [x, null, allowed], [1]), { code, message: /argument 'allowed'/ }, isa);
+      stream.endStep();
     }
   },
 );
@@ -339,7 +489,7 @@ test.serial('speed: top-k over a vocabulary, and a million draws', async (t) => 
     t.log(`${op}: ${best.toFixed(3)} ms`);
     return best;
   };
-  t.true((await time('top_k', [logits, null], [5])) < 20);
+  t.true((await time('top_k', [logits, null, null], [5])) < 20);
   t.true((await time('random_normal', [], [1 << 20, 1, 2, 3])) < 100);
   t.true((await time('random_uniform', [], [1 << 20, 1, 2, 3])) < 100);
   logits.dispose();

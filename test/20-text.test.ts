@@ -234,6 +234,9 @@ test('tokenizer: timestamps go from seconds to ids and back, and refuse what lie
     t.false(pocket.isSpecial(id));
   }
   t.is(pocket.timestampId(1.009), pocket.timestampId(1));
+  const { begin, end, noTimestamps } = pocket.timestampTokens;
+  t.deepEqual([begin, end - 1, noTimestamps], [pocket.timestampId(0), pocket.timestampId(5), begin - 1]);
+  t.true(pocket.hasTimestamps);
   for (const seconds of [-0.02, 5.02, NaN, Infinity])
     refuses(t, () => pocket.timestampId(seconds), 'ERR_ARGUMENT', '5.00');
   refuses(t, () => pocket.timestampSeconds(pocket.noTimestamps), 'ERR_ARGUMENT', 'not a timestamp');
@@ -242,6 +245,7 @@ test('tokenizer: timestamps go from seconds to ids and back, and refuse what lie
 test('tokenizer: a vocabulary that ends with <|notimestamps|> has 30 s of unlisted timestamps behind', (t) => {
   const old = WhisperTokenizer.fromJSON(tokenizerFromCharacters(['a'], { languages: 2 }));
   t.is(old.timestampBegin, old.vocabSize);
+  t.deepEqual([old.hasTimestamps, old.timestampTokens.end], [true, old.vocabSize + 1501]);
   t.is(old.decode([old.timestampId(30), ...old.encode('a')], { timestamps: true }), '<|30.00|>a');
   refuses(t, () => old.token(old.vocabSize + 1501), 'ERR_TOKENIZER', 'no token with the id');
 });

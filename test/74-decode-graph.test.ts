@@ -64,7 +64,7 @@ function token(
   const gateValues: Tensor[] = [];
   const rows = model.decode(ids, null, { ...pass, gateValues, state, ...(at && { at }) });
   const logits = model.logits(rows.reshape([state.batch, model.config.d_model]));
-  const [values, best] = model.stream.call('top_k', [logits, hidden], [1]);
+  const [values, best] = model.stream.call('top_k', [logits, hidden, null], [1]);
   return [logits, values!, best!, ...gateValues];
 }
 
@@ -147,6 +147,12 @@ onEmulated('a token behind the first is one launch of a graph and one small copy
   t.deepEqual([short.captures, short.graphs, long.captures, long.graphs], [1, 2, 1, 22]);
   t.deepEqual([long.kernels, long.products], [short.kernels, short.products]);
   t.is(long.copies - short.copies, 20 * 3);
+  // With timestamps what a token may be goes with it.
+  const timestamps = { begin: 30, end: 50, noTimestamps: 29 };
+  const timed = (maxTokens: number) => () => greedy(model, sounds(model, 2), { ...options, timestamps, maxTokens });
+  const [few, many] = [await counted(timed(5)), await counted(timed(25))];
+  t.deepEqual([few.captures, few.graphs, many.captures, many.graphs], [1, 2, 1, 22]);
+  t.deepEqual([many.kernels, many.products, many.copies - few.copies], [few.kernels, few.products, 20 * 3]);
   const plain = open(false);
   const other = await lively(plain);
   const without = await counted(() => greedy(other, sounds(other, 2), { ...options, maxTokens: 5 }));

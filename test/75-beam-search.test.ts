@@ -1,102 +1,24 @@
-/**
- * Beam search. The oracle is the search as OpenAI's Whisper writes it (whisper/decoding.py), done here over the logits of whole
- * sequences, without caches.
- */
+/** Beam search. The oracle is the search as OpenAI's Whisper writes it, by hand. */
 import test, { type ExecutionContext } from 'ava';
-import { type BeamSearchOptions, beamSearch, type DecodedSequence, greedy } from '../lib/decode/index.js';
+import { beamSearch, type DecodedSequence, greedy } from '../lib/decode/index.js';
 import { Whisper } from '../lib/model/index.js';
 import { Stream, type Tensor } from '../lib/tensor/index.js';
 import { cpus, devices, emulated, streamOn } from './support/kernels.js';
 import { LANGUAGES, lively, PROMPTS, sounds, upload } from './support/lively.js';
+import {
+  byHand,
+  type Found,
+  following,
+  type Heard,
+  lengthLimit,
+  likeliest,
+  type Search,
+} from './support/search-by-hand.js';
 import { tinyConfig } from './support/tiny.js';
 import { refused } from './support/weights.js';
 
 const places = [...cpus.map(({ stream }) => stream), ...devices.map(({ stream }) => stream)];
 const best = cpus.at(-1)!.stream;
-
-type Search = Omit<BeamSearchOptions, 'prompts' | 'languages'>;
-interface Heard {
-  sound: Float32Array;
-  prompt: readonly number[];
-  language: string | null;
-}
-
-/** Log-probabilities, after suppression, of what follows each of the sequences (all of one length), by the whole model. */
-async function following(
-  model: Whisper,
-  { sound, prompt, language }: Heard,
-  sequences: readonly (readonly number[])[],
-  { suppress = [], suppressAtBegin = [] }: Search,
-): Promise<Float64Array[]> {
-  const { stream, config } = model;
-  const [count, length, V] = [sequences.length, prompt.length + sequences[0]!.length, config.vocab_size];
-  const pass = { languages: Array(count).fill(language) };
-  const ids = stream.tensor(Int32Array.from(sequences.flatMap((s) => [...prompt, ...s])), [count, length], 'i32');
-  const memory = model.encode(upload(model, Array(count).fill(sound)), pass);
-  const reading = model.logits(model.decode(ids, memory, pass)).floats();
-  stream.endStep();
-  const logits = await reading;
-  return sequences.map(({ length: said }, i) => {
-    const at = (i + 1) * length - 1;
-    const row = Float64Array.from(logits.subarray(at * V, (at + 1) * V));
-    for (const id of [...suppress, ...(said === 0 ? suppressAtBegin : [])]) row[id] = -Infinity;
-    const top = Math.max(...row);
-    const lse = top + Math.log(row.reduce((sum, z) => sum + Math.exp(z - top), 0));
-    return row.map((z) => z - lse);
-  });
-}
-
-interface Found {
-  tokens: number[];
-  logProbability: number;
-  finished: boolean;
-}
-
-/** The ranker: length without prompt and end. */
-function likeliest(found: readonly Found[], lengthPenalty?: number): Found {
-  const scores = found.map(({ tokens: { length }, logProbability }) =>
-    lengthPenalty === undefined ? logProbability / length : logProbability / ((5 + length) / 6) ** lengthPenalty,
-  );
-  return found[scores.indexOf(Math.max(...scores))]!;
-}
-
-const lengthLimit = (model: Whisper, { maxTokens }: Search, { prompt }: Heard): number =>
-  Math.min(maxTokens, model.config.max_target_positions) - prompt.length;
-
-/** BeamSearchDecoder and its loop for one utterance; all beams begin alike, and dictionaries merge what is the same. */
-async function byHand(model: Whisper, heard: Heard, options: Search): Promise<Found> {
-  const { beamSize, patience = 1, endOfText } = options;
-  const capacity = Math.round(beamSize * patience);
-  let beams: Found[] = Array(beamSize).fill({ tokens: [], logProbability: 0, finished: false });
-  const finished = new Map<string, Found>();
-  for (let n = lengthLimit(model, options, heard); n > 0 && finished.size < capacity; n--) {
-    const rows = await following(
-      model,
-      heard,
-      beams.map(({ tokens }) => tokens),
-      options,
-    );
-    const candidates = new Map<string, Found>();
-    for (const [b, { tokens, logProbability }] of beams.entries()) {
-      const row = rows[b]!;
-      const order = [...row.keys()].sort((i, j) => row[j]! - row[i]!).slice(0, beamSize + 1);
-      for (const id of order) {
-        const next = { tokens: [...tokens, id], logProbability: logProbability + row[id]!, finished: id === endOfText };
-        candidates.set(next.tokens.join(' '), next);
-      }
-    }
-    beams = [];
-    for (const next of [...candidates.values()].sort((a, b) => b.logProbability - a.logProbability)) {
-      if (next.finished) {
-        const ended = { ...next, tokens: next.tokens.slice(0, -1) };
-        if (finished.size < capacity) finished.set(ended.tokens.join(' '), ended);
-      } else if (beams.push(next) === beamSize) break;
-    }
-  }
-  const all = [...finished.values()];
-  if (all.length < capacity) while (all.length < beamSize) all.push(beams.shift()!);
-  return likeliest(all, options.lengthPenalty);
-}
 
 /** Share of the gates open in one forward over the sequence, its last choice left out. */
 async function gatesOf(model: Whisper, { sound, prompt, language }: Heard, said: DecodedSequence): Promise<number> {

@@ -85,15 +85,17 @@ export function endHelp(command: Command, { examples, exit, notes }: HelpEnd): v
   command.addHelpText('after', `\n${parts.join('\n\n')}`);
 }
 
+/** Whether there is a folder of this name. */
+export const isFolder = (path: string): Promise<boolean> =>
+  stat(path).then(
+    (kind) => kind.isDirectory(),
+    () => false,
+  );
+
 /** Refuses a file that could not be written at the end, before the work begins. Throws ERR_FILE_WRITE. */
 export async function checkOutputFile(path: string | undefined): Promise<void> {
   if (path === undefined) return;
   const folder = dirname(resolve(path));
-  const isFolder = (at: string): Promise<boolean> =>
-    stat(at).then(
-      (kind) => kind.isDirectory(),
-      () => false,
-    );
   if (!(await isFolder(folder)))
     throw new DistilWhisperError('ERR_FILE_WRITE', `${path}: expected an existing folder for it, got ${folder}`);
   if (await isFolder(path))

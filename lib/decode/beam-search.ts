@@ -50,7 +50,8 @@ export async function beamSearch(
       const rows = items.map((item) => item.rows(padding));
       const parents = rows.flatMap((row) => row.parents);
       const moved = parents.some((parent, row) => parent !== row % beamSize);
-      next = { ids: rows.flatMap((row) => row.ids), parents: moved ? parents : null };
+      const said = rows.flatMap((row) => row.said);
+      next = { ids: rows.flatMap((row) => row.ids), parents: moved ? parents : null, said };
     }
   } finally {
     steps.dispose();

@@ -53,13 +53,17 @@ export class Beams {
     this.parents = parents;
   }
 
-  /** The last token of each of its rows, and the row that it follows; rows without a beam follow themselves. */
-  rows(padding: number): { ids: number[]; parents: number[] } {
+  /**
+   * The last token of each of its rows, the row that it follows, and all that the row has said; rows without a beam follow
+   * themselves and have said nothing.
+   */
+  rows(padding: number): { ids: number[]; parents: number[]; said: (readonly number[])[] } {
     const live = this.done ? [] : this.live;
     const rows = Array.from({ length: this.size }, (_, row) => row);
     return {
       ids: rows.map((row) => live[row]?.tokens.at(-1) ?? padding),
       parents: rows.map((row) => (live[row] ? this.parents[row]! : row)),
+      said: rows.map((row) => live[row]?.tokens ?? []),
     };
   }
 

@@ -22,7 +22,8 @@ export async function greedy(model: Whisper, features: Tensor, options: GreedyOp
     let ids: number[] | null = null;
     for (let length = prompts[0]?.length ?? 0; length < limit && items.some((item) => !item.finished); length++) {
       throwIfAborted(signal);
-      const proposals = await steps.next(ids && { ids, parents: null });
+      const said = items.map(({ tokens }) => tokens);
+      const proposals = await steps.next(ids && { ids, parents: null, said });
       for (const [i, item] of items.entries()) {
         if (!item.finished) items[i] = extended(item, proposals, i, 0, endOfText);
       }

@@ -1,7 +1,7 @@
 import type { Proposals } from './token-steps.js';
 
 export interface DecodedSequence {
-  /** The tokens chosen, without prompt and end. */
+  /** The tokens chosen, without prompt and end; timestamps included. */
   tokens: number[];
   /** Sum of the natural log-probabilities (after suppression) of the tokens chosen, the end included. */
   logProbability: number;

@@ -3,6 +3,8 @@ export { type GreedyOptions, greedy } from './greedy.js';
 export type { DecodedSequence } from './hypothesis.js';
 export { type DetectedLanguage, detectLanguage } from './language.js';
 export type { DecodingOptions } from './options.js';
+export type { TimedText } from './segments.js';
+export { formatSrt, formatTimed, formatVtt } from './subtitles.js';
 export {
   type AudioSamples,
   type AudioSource,

@@ -1,6 +1,8 @@
 /** What every search is asked for. */
 import { DistilWhisperError } from '../errors/index.js';
 import type { Whisper } from '../model/index.js';
+import type { TimestampTokens } from '../text/index.js';
+import { TimestampRules } from './timestamp-rules.js';
 
 export interface DecodingOptions {
   /** Start sequence of each item, such as `tokenizer.prompt()` gives; all of one length, at least one token. */
@@ -12,6 +14,11 @@ export interface DecodingOptions {
   /** Ids that are not chosen right behind the prompt. */
   suppressAtBegin?: readonly number[];
   endOfText: number;
+  /**
+   * Follow the rules of timestamps, which are where this says (`tokenizer.timestampTokens`): they are among the tokens of a
+   * sequence then. The prompts must lack `<|notimestamps|>`. Default: no rules.
+   */
+  timestamps?: TimestampTokens;
   /** Tokens of a whole sequence, prompt and end included; the decoder's positions are the limit. */
   maxTokens: number;
   /** Measure the gates: fills in `gateShare`. Default false. */
@@ -53,10 +60,36 @@ export function checkOptions(model: Whisper, batch: number, options: DecodingOpt
   check('suppress', suppress);
   check('suppressAtBegin', suppressAtBegin);
   check('endOfText', [options.endOfText]);
+  if (options.timestamps) checkTimestamps(options, options.timestamps, vocabulary);
   if (new Set([...suppress, ...suppressAtBegin]).size >= vocabulary) {
     refuse(`suppress: expected to leave a token to choose, got all ${vocabulary} of the vocabulary`);
   }
   return limit;
+}
+
+function checkTimestamps(options: DecodingOptions, tokens: TimestampTokens, vocabulary: number): void {
+  const { suppress = [], suppressAtBegin = [], endOfText } = options;
+  const { begin, end, noTimestamps } = tokens;
+  const whole = [begin, end, noTimestamps].every(Number.isInteger);
+  if (!(whole && endOfText < begin && begin < end && end <= vocabulary && noTimestamps >= 0 && noTimestamps < begin)) {
+    refuse(
+      `timestamps: expected noTimestamps and endOfText (${endOfText}) < begin < end ≤ ${vocabulary}, got ${JSON.stringify(tokens)}`,
+    );
+  }
+  const hidden = new Set([...suppress, ...suppressAtBegin]);
+  const [, , first, behind] = new TimestampRules(tokens, endOfText).allowed([]);
+  if (every(first, behind, (id) => hidden.has(id))) {
+    refuse(`suppress: expected to leave a timestamp to begin with, got all from ${first} to ${behind - 1}`);
+  }
+  const never = new Set([...suppress, noTimestamps]);
+  if (every(0, begin, (id) => never.has(id))) {
+    refuse(`suppress: expected to leave text to choose, got all ids below ${begin}, the first timestamp's`);
+  }
+}
+
+function every(from: number, to: number, holds: (id: number) => boolean): boolean {
+  for (let id = from; id < to; id++) if (!holds(id)) return false;
+  return true;
 }
 
 /** Throws ERR_INTERRUPTED once the signal is aborted. */

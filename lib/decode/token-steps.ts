@@ -3,6 +3,7 @@ import { onThread } from '../profile/index.js';
 import { dtypeNumber, type Tensor } from '../tensor/index.js';
 import { type DecodingOptions, measuredItems } from './options.js';
 import { ReplayedStep } from './replayed-step.js';
+import { TimestampRules } from './timestamp-rules.js';
 
 /** What each sequence of a batch may say next, best first; sequences are rows, those of an item behind one another. */
 export interface Proposals {
@@ -19,6 +20,8 @@ export interface Proposals {
 export interface NextTokens {
   ids: readonly number[];
   parents: readonly number[] | null;
+  /** All that a row has said, this token included and the prompt left out; of rows that have ended anything. */
+  said: readonly (readonly number[])[];
 }
 
 /** Gates of one forward pass, summed over its layers: f32, as many for each item. */
@@ -45,6 +48,7 @@ interface Choice {
 export class TokenSteps {
   private readonly rows: number;
   private readonly measures: boolean;
+  private readonly rules: TimestampRules | null;
   private readonly hidden: Tensor | null;
   private readonly hiddenAtBegin: Tensor | null;
   private state: DecoderState | null = null;
@@ -58,7 +62,9 @@ export class TokenSteps {
     private readonly beams: number,
     private readonly count: number,
   ) {
-    const { suppress = [], suppressAtBegin = [], prompts } = options;
+    const { suppressAtBegin = [], prompts, timestamps, endOfText } = options;
+    const suppress = [...(options.suppress ?? []), ...(timestamps ? [timestamps.noTimestamps] : [])];
+    this.rules = timestamps ? new TimestampRules(timestamps, endOfText) : null;
     this.rows = prompts.length * beams;
     this.measures = measuredItems(model, options).includes(true);
     this.hidden = this.idList(suppress);
@@ -98,10 +104,14 @@ export class TokenSteps {
       const state = this.state!;
       if (next?.parents) state.reorder(this.upload(next.parents, this.beams));
       const suppressed = next ? this.hidden : this.hiddenAtBegin;
-      const choice = this.replayed ? this.replayed.run(last) : this.choose(this.upload(last, 1), suppressed);
+      const allowed = this.allowed(next);
+      const bounds = allowed && !(this.replayed && next) ? this.upload(allowed, 4) : null;
+      const choice = this.replayed
+        ? this.replayed.run(last, allowed ?? [])
+        : this.choose(this.upload(last, 1), suppressed, bounds);
       gates.push(choice.gates);
       // What is replayed leaves out what the first token must not be.
-      const { ids, values } = this.replayed && !next ? this.best(choice.logits, suppressed) : choice;
+      const { ids, values } = this.replayed && !next ? this.best(choice.logits, suppressed, bounds) : choice;
       const readings = gates
         .filter((g) => g !== null)
         .map(async ({ sum, layers, items }) => ({ sums: await sum.floats(), layers, items }));
@@ -129,22 +139,28 @@ export class TokenSteps {
     }
     if (model.stream.graphs) {
       const { max_target_positions: positions } = model.config;
-      this.replayed = new ReplayedStep(model.stream, this.state, positions, (ids, at) =>
-        this.choose(ids, this.hidden, at),
-      );
+      const calls = (ids: Tensor, at: ReplayedPosition, allowed: Tensor | null): Choice =>
+        this.choose(ids, this.hidden, allowed, at);
+      this.replayed = new ReplayedStep(model.stream, this.state, positions, calls, this.rules !== null);
     }
     return rows.map((row) => row[filled]!);
   }
 
-  private choose(ids: Tensor, suppressed: Tensor | null, at?: ReplayedPosition): Choice {
+  /** Four bounds for each row, of the ids that may follow; null: no rules. */
+  private allowed(next: NextTokens | null): number[] | null {
+    const { rules, rows } = this;
+    return rules && (next?.said ?? Array<number[]>(rows).fill([])).flatMap((said) => rules.allowed(said));
+  }
+
+  private choose(ids: Tensor, suppressed: Tensor | null, allowed: Tensor | null, at?: ReplayedPosition): Choice {
     const { model, rows } = this;
     const [hidden, gates] = this.decode(ids, at);
     const logits = model.logits(hidden.reshape([rows, model.config.d_model]));
-    return { logits, ...this.best(logits, suppressed), gates };
+    return { logits, ...this.best(logits, suppressed, allowed), gates };
   }
 
-  private best(logits: Tensor, suppressed: Tensor | null): { values: Tensor; ids: Tensor } {
-    const [values, ids] = this.model.stream.call('top_k', [logits, suppressed], [this.count]);
+  private best(logits: Tensor, suppressed: Tensor | null, allowed: Tensor | null): { values: Tensor; ids: Tensor } {
+    const [values, ids] = this.model.stream.call('top_k', [logits, suppressed, allowed], [this.count]);
     return { values: values!, ids: ids! };
   }
 

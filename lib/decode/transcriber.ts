@@ -3,13 +3,14 @@ import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { type CacheType, type ComputeType, Whisper } from '../model/index.js';
 import { onLane } from '../profile/index.js';
 import { Stream, type Tensor } from '../tensor/index.js';
-import { resolveLanguage, type Task, WhisperTokenizer } from '../text/index.js';
+import { resolveLanguage, type Task, type TimestampTokens, WhisperTokenizer } from '../text/index.js';
 import { type JsonObject, openModelFolder, type WhisperConfig } from '../weights/index.js';
 import { type BeamOptions, beamSearch, checkBeams } from './beam-search.js';
 import { greedy } from './greedy.js';
 import type { DecodedSequence } from './hypothesis.js';
 import { type DetectedLanguage, detectLanguage } from './language.js';
 import { type DecodingOptions, throwIfAborted } from './options.js';
+import { type TimedText, timedTexts } from './segments.js';
 import { cutWindows, type Window } from './windows.js';
 
 /** Mono samples, nominally -1..1, at a whole number of Hz. */
@@ -52,6 +53,11 @@ export interface TranscribeOptions extends Partial<BeamOptions> {
   task?: Task;
   /** Run the language's expert where the model has one. Default true. */
   useExperts?: boolean;
+  /**
+   * Have the model say when what it says begins and ends, by the rules of OpenAI's Whisper: `segments` are then those between
+   * its timestamps. Default false.
+   */
+  timestamps?: boolean;
   /** Default: the transcriber's. */
   batchSize?: number;
   /** Tokens of a window, prompt included. Default: the generation configuration's max_length, the decoder's positions at most. */
@@ -66,11 +72,8 @@ export interface TranscribeOptions extends Partial<BeamOptions> {
   onError?: (source: number, error: DistilWhisperError) => void;
 }
 
-export interface TranscriptSegment {
-  /** Seconds from the start of the audio. */
-  start: number;
-  end: number;
-  text: string;
+export interface TranscriptSegment extends TimedText {
+  /** The window's: with timestamps its segments share it. */
   averageLogProbability: number;
 }
 
@@ -80,7 +83,7 @@ export interface Transcript {
   language: string;
   /** Seconds of audio. */
   duration: number;
-  /** One for each window. */
+  /** One for each window; with timestamps one for each pair of them that holds text, within its window. */
   segments: TranscriptSegment[];
   /** Tokens of the text. */
   tokens: number;
@@ -192,7 +195,7 @@ export class Transcriber {
   /**
    * Transcripts of the sources, in their order. Audio longer than the model's window is cut at pauses and its windows' texts are
    * joined by a space. Without `onError` the first source that fails ends the call. Errors: those of `decodeAudio` and
-   * `FeatureExtractor`, with the source's name, ERR_LANGUAGE, ERR_ARGUMENT, ERR_INTERRUPTED.
+   * `FeatureExtractor`, with the source's name, ERR_LANGUAGE, ERR_VOCABULARY (timestamps), ERR_ARGUMENT, ERR_INTERRUPTED.
    */
   transcribe(
     sources: readonly AudioSource[],
@@ -208,11 +211,12 @@ export class Transcriber {
     );
     const search = this.search(options);
     const useExperts = options.useExperts ?? true;
+    const timestamps = options.timestamps ? this.timestampTokens() : null;
     const known = new Map<string, Start>();
     const start = (language: string): Start => {
       let found = known.get(language);
       if (!found) {
-        const prompt = this.tokenizer.prompt({ language, task });
+        const prompt = this.tokenizer.prompt({ language, task, timestamps: timestamps !== null });
         const { code, name } = resolveLanguage(language);
         found = { code, expert: useExperts && this.model.experts.has(name) ? name : null, prompt };
         known.set(language, found);
@@ -223,6 +227,7 @@ export class Transcriber {
     const starts: Start[] = [];
     if (language !== 'auto') starts.push(...sources.map(() => start(language)));
     const transcripts: (Transcript | null)[] = sources.map(() => null);
+    const texts: string[][] = sources.map(() => []);
     const shares: number[][] = sources.map(() => []);
     const failed = new Set<number>();
     const fail =
@@ -251,6 +256,7 @@ export class Transcriber {
           endOfText: this.tokenizer.endOfText,
           maxTokens,
           gateValues: true,
+          ...(timestamps && { timestamps }),
           ...(signal && { signal }),
         });
         for (const [i, piece] of batch.entries()) {
@@ -264,19 +270,20 @@ export class Transcriber {
             gateShare: null,
           };
           const transcript = transcripts[piece.source]!;
-          transcript.tokens += tokens.length;
-          transcript.segments.push({
-            start: piece.begin / piece.sampleRate,
-            end: piece.end / piece.sampleRate,
-            text: this.tokenizer.decode(tokens).trim(),
-            averageLogProbability,
-          });
+          const window = { begin: piece.begin / piece.sampleRate, end: piece.end / piece.sampleRate };
+          const text = this.tokenizer.decode(tokens).trim();
+          texts[piece.source]!.push(text);
+          const said = timestamps ? tokens.filter((id) => id < timestamps.begin) : tokens;
+          transcript.tokens += said.length;
+          const timed = timestamps
+            ? timedTexts(tokens, this.tokenizer, window)
+            : [{ start: window.begin, end: window.end, text }];
+          transcript.segments.push(...timed.map((segment) => ({ ...segment, averageLogProbability })));
           if (gateShare !== null) shares[piece.source]!.push(gateShare);
           seconds += (piece.end - piece.begin) / piece.sampleRate;
           if (!piece.last) continue;
           done++;
-          const texts = transcript.segments.map((segment) => segment.text);
-          transcript.text = texts.filter((text) => text !== '').join(' ');
+          transcript.text = texts[piece.source]!.filter((text) => text !== '').join(' ');
           const share = shares[piece.source]!;
           if (share.length > 0) transcript.gateShare = share.reduce((a, b) => a + b, 0) / share.length;
           onTranscript?.(piece.source, transcript);
@@ -322,6 +329,22 @@ export class Transcriber {
       'ERR_LANGUAGE',
       `language: expected one of the model's languages or 'auto', got none; it has: ${this.languages.join(' ') || 'no languages'}`,
     );
+  }
+
+  /** Errors: ERR_VOCABULARY, here, before any audio is read. */
+  private timestampTokens(): TimestampTokens {
+    const { vocab_size: vocabulary } = this.model.config;
+    const refuse = (why: string): never => {
+      throw new DistilWhisperError(
+        'ERR_VOCABULARY',
+        `timestamps: expected a model with timestamp tokens, got a vocabulary ${why}`,
+      );
+    };
+    if (!this.tokenizer.has('<|notimestamps|>') || !this.tokenizer.hasTimestamps) refuse('without any');
+    const tokens = this.tokenizer.timestampTokens;
+    // Tokenizers that end with <|notimestamps|> may leave them unsaid: the model decides.
+    if (tokens.end > vocabulary) refuse(`of ${vocabulary} tokens, which ends before them`);
+    return tokens;
   }
 
   private detect(pieces: readonly Piece[]): Promise<DetectedLanguage[]> {

@@ -1,7 +1,14 @@
 export { LANGUAGES, type Language, resolveLanguage } from './languages.js';
 export { basicNormalizer, extendedNormalizer, type Normalizer, type NormalizerOptions } from './normalizer.js';
 export { nonSpeechTokens, suppressAtBegin, suppressTokens } from './suppression.js';
-export { type DecodeOptions, type LabelOptions, type PromptOptions, type Task, WhisperTokenizer } from './tokenizer.js';
+export {
+  type DecodeOptions,
+  type LabelOptions,
+  type PromptOptions,
+  type Task,
+  type TimestampTokens,
+  WhisperTokenizer,
+} from './tokenizer.js';
 export type { AddedTokenJSON, TokenizerJSON } from './tokenizer-json.js';
 export { tokenizerFromCharacters, tokenizerFromTiktoken, type VocabularyOptions } from './vocabulary.js';
 export { cer, type ErrorRate, wer } from './wer.js';

@@ -29,6 +29,14 @@ export interface LabelOptions extends PromptOptions {
   compat?: 'paper' | 'reference';
 }
 
+/** Where a vocabulary has its timestamps: the tokens from `begin`, which is `<|0.00|>`, to below `end`, 0.02 s apart. */
+export interface TimestampTokens {
+  begin: number;
+  end: number;
+  /** The id of `<|notimestamps|>`. */
+  noTimestamps: number;
+}
+
 /** Seconds between two neighbouring timestamp tokens. */
 const TIMESTAMP_STEP = 0.02;
 /** Vocabularies from before timestamps were listed end with `<|notimestamps|>`; the model still has 30 s of them. */
@@ -287,6 +295,11 @@ export class WhisperTokenizer {
     return [...prompt, ...this.encode(text), this.endOfText];
   }
 
+  /** Whether the vocabulary has timestamps, or leaves them unlisted behind its end. */
+  get hasTimestamps(): boolean {
+    return this.firstTimestamp !== undefined;
+  }
+
   /**
    * The id of `<|0.00|>`.
    * @throws ERR_TOKENIZER when the vocabulary has no timestamps
@@ -296,6 +309,15 @@ export class WhisperTokenizer {
       throw new DistilWhisperError('ERR_TOKENIZER', 'The vocabulary has no timestamp tokens.');
     }
     return this.firstTimestamp;
+  }
+
+  /**
+   * Where the timestamps are.
+   * @throws ERR_TOKENIZER when the vocabulary has no timestamps, or no `<|notimestamps|>`
+   */
+  get timestampTokens(): TimestampTokens {
+    const begin = this.timestampBegin;
+    return { begin, end: begin + this.timestampCount, noTimestamps: this.noTimestamps };
   }
 
   isTimestamp(id: number): boolean {

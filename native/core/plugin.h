@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define DW_PLUGIN_ABI 4u /* changes with every change of this file */
+#define DW_PLUGIN_ABI 5u /* changes with every change of this file, and of the tensors that an operation takes */
 #define DW_PLUGIN_ENTRY "distilwhisper_plugin"
 
 typedef struct dw_fault {

@@ -1,6 +1,7 @@
 // top_k: logits [R, V] → values [R, k], ids [R, k], logsumexp [R]; see reference/decode.cc for the formula.
 // One pass over memory: a block is brought into the cache as floats with the suppressed ids at -inf, its maximum
-// updates the running log-sum-exp, and only blocks whose maximum beats the k-th best so far are searched.
+// updates the running log-sum-exp, and only blocks whose maximum beats the k-th best so far are searched. The ranges of
+// an `allowed` are searched one after the other, and nothing else of the row is read.
 // cache_reorder: rows of caches, in place, by the rows that they go on from.
 #include "core/decode.h"
 
@@ -19,17 +20,24 @@ namespace {
 constexpr int64_t kBlock = 256;
 constexpr int64_t kPiece = 1024;  // bytes of a cache's row that are moved at a time
 
-// False when the row holds NaN or +inf. `suppressed` is ascending.
-template <class T>
-bool search_row(const T* z, int64_t columns, const int32_t* suppressed, int64_t suppressed_count, int64_t k,
-                float* values, int32_t* ids, float* logsumexp) {
-  alignas(64) float x[kBlock], e[kBlock];
-  float best[32];
-  int64_t filled = 0, hidden = 0;
+// Of a part of a row: its log-sum-exp as top + log(sum), and the k best, best first.
+struct Found {
   float top = -INFINITY;
-  double sum = 0;
-  for (int64_t at = 0; at < columns; at += kBlock) {
-    const int64_t count = columns - at < kBlock ? columns - at : kBlock;
+  double sum = 0;  // NaN or +inf: the part holds one
+  int64_t filled = 0;
+  float values[32];
+  int32_t ids[32];
+};
+
+// The columns [from, to) of z. `suppressed` is ascending.
+template <class T>
+void search(const T* z, int64_t from, int64_t to, const int32_t* suppressed, int64_t suppressed_count, int64_t k,
+            Found& f) {
+  alignas(64) float x[kBlock], e[kBlock];
+  int64_t hidden = 0;
+  while (hidden < suppressed_count && suppressed[hidden] < from) hidden++;
+  for (int64_t at = from; at < to; at += kBlock) {
+    const int64_t count = to - at < kBlock ? to - at : kBlock;
     for (int64_t i = 0; i < count; i++) x[i] = get(z, at + i);
     for (int64_t i = count; i < kBlock; i++) x[i] = -INFINITY;
     for (; hidden < suppressed_count && suppressed[hidden] < at + kBlock; hidden++)
@@ -40,44 +48,88 @@ bool search_row(const T* z, int64_t columns, const int32_t* suppressed, int64_t 
       high = v > high ? v : high;
     }
     const float block_top = max_of(high);
-    if (block_top > top) {
-      sum *= std::exp(double(top) - double(block_top));
-      top = block_top;
+    if (block_top > f.top) {
+      f.sum *= std::exp(double(f.top) - double(block_top));
+      f.top = block_top;
     }
-    const float shift = top == -INFINITY ? 0.0f : top;
+    const float shift = f.top == -INFINITY ? 0.0f : f.top;
     // First all exponentials, then their sum: GCC vectorises the one and not a reduction over the other.
     for (int64_t i = 0; i < kBlock; i++) e[i] = fast_exp(x[i] - shift);
     Lanes partial = {};
     for (int64_t i = 0; i < kBlock; i += kLanes) partial += load_lanes(e + i);
-    sum += double(sum_of(partial));
-    if (filled == k && !(block_top > best[k - 1])) continue;
+    f.sum += double(sum_of(partial));
+    if (f.filled == k && !(block_top > f.values[k - 1])) continue;
     for (int64_t i = 0; i < count; i++) {
-      if (filled == k && !(x[i] > best[k - 1])) continue;
+      if (f.filled == k && !(x[i] > f.values[k - 1])) continue;
       // Equal values keep their order: the lower id came first.
-      int64_t j = filled < k ? filled++ : k - 1;
-      for (; j > 0 && x[i] > best[j - 1]; j--) {
-        best[j] = best[j - 1];
-        ids[j] = ids[j - 1];
+      int64_t j = f.filled < k ? f.filled++ : k - 1;
+      for (; j > 0 && x[i] > f.values[j - 1]; j--) {
+        f.values[j] = f.values[j - 1];
+        f.ids[j] = f.ids[j - 1];
       }
-      best[j] = x[i];
-      ids[j] = int32_t(at + i);
+      f.values[j] = x[i];
+      f.ids[j] = int32_t(at + i);
     }
   }
-  if (!(sum < INFINITY)) return false;
+}
+
+// What two parts have together, the ids of `a` below those of `b`; behind their live logits the lowest other ids.
+Found merge(const Found& a, const Found& b, int64_t k) {
+  Found f;
+  f.top = a.top > b.top ? a.top : b.top;
+  for (const Found* part : {&a, &b})
+    if (part->top > -INFINITY) f.sum += part->sum * std::exp(double(part->top) - double(f.top));
+  for (int64_t i = 0, j = 0; f.filled < k; f.filled++) {
+    const float left = i < a.filled ? a.values[i] : -INFINITY, right = j < b.filled ? b.values[j] : -INFINITY;
+    if (left == -INFINITY && right == -INFINITY) break;
+    f.values[f.filled] = left >= right ? left : right;
+    f.ids[f.filled] = left >= right ? a.ids[i++] : b.ids[j++];
+  }
+  const int64_t live = f.filled;
+  for (int32_t id = 0; f.filled < k; id++) {
+    bool given = false;
+    for (int64_t j = 0; j < live; j++) given |= f.ids[j] == id;
+    if (given) continue;
+    f.values[f.filled] = -INFINITY;
+    f.ids[f.filled++] = id;
+  }
+  return f;
+}
+
+// False when the row holds NaN or +inf. `allowed`: four bounds, or null.
+template <class T>
+bool search_row(const T* z, int64_t columns, const int32_t* suppressed, int64_t suppressed_count,
+                const int32_t* allowed, int64_t k, float* values, int32_t* ids, float* logsumexp) {
+  Found f;
+  if (allowed) {
+    Found text, times;
+    search(z, allowed[0], allowed[1], suppressed, suppressed_count, k, text);
+    search(z, allowed[2], allowed[3], suppressed, suppressed_count, k, times);
+    if (!(text.sum < INFINITY && times.sum < INFINITY)) return false;
+    const bool likelier = times.top > -INFINITY && double(times.top) + std::log(times.sum) > double(text.top);
+    f = merge(likelier ? Found() : text, times, k);
+  } else {
+    search(z, 0, columns, suppressed, suppressed_count, k, f);
+  }
+  if (!(f.sum < INFINITY)) return false;
   // Relative to the maximum, so that nothing is lost where the logits are large.
-  const double rest = std::log(sum);
-  *logsumexp = top == -INFINITY ? top : float(double(top) + rest);
-  for (int64_t j = 0; j < k; j++)
-    values[j] = best[j] == -INFINITY ? -INFINITY : float((double(best[j]) - double(top)) - rest);
+  const double rest = std::log(f.sum);
+  *logsumexp = f.top == -INFINITY ? f.top : float(double(f.top) + rest);
+  for (int64_t j = 0; j < k; j++) {
+    values[j] = f.values[j] == -INFINITY ? -INFINITY : float((double(f.values[j]) - double(f.top)) - rest);
+    ids[j] = f.ids[j];
+  }
   return true;
 }
 
 }  // namespace
 
 void top_k(Context& ctx, const Call& c) {
-  const View &logits = c.in[0], &suppress = c.in[1];
+  const View &logits = c.in[0], &suppress = c.in[1], &allowed = c.in[2];
   const int64_t rows = logits.shape[0], columns = logits.shape[1], k = c.integer(0);
   if (rows == 0) return;
+  const int32_t* bounds = allowed ? allowed.as<int32_t>() : nullptr;
+  for (int64_t row = 0; bounds && row < rows; row++) check_allowed(bounds + 4 * row, columns, row);
   Workspace::Frame frame(ctx.workspace);
   const int64_t given = suppress ? suppress.size() : 0;
   int32_t* sorted = frame.take<int32_t>(given);
@@ -92,9 +144,9 @@ void top_k(Context& ctx, const Call& c) {
   uint8_t* good = frame.take<uint8_t>(rows);
   ctx.pool.each(rows, [&](int64_t row) {
     with_type(logits.dtype, [&](auto* type) {
-      good[row] =
-          search_row(static_cast<decltype(type)>(logits.data) + row * columns, columns, sorted, count, k,
-                     c.out[0].as<float>() + row * k, c.out[1].as<int32_t>() + row * k, c.out[2].as<float>() + row);
+      good[row] = search_row(static_cast<decltype(type)>(logits.data) + row * columns, columns, sorted, count,
+                             bounds ? bounds + 4 * row : nullptr, k, c.out[0].as<float>() + row * k,
+                             c.out[1].as<int32_t>() + row * k, c.out[2].as<float>() + row);
     });
   });
   for (int64_t row = 0; row < rows; row++)

@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url';
 import { readManifest } from '../../lib/data/index.js';
 import { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
-import { WhisperTokenizer } from '../../lib/text/index.js';
-import { fromFloat32, type WhisperConfig, writeModelFolder } from '../../lib/weights/index.js';
+import { type TokenizerJSON, WhisperTokenizer } from '../../lib/text/index.js';
+import { fromFloat32, type JsonObject, type WhisperConfig, writeModelFolder } from '../../lib/weights/index.js';
 import { tinyConfig } from './tiny.js';
 
 export const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -88,14 +88,19 @@ export function scratchFolder(): { path: string; remove: () => void } {
   return { path, remove: () => rmSync(path, { recursive: true, force: true }) };
 }
 
-/** Writes a model folder with random weights and the pocket tokenizer: width 16, 1 + 1 layers, a window of 5 s. */
+/**
+ * Writes a model folder with random weights and the pocket tokenizer, or another's `tokenizerJson`: width 16, 1 + 1 layers, a
+ * window of 5 s.
+ */
 export async function writeTinyModel(
   path: string,
   seed: number,
   changes: Partial<WhisperConfig> = {},
+  { tokenizerJson, generation }: { tokenizerJson?: TokenizerJSON; generation?: JsonObject } = {},
 ): Promise<WhisperConfig> {
   const files = join(root, 'models', 'pocket-student');
-  const tokenizer = await WhisperTokenizer.fromFolder(files);
+  const json = tokenizerJson ? JSON.stringify(tokenizerJson) : readFileSync(join(files, 'tokenizer.json'), 'utf8');
+  const tokenizer = WhisperTokenizer.fromJSON(JSON.parse(json));
   const config = tinyConfig({
     vocab_size: tokenizer.vocabSize,
     max_source_positions: 250,
@@ -118,9 +123,9 @@ export async function writeTinyModel(
   await writeModelFolder(path, {
     config,
     // Short answers: what an untrained model says goes on to the limit.
-    generationConfig: { max_length: 12 },
+    generationConfig: { max_length: 12, ...generation },
     files: {
-      'tokenizer.json': readFileSync(join(files, 'tokenizer.json')),
+      'tokenizer.json': Buffer.from(json),
       'tokenizer_config.json': readFileSync(join(files, 'tokenizer_config.json')),
     },
     tensors,
