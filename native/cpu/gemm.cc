@@ -65,7 +65,7 @@ template <bool Pairs, class Packer>
 void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t* frozen, int64_t words, int64_t blocks,
               int64_t i0, int64_t i1, int64_t j0, uint32_t* panel, float* sums) {
   const int64_t cols = least(kGroup, g.n - j0);
-  const bool stream = streams(g);
+  const Streamed streamed = streamed_by(g);
   for (int64_t block = 0; block < blocks; block++) {
     const int64_t w0 = words * block / blocks, w1 = words * (block + 1) / blocks;
     const uint32_t* b = panel;
@@ -75,6 +75,7 @@ void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t
       packer.panels(panel, j0, g.n, w0, w1, g.k);
     for (int64_t i = i0; i < i1; i += kMR) {
       const int64_t rows = least(kMR, i1 - i);
+      if (block + 1 == blocks) fetch(g, i, j0, rows, cols);
       float* acc = blocks > 1 ? sums + (i - i0) * kGroup : sums;
       const char* q = a.data + i * a.bytes + w0 * 4;
       const char* next = a.data + (i + kMR < i1 ? i + kMR : i0) * a.bytes + w0 * 4;
@@ -86,10 +87,10 @@ void multiply(const Gemm& g, const Rows& a, const Packer& packer, const uint32_t
         else
           pick_tile<Pairs>(rows, vectors)(q, a.bytes, p, w1 - w0, acc + j, block > 0, next);
       }
-      if (block + 1 == blocks) finish(g, acc, kGroup, i, j0, rows, cols, stream);
+      if (block + 1 == blocks) finish(g, acc, kGroup, i, j0, rows, cols, streamed);
     }
   }
-  if (stream) end_stream();
+  streamed.end();
 }
 
 template <bool Pairs>
@@ -123,20 +124,21 @@ void large(Context& ctx, const Gemm& g) {
 void multiply_tiles(const Gemm& g, const Rows& a, const uint32_t* panels, int64_t words, int64_t w0, int64_t w1,
                     int64_t i0, int64_t i1, int64_t j0, int64_t cols, float* sums, int64_t stride) {
   Tiles tiles;
-  const bool stream = streams(g);
+  const Streamed streamed = streamed_by(g);
   const int64_t span = w1 - w0, blocks = span ? (span + kTileWords - 1) / kTileWords : 1;
   const int64_t size = up((span + blocks - 1) / blocks, 16);
   for (int64_t i = i0; i < i1; i += 32) {
     const int64_t rows = least(32, i1 - i);
+    if (w1 == words) fetch(g, i, j0, rows, cols);
     float* acc = span == words ? sums : sums + (i - i0) * stride;
     for (int64_t w = w0; w == w0 || w < w1; w += size)
       for (int64_t j = 0; j < cols; j += kTileWidth)
         tiles.product(rows, up(least(kTileWidth, cols - j), 16), least(size, w1 - w), a.data + i * a.bytes + w * 4,
                       a.bytes, reinterpret_cast<const char*>(panels + j * span + (w - w0) * kTileWidth), kTileWidth * 4,
                       acc + j, stride * 4, w > 0);
-    if (w1 == words) finish(g, acc, stride, i, j0, rows, cols, stream);
+    if (w1 == words) finish(g, acc, stride, i, j0, rows, cols, streamed);
   }
-  if (stream) end_stream();
+  streamed.end();
 }
 
 void large_tiles(Context& ctx, const Gemm& g) {
@@ -201,7 +203,7 @@ void few_rows(Context& ctx, Workspace::Frame& frame, const Gemm* products, int64
         i += rows;
       }
     change(*g, w, acc, j0, cols);
-    finish(*g, acc, kGroup, 0, j0, g->m, cols, false);
+    finish(*g, acc, kGroup, 0, j0, g->m, cols, {});
   });
 }
 

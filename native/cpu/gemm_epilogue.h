@@ -34,7 +34,6 @@ DW_INLINE void stream_line(bf16* p, const float* s) {
 #endif
   _mm512_stream_si512(reinterpret_cast<__m512i*>(p), v);
 }
-// Before another thread may read what was streamed.
 DW_INLINE void end_stream() { _mm_sfence(); }
 #else
 constexpr bool kStreams = false;
@@ -43,16 +42,59 @@ DW_INLINE void stream_line(T*, const float*) {}
 DW_INLINE void end_stream() {}
 #endif
 
-// Whether C goes past the caches: it is too large to be found there by what comes next.
-DW_INLINE bool streams(const Gemm& g) {
+// Whether a matrix goes past the caches: it is too large to be found there by what comes next.
+DW_INLINE bool streams(const Gemm& g, const void* to, DType type, int64_t ld) {
   constexpr int64_t kBytes = 4 << 20;
-  const int64_t size = size_of(g.c_type);
-  return kStreams && !g.epilogue.accumulate && g.m * g.n * size >= kBytes && g.ldc * size % 64 == 0 &&
-         reinterpret_cast<uintptr_t>(g.c) % 64 == 0;
+  const int64_t size = size_of(type);
+  return kStreams && to && g.m * g.n * size >= kBytes && ld * size % 64 == 0 &&
+         reinterpret_cast<uintptr_t>(to) % 64 == 0;
+}
+struct Streamed {
+  bool c = false, pre = false;
+  // Before another thread may read it.
+  void end() const {
+    if (c || pre) end_stream();
+  }
+};
+
+DW_INLINE Streamed streamed_by(const Gemm& g) {
+  const Epilogue& e = g.epilogue;
+  return {!e.accumulate && streams(g, g.c, g.c_type, g.ldc), streams(g, e.pre, e.pre_type, e.pre_ld)};
+}
+
+// Of s to p: whole lines past the caches where `stream` says so. Returns how many were put.
+template <class T>
+DW_INLINE int64_t stream_lines(T* p, const float* s, int64_t cols, bool stream) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  int64_t x = 0;
+  if (stream)
+    for (; x + kLine <= cols; x += kLine) stream_line(p + x, s + x);
+  return x;
+}
+
+// Brings near what `finish` reads besides the sums, before they are made: it stands in rows far apart, which the
+// processor does not foresee. Zen 4 forgets a prefetch to a page that it does not know, so that a line is read there.
+inline void fetch(const Gemm& g, int64_t i, int64_t j, int64_t rows, int64_t cols) {
+  const Epilogue& e = g.epilogue;
+  const auto lines = [&](const void* from, DType type, int64_t ld) {
+    const int64_t size = size_of(type);
+    for (int64_t r = 0; r < rows; r++) {
+      const char* p = static_cast<const char*>(from) + ((i + r) * ld + j) * size;
+      for (int64_t x = 0; x < cols * size; x += 64)
+        if (kAmx)
+          __builtin_prefetch(p + x, 0, 2);
+        else
+          (void)*static_cast<const volatile char*>(p + x);
+    }
+  };
+  if (e.gelu_of) lines(e.gelu_of, e.gelu_of_type, e.gelu_of_ld);
+  if (e.residual) lines(e.residual, e.residual_type, e.residual_ld);
+  if (e.accumulate) lines(g.c, g.c_type, g.ldc);
 }
 
 // Row i, columns [j, j + cols) of the product; s holds its sums and is overwritten.
-DW_INLINE void finish_columns(const Gemm& g, float* __restrict s, int64_t i, int64_t j, int64_t cols, bool stream) {
+DW_INLINE void finish_columns(const Gemm& g, float* __restrict s, int64_t i, int64_t j, int64_t cols,
+                              Streamed streamed) {
   const Epilogue& e = g.epilogue;
   if (e.scale != 1.0f)
     for (int64_t x = 0; x < cols; x++) s[x] *= e.scale;
@@ -60,7 +102,7 @@ DW_INLINE void finish_columns(const Gemm& g, float* __restrict s, int64_t i, int
     for (int64_t x = 0; x < cols; x++) s[x] += e.bias[j + x];
   if (e.pre)
     at(e.pre, e.pre_type, e.pre_ld, i, j, [&](auto* p) {
-      for (int64_t x = 0; x < cols; x++) put(p, x, s[x]);
+      for (int64_t x = stream_lines(p, s, cols, streamed.pre); x < cols; x++) put(p, x, s[x]);
     });
   if (e.gelu)
     for (int64_t x = 0; x < cols; x++) s[x] = gelu(s[x]);
@@ -77,10 +119,7 @@ DW_INLINE void finish_columns(const Gemm& g, float* __restrict s, int64_t i, int
       for (int64_t x = 0; x < cols; x++) s[x] += get(p, x);
     });
   at(g.c, g.c_type, g.ldc, i, j, [&](auto* p) {
-    constexpr int64_t kLine = 64 / sizeof(*p);
-    int64_t x = 0;
-    if (stream)
-      for (; x + kLine <= cols; x += kLine) stream_line(p + x, s + x);
+    int64_t x = stream_lines(p, s, cols, streamed.c);
     if (e.accumulate)
       for (; x < cols; x++) put(p, x, s[x] + get(p, x));
     else
@@ -89,11 +128,12 @@ DW_INLINE void finish_columns(const Gemm& g, float* __restrict s, int64_t i, int
 }
 
 // Rows [i, i + rows), columns [j, j + cols) of the product; the sums' rows are `stride` apart.
-void finish(const Gemm& g, float* s, int64_t stride, int64_t i, int64_t j, int64_t rows, int64_t cols, bool stream) {
+void finish(const Gemm& g, float* s, int64_t stride, int64_t i, int64_t j, int64_t rows, int64_t cols,
+            Streamed streamed) {
   if (cols == kGroup) {
-    for (int64_t r = 0; r < rows; r++) finish_columns(g, s + r * stride, i + r, j, kGroup, stream);
+    for (int64_t r = 0; r < rows; r++) finish_columns(g, s + r * stride, i + r, j, kGroup, streamed);
   } else {
-    for (int64_t r = 0; r < rows; r++) finish_columns(g, s + r * stride, i + r, j, cols, stream);
+    for (int64_t r = 0; r < rows; r++) finish_columns(g, s + r * stride, i + r, j, cols, streamed);
   }
 }
 

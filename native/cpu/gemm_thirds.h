@@ -52,7 +52,7 @@ void large_thirds(Context& ctx, const Gemm& g) {
     const int64_t sums_size = (spans > 1 ? chunk : 32) * stride;
     uint32_t* blocks = frame.take<uint32_t>(slots * block);
     float* sums = frame.take<float>(slots * sums_size);
-    const bool stream = streams(g);
+    const Streamed streamed = streamed_by(g);
     share(ctx, slots, items, [&](int64_t slot, int64_t item) {
       Tiles tiles;
       const int64_t i0 = item % chunks * chunk, i1 = least(g.m, i0 + chunk);
@@ -66,15 +66,16 @@ void large_thirds(Context& ctx, const Gemm& g) {
             packer.panels(blocks + slot * block + j / kTileWidth * panel, j0 + j, g.n, s0 * 16, w1, g.k);
         for (int64_t i = i0; i < i1; i += 32) {
           const int64_t rows = least(32, i1 - i);
+          if (span + 1 == spans) fetch(g, i, j0, rows, cols);
           float* acc = sums + slot * sums_size + (spans > 1 ? (i - i0) * stride : 0);
           for (int64_t j = 0; j < cols; j += kTileWidth)
             tiles.product_of_thirds(rows, up(least(kTileWidth, cols - j), 16), w1 - s0 * 16,
                                     left + i / 32 * band + s0 * 3 * kThirdWords, right + j / kTileWidth * panel,
                                     acc + j, stride * 4, span > 0);
-          if (span + 1 == spans) finish(g, acc, stride, i, j0, rows, cols, stream);
+          if (span + 1 == spans) finish(g, acc, stride, i, j0, rows, cols, streamed);
         }
       }
-      if (stream) end_stream();
+      streamed.end();
     });
   });
 }
