@@ -135,6 +135,61 @@ test('quantize: each weight is within half a step of its row, zeros are zeros, a
   }
 });
 
+test('rows that meet q8 in bf16 are 16 bits of their largest: long, tiny, huge and zero ones; what is not finite gives NaN', async (t) => {
+  const next = random(15);
+  const n = 5;
+  for (const k of [40, 8192, 8225]) {
+    const data = Float32Array.from(normals(7 * k, next));
+    const row = (i: number) => data.subarray(i * k, (i + 1) * k);
+    row(1).forEach((x, p, all) => void (all[p] = x * 1e30));
+    row(2).forEach((x, p, all) => void (all[p] = x * 1e-36));
+    row(3).fill(0);
+    row(4)[k - 1] = Number.POSITIVE_INFINITY;
+    row(5)[0] = Number.NaN;
+    // The most that whole sums must hold: every element the largest.
+    row(6).fill(-3);
+    const wide = Float32Array.from({ length: n * k }, (_, i) => (i < k ? 1 : 2 * next() - 1));
+    const x: Input = { data, shape: [7, k] };
+    const numbers = [0, 0, number('bf16'), number('f32')];
+    const [expected] = await run(
+      oracle,
+      'linear',
+      [x, { data: wide, shape: [n, k], dtype: 'q8' }, null, null],
+      numbers,
+    );
+    const whole = await oracle.quantized(put(oracle, { data: wide, shape: [n, k] })!).floats();
+    for (const { isa, stream } of cpus) {
+      const [y] = await run(stream, 'linear', [x, { data: wide, shape: [n, k], dtype: 'q8' }, null, null], numbers);
+      for (let i = 0; i < 7; i++) {
+        const what = `${isa}, k = ${k}, row ${i}`;
+        for (let j = 0; j < n; j++) {
+          const got = y![i * n + j]!;
+          if (i === 4 || i === 5) {
+            t.true(Number.isNaN(got) && Number.isNaN(expected![i * n + j]!), what);
+            continue;
+          }
+          let size = 0;
+          let exact = 0;
+          const largest = row(i).reduce((top, v) => Math.max(top, Math.abs(v)), 0);
+          for (let p = 0; p < k; p++) {
+            size += Math.abs(row(i)[p]! * whole[j * k + p]!);
+            exact += row(i)[p]! * whole[j * k + p]!;
+          }
+          t.true(Math.abs(got - expected![i * n + j]!) <= 1.2 * (k + 4) * eps * size + 1e-44, `${what}: ${got}`);
+          // Half a step of 1/32512 of the row's largest may come to each element; of the least rows all.
+          const step = (largest < 2 ** -100 ? 2 : 1 / 32512) * (largest / 2);
+          let weights = 0;
+          for (let p = 0; p < k; p++) weights += Math.abs(whole[j * k + p]!);
+          t.true(
+            Math.abs(got - exact) <= 1.01 * step * weights + 1.2 * (k + 4) * eps * size + 1e-44,
+            `${what}: ${got}`,
+          );
+        }
+      }
+    }
+  }
+});
+
 test('q8 is refused where it cannot be: as rows, a view, a gradient, on a GPU', (t) => {
   const { stream } = cpus.at(-1)!;
   const make = (on: typeof stream) => on.quantized(on.tensor(new Float32Array(6), [2, 3]));

@@ -2,7 +2,7 @@
 //   C[m, n] = epilogue( Σ_k A[m, k] · B[k, n] )       accumulated in fp32
 // A and B may be f32 or bf16 and may be stored transposed; B may be q8, stored [n, k], for a product whose time is that
 // of reading it. The product itself runs in f32, or in bf16 (`compute`): then f32 operands are rounded while
-// they are packed. C is f32 or bf16.
+// they are packed, but rows that meet q8 to 16 bits of their largest (rows16.h). C is f32 or bf16.
 #pragma once
 #include "core/op.h"
 

@@ -4,6 +4,7 @@ namespace dw {
 namespace ops {
 
 // linear: y = act(x·Wᵀ + b) + residual            x [.., K], weight [N, K], bias [N] → y [.., N], pre [.., N]
+//   weight in q8 and compute bf16: rows x are numbers of 16 bits times one scale, max |x| / 32512
 // linear_backward_input: dx = (dy·W) ⊙ gelu'(gelu_of) + residual
 // linear_backward_weight: dweight += dyᵀ·x, dbias += Σ_rows dy; with x_gelu, x holds what gelu was applied to
 // quantize: rows of W [.., K] as int8 and their scales, q[n, k] = round(W[n, k] / s[n]), s[n] = max |W[n, ·]| / 127
