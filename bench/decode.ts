@@ -65,7 +65,7 @@ export function decodeCase(
 ): Case {
   const { config } = model;
   const { tokens = TOKENS, beams = 1, cache = 'auto' } = options;
-  const narrow = cache === 'int8' || (cache === 'auto' && stream.device === 'cpu' && type !== 'f32');
+  const narrow = (cache === 'auto' ? model.cache : cache) === 'int8';
   const memory = randomTensor(stream, [batch, config.max_source_positions, config.d_model], model.compute, 1);
   let state: DecoderState | null = null;
   return {

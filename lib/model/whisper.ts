@@ -97,7 +97,8 @@ export class Whisper {
     readonly compute: FloatType,
     /** The output projection in int8, where the decoder is; else the embedding table is read. */
     private readonly projection: Parameter | null,
-    private readonly cache: Exclude<CacheType, 'auto'>,
+    /** How caches are kept where `startDecoding` is not told. */
+    readonly cache: Exclude<CacheType, 'auto'>,
     /** The backbone's parameters by Hugging Face name. */
     readonly parameters: ReadonlyMap<string, Parameter>,
     /** Where the weights came from, if from a folder. */

@@ -177,12 +177,13 @@ void large_tiles(Context& ctx, const Gemm& g) {
   });
 }
 
-// Products of one left operand with weights that are read as they are, in one pass: weight(g) is one of the packers or
-// `Quantized`; change(g, w, acc, j0, cols) may change the sums of columns [j0, j0 + cols).
+// Products of one left operand, `a` as rows of words, with weights that are read as they are, in one pass: weight(g) is
+// one of the packers or `Quantized`; change(g, w, acc, j0, cols) may change the sums of columns [j0, j0 + cols).
 template <class Weight, class Change>
-void few_rows(Context& ctx, Workspace::Frame& frame, const Gemm* products, int64_t count, const Rows& a, int64_t m,
+void few_rows(Context& ctx, Workspace::Frame& frame, const Gemm* products, int64_t count, const Rows& a,
               const Weight& weight, const Change& change) {
   Gemm all = products[0];
+  const int64_t m = all.m;
   for (int64_t p = 1; p < count; p++) all.n += products[p].n;
   const int64_t threads = threads_for(ctx, all);
   int64_t width = kGroup, items = 0;
@@ -203,7 +204,7 @@ void few_rows(Context& ctx, Workspace::Frame& frame, const Gemm* products, int64
         i += rows;
       }
     change(*g, w, acc, j0, cols);
-    finish(*g, acc, kGroup, 0, j0, g->m, cols, {});
+    finish(*g, acc, kGroup, 0, j0, m, cols, {});
   });
 }
 
@@ -229,7 +230,7 @@ void quantized(Context& ctx, const Gemm* products, int64_t count) {
       for (int64_t j = 0; j < cols; j++) acc[i * kGroup + j] *= scales[j];
   };
   if (first.compute == DType::f32)
-    return few_rows(ctx, frame, products, count, left_rows(ctx, frame, first, 1, true), m, weight, scale);
+    return few_rows(ctx, frame, products, count, left_rows(ctx, frame, first, 1, true), weight, scale);
 #if defined(__AVX512VNNI__)
   if (k <= kMostWhole) {
     const int64_t stride = up(k, 32) + 32;
@@ -237,7 +238,7 @@ void quantized(Context& ctx, const Gemm* products, int64_t count) {
     float* row_scales = frame.take<float>(m);
     each_row16(ctx, first, [&](int64_t i, const auto* x) { row_scales[i] = whole16(x, k, rows + i * stride); });
     return few_rows(
-        ctx, frame, products, count, {reinterpret_cast<const char*>(rows), stride * 2}, m,
+        ctx, frame, products, count, {reinterpret_cast<const char*>(rows), stride * 2},
         [](const Gemm& g) {
           return QuantizedWhole{static_cast<const int8_t*>(g.b), g.ldb + kScaleBytes};
         },
@@ -251,10 +252,10 @@ void quantized(Context& ctx, const Gemm* products, int64_t count) {
   const int64_t stride = up(k, 16) + 16;
   float* rows = frame.take<float>(m * stride);
   each_row16(ctx, first, [&](int64_t i, const auto* x) {
-    floats16(x, k, rows + i * stride);
+    rounded16(x, k, rows + i * stride);
     std::memset(rows + i * stride + k, 0, size_t(stride - k) * 4);
   });
-  few_rows(ctx, frame, products, count, {reinterpret_cast<const char*>(rows), stride * 4}, m, weight, scale);
+  few_rows(ctx, frame, products, count, {reinterpret_cast<const char*>(rows), stride * 4}, weight, scale);
 }
 
 // Of products with so few rows that reading the weight is all.
@@ -265,7 +266,7 @@ void small(Context& ctx, const Gemm* products, int64_t count) {
   with_packer(g.b, g.b_type, g.ldb, true, g.compute, [&](const auto& packer) {
     using P = std::decay_t<decltype(packer)>;
     const auto weight = [](const Gemm& one) { return P{static_cast<decltype(P::data)>(one.b), one.ldb, true}; };
-    few_rows(ctx, frame, products, count, left_rows(ctx, frame, g, 1, true), g.m, weight,
+    few_rows(ctx, frame, products, count, left_rows(ctx, frame, g, 1, true), weight,
              [](const Gemm&, const P&, float*, int64_t, int64_t) {});
   });
 }

@@ -20,8 +20,9 @@ float scale16(const T* x, int64_t k, float& inverse) {
   return std::isfinite(largest) ? largest / kLargest16 : NAN;
 }
 
+// s·X.
 template <class T>
-void floats16(const T* x, int64_t k, float* y) {
+void rounded16(const T* x, int64_t k, float* y) {
   float inverse;
   const float scale = scale16(x, k, inverse);
   for (int64_t p = 0; p < k; p++) y[p] = inverse > 0 ? std::nearbyint(get(x, p) * inverse) * scale : scale * 0.0f;
