@@ -43,7 +43,8 @@ export class ByteReader {
         this.ended = true;
         break;
       }
-      parts.push(value);
+      // Not a Buffer, whose slice() does not copy.
+      parts.push(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
       length += value.length;
     }
     if (parts.length === 2 && this.held.length === 0) {

@@ -4,7 +4,16 @@
  */
 import { decoder } from '@audio/decode-flac';
 import type { ByteReader } from './bytes.js';
-import { type AudioPieces, ascii, decoded, LONGEST_PIECE, pieces, type ReaderContext, refusal } from './reader.js';
+import {
+  type AudioPieces,
+  ascii,
+  copy,
+  decoded,
+  LONGEST_PIECE,
+  pieces,
+  type ReaderContext,
+  refusal,
+} from './reader.js';
 
 const CRC8 = Uint8Array.from({ length: 256 }, (_, byte) => {
   let crc = byte;
@@ -37,7 +46,7 @@ export function flacStream(bytes: Uint8Array, context: ReaderContext): FlacStrea
   if (bytes.length < 42) throw refusal(context, `truncated FLAC: ${bytes.length} bytes are shorter than its header`);
   if (ascii(bytes, 0, 4) !== 'fLaC' || (bytes[4]! & 127) !== 0)
     throw refusal(context, 'damaged FLAC: it does not begin with its stream information');
-  const header = bytes.slice(0, 42);
+  const header = copy(bytes.subarray(0, 42));
   header.set([0x80, 0, 0, 34], 4);
   const view = new DataView(header.buffer);
   return {
@@ -271,7 +280,7 @@ async function takeFrame(reader: ByteReader, complete: boolean, context: ReaderC
     return undefined;
   }
   const take = async (length: number, sure: boolean) => {
-    return { bytes: (await reader.take(length)).slice(), samples: header.samples, sure };
+    return { bytes: copy(await reader.take(length)), samples: header.samples, sure };
   };
   let crc = 0;
   let likelyEnd = 0;

@@ -1,7 +1,7 @@
 /** MPEG audio, layers II and III. Frames are found and checked here; mpg123 gets whole frames only. */
 import { decoder } from '@audio/decode-mp3';
 import type { ByteReader } from './bytes.js';
-import { type AudioPieces, ascii, decoded, mean, pieces, type ReaderContext, refusal } from './reader.js';
+import { type AudioPieces, ascii, copy, decoded, mean, pieces, type ReaderContext, refusal } from './reader.js';
 
 interface Mp3Frame {
   length: number;
@@ -209,7 +209,7 @@ async function* batches(reader: ByteReader, first: Mp3Frame, context: ReaderCont
         link = { announced, count: 0 };
       }
       joined ||= seam;
-      frames.push((await reader.take(frame.length)).slice());
+      frames.push(copy(await reader.take(frame.length)));
       channels = Math.max(channels, frame.channels);
       link.count++;
       if (frames.length === BATCH) yield batch();

@@ -1,6 +1,6 @@
 /** Ogg (RFC 3533): pages, their checksums and numbers, and the packets of one logical stream after another. */
 import type { ByteReader } from './bytes.js';
-import { ascii, type ReaderContext, refusal } from './reader.js';
+import { ascii, copy, type ReaderContext, refusal } from './reader.js';
 
 const CRC32 = Uint32Array.from({ length: 256 }, (_, byte) => {
   let crc = byte << 24;
@@ -69,7 +69,7 @@ function parsePage(page: Uint8Array, position: number): OggPage {
     to += page[i]!;
     continues = page[i] === 255;
     if (continues && i < HEADER + segments - 1) continue;
-    parts.push(page.slice(from, to));
+    parts.push(copy(page.subarray(from, to)));
     from = to;
   }
   const granule = view.getBigInt64(6, true);

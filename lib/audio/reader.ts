@@ -32,6 +32,9 @@ const MOST_CHANNELS = 64;
 export const ascii = (bytes: Uint8Array, from: number, to: number): string =>
   String.fromCharCode(...bytes.subarray(from, to));
 
+/** A copy at an address of its own: a ByteReader's bytes are valid until its next call only, and a Buffer's slice() is a view. */
+export const copy = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes);
+
 export const refusal = (context: ReaderContext, what: string): DistilWhisperError =>
   new DistilWhisperError('ERR_AUDIO_FORMAT', `${context.name}: ${what}`);
 

@@ -2,7 +2,7 @@
 import { decoder } from '@audio/decode-wav';
 import { DistilWhisperError } from '../errors/index.js';
 import type { ByteReader } from './bytes.js';
-import { type AudioPieces, ascii, LONGEST_PIECE, pieces, type ReaderContext, refusal } from './reader.js';
+import { type AudioPieces, ascii, copy, LONGEST_PIECE, pieces, type ReaderContext, refusal } from './reader.js';
 import { type WavCodec, wavCodec } from './wav-codecs.js';
 
 /** Sizes that streaming writers leave when they cannot go back and fill in the real one (ffmpeg: all ones; sox: 2^31 − 4096 and up). */
@@ -306,7 +306,7 @@ class WavData {
     const { reader, context } = this;
     if (size < 16) throw refusal(context, `the WAV format chunk has ${size} bytes, expected at least 16`);
     if (size > LONGEST_FORMAT) throw refusal(context, `the WAV format chunk announces ${size} bytes`);
-    const format = (await reader.take(size)).slice();
+    const format = copy(await reader.take(size));
     if (format.length < size) throw refusal(context, 'truncated WAV: the format chunk is cut short');
     if (this.chunks > 0 && format.subarray(0, 16).some((byte, i) => byte !== this.format![i]))
       throw refusal(context, 'the WAV file joins samples of unlike formats');
@@ -314,7 +314,7 @@ class WavData {
   }
 
   private async takeSizes(size: number): Promise<void> {
-    const sizes = (await this.reader.take(Math.min(size, 16))).slice();
+    const sizes = copy(await this.reader.take(Math.min(size, 16)));
     if (sizes.length === 16) {
       const dataSize = u32(sizes, 12, false) * 2 ** 32 + u32(sizes, 8, false);
       if (Number.isSafeInteger(dataSize)) this.dataSize64 = dataSize;
