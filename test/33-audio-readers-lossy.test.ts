@@ -167,6 +167,8 @@ test('mp3: cut within a frame it is read with a warning; cut between frames it i
     'tag',
   );
   await t.throwsAsync(read(info.subarray(0, 288 * 5)), { ...refused, message: /truncated MP3: it announces 9 frames/ });
+  for (const file of [plain.subarray(0, 100), info.subarray(0, 288 + 100)])
+    await t.throwsAsync(read(file), { ...refused, message: /truncated MP3: its first frame is cut short/ });
   await t.throwsAsync(read(id3(500).subarray(0, 400)), { ...refused, message: /ends within|ends behind/ });
   await t.throwsAsync(read(id3(500)), { ...refused, message: /ends behind its tags/ });
 });
@@ -294,6 +296,7 @@ test('ogg: cut within a page, the whole pages are read with a warning; damaged, 
     ],
     ['cut in its first page', join(...pages).subarray(0, 40), /truncated Ogg file/],
     ['cut behind its first page', pages[0]!, /truncated Ogg file: it ends behind its first packet/],
+    ['cut in its first page of audio', fixture('mono.opus').subarray(0, 1500), /no whole page of audio/],
     ['Speex', join(oggPage([join('Speex   ', new Uint8Array(72))], { flags: 2 })), /Ogg with Speex/],
     ['unlike rates', join(fixture('mono.ogg'), fixture('stereo.ogg')), /16000 Hz and \(Vorbis\) 44100 Hz/],
   ];

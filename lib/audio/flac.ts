@@ -227,7 +227,7 @@ async function* streamPieces(
   let samples = 0;
   let batch: Uint8Array[] = [];
   for (let frame: Frame | undefined; ; ) {
-    frame = await takeFrame(reader, before + samples >= total, context);
+    frame = await takeFrame(reader, before + samples > 0 && before + samples >= total, context);
     if (samples > 0 && (!frame?.sure || samples + frame.samples > LONGEST_PIECE)) {
       yield await decoder.decode(batch, samples);
       before += samples;
@@ -244,7 +244,7 @@ async function* streamPieces(
         yield await decoder.decode([frame.bytes], frame.samples);
         before += frame.samples;
       } catch (error) {
-        if (before < total) throw error;
+        if (before === 0 || before < total) throw error;
         warnOfRest(start, context);
         return;
       }
@@ -265,7 +265,7 @@ interface Frame {
 
 /**
  * Takes the next frame. It ends where its checksum comes out 0 and another header, a file, a tag or the end follows.
- * @param complete whether all announced samples came already, or none were announced
+ * @param complete whether some samples came already, and all of those that are announced
  * @returns undefined where no frame follows
  */
 async function takeFrame(reader: ByteReader, complete: boolean, context: ReaderContext): Promise<Frame | undefined> {

@@ -176,6 +176,8 @@ async function* batches(reader: ByteReader, first: Mp3Frame, context: ReaderCont
   let frames: Uint8Array[] = [];
   let channels = 1;
   let begins = false;
+  /** Frames of sound: all but those of tags. */
+  let heard = 0;
   let junk = 0;
   let joined = false;
   /** A tag between frames is the seam of two files; one behind all frames is where tags belong. */
@@ -207,7 +209,7 @@ async function* batches(reader: ByteReader, first: Mp3Frame, context: ReaderCont
           seam = true;
         }
         link = { announced, count: 0 };
-      }
+      } else heard++;
       joined ||= seam;
       frames.push(copy(await reader.take(frame.length)));
       channels = Math.max(channels, frame.channels);
@@ -219,6 +221,7 @@ async function* batches(reader: ByteReader, first: Mp3Frame, context: ReaderCont
     const position = reader.position;
     if (bytes.length === 0) break;
     if ((frame && alike(frame, first)) || (bytes[0] === 0xff && bytes.length < 4)) {
+      if (heard === 0) throw refusal(context, 'truncated MP3: its first frame is cut short');
       const length = frame ? `of ${frame.length} bytes ` : '';
       context.warn(endLink(`the last MP3 frame ${length}is cut short after ${bytes.length} bytes and was ignored`));
       link.count = link.announced;

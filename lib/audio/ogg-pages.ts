@@ -153,9 +153,10 @@ export interface OggPacket {
 
 /**
  * The packets of an Ogg file whose streams follow one another (a chain).
+ * @returns at last, whether the file ends with an end mark
  * @throws ERR_AUDIO_FORMAT if pages are damaged or missing, or if several streams run at once
  */
-export async function* oggPackets(reader: ByteReader, context: ReaderContext): AsyncGenerator<OggPacket, void> {
+export async function* oggPackets(reader: ByteReader, context: ReaderContext): AsyncGenerator<OggPacket, boolean> {
   const pages = new OggPages(reader, context);
   let serial: number | undefined;
   let number = 0;
@@ -210,6 +211,7 @@ export async function* oggPackets(reader: ByteReader, context: ReaderContext): A
   if (joined) context.warn('an Ogg stream without end mark is followed by another');
   if (earlyEnd) context.warn('an Ogg stream goes on behind its end mark');
   if (!ended) context.warn('the Ogg file ends without an end mark');
+  return ended;
 }
 
 function concat(parts: Uint8Array[]): Uint8Array {

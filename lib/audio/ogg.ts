@@ -54,7 +54,7 @@ export async function openOgg(reader: ByteReader, context: ReaderContext): Promi
 }
 
 async function* oggPieces(
-  packets: AsyncGenerator<OggPacket, void>,
+  packets: AsyncGenerator<OggPacket, boolean>,
   second: OggPacket,
   first: OggStream,
   context: ReaderContext,
@@ -62,12 +62,16 @@ async function* oggPieces(
   const { sampleRate, channels } = first;
   let decoder = await first.start();
   let ending = new PageEnds();
+  let any = false;
   const shaped = function* (samples: Float32Array[]) {
+    any ||= samples.length > 0 && samples[0]!.length > 0;
     if (samples.length === channels || samples.length === 0) yield* pieces(samples);
     else for (const piece of pieces([mean(samples)])) yield Array.from({ length: channels }, () => piece[0]!.slice());
   };
   try {
-    for (let packet: OggPacket | undefined = second; packet; packet = (await packets.next()).value ?? undefined) {
+    let next: IteratorResult<OggPacket, boolean> = { value: second };
+    for (; !next.done; next = await packets.next()) {
+      const packet = next.value;
       if (packet.begins) {
         yield* shaped(ending.last());
         const stream = oggStream(packet.bytes, context);
@@ -84,9 +88,10 @@ async function* oggPieces(
       yield* shaped(ending.push(await decoder.decode(packet.bytes), packet));
     }
     yield* shaped(ending.last());
+    if (!any && !next.value) throw refusal(context, 'truncated Ogg file: it has no whole page of audio');
   } finally {
     decoder.free();
-    await packets.return();
+    await packets.return(true);
   }
 }
 
