@@ -1,13 +1,14 @@
 /** Audio files to mono samples. */
 import { readFile, stat } from 'node:fs/promises';
-import decodeFlac from '@audio/decode-flac';
-import decodeMp3 from '@audio/decode-mp3';
-import decodeOpus from '@audio/decode-opus';
-import decodeVorbis from '@audio/decode-vorbis';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
-import { detectFormat, flacEndsWhole, flacInfo, inspectMp3, inspectOgg, type OggStream } from './container.js';
+import { ByteReader } from './bytes.js';
+import { detectFormat } from './container.js';
 import { ffmpegToWav } from './ffmpeg.js';
-import { decodeWav, rescale, type WavLayout, wavLayout } from './wav.js';
+import { openFlac } from './flac.js';
+import { openMp3 } from './mp3.js';
+import { openOgg } from './ogg.js';
+import { type AudioPieces, mean } from './reader.js';
+import { openWav } from './wav.js';
 
 export interface DecodedAudio {
   /** Mono: the mean of the channels. Nominally -1..1; lossy codecs and float files may go slightly beyond. */
@@ -28,8 +29,6 @@ export interface DecodeOptions {
 interface Planar {
   channelData: Float32Array[];
   sampleRate: number;
-  /** Channels of the file, where the decoder returns more (mpg123 doubles mono). */
-  channels?: number;
 }
 
 /** Beyond this the samples are surely integers that were stored as floats without scaling. */
@@ -78,28 +77,32 @@ async function readAudioFile(path: string, name: string): Promise<Uint8Array> {
 }
 
 async function decodePlanar(source: string | Uint8Array, bytes: Uint8Array, name: string): Promise<Planar> {
-  const detected = detectFormat(bytes);
-  const body = detected.offset > 0 ? bytes.subarray(detected.offset) : bytes;
-  const viaFfmpeg = async (label: string) => planarWav(wavLayout(await ffmpegToWav(source, label, name), name));
+  const reader = ByteReader.of(bytes);
+  const context = { name, warn: () => {} };
+  let detected = detectFormat(bytes.subarray(0, 65536));
+  let tagged = false;
+  while (detected.format === 'tagged') {
+    tagged = true;
+    await reader.skip(detected.offset);
+    detected = detectFormat((await reader.peek(65536)).subarray(0, 65536));
+  }
+  const viaFfmpeg = async (label: string) => {
+    const wav = await ffmpegToWav(source, label, name);
+    return planar(await openWav(ByteReader.of(wav), context));
+  };
   switch (detected.format) {
-    case 'wav': {
-      const wav = wavLayout(body, name);
-      return wav.codec ? planarWav(wav) : viaFfmpeg(`WAV with format tag 0x${wav.tag.toString(16)}`);
-    }
+    case 'wav':
+      return planar(await openWav(reader, context));
     case 'flac':
-      return planarFlac(body, name);
-    case 'mp3': {
-      const mp3 = inspectMp3(bytes, detected.offset, name);
-      return { ...checked(await decodeMp3(mp3.frames), name), channels: mp3.channels };
-    }
-    case 'ogg': {
-      const links = inspectOgg(body, name);
-      const other = links.find((link) => link.codec === 'other');
-      return other ? viaFfmpeg(other.label) : planarOgg(links, name);
-    }
+      return planar(await openFlac(reader, context));
+    case 'mp3':
+      return planar(await openMp3(reader, context));
+    case 'ogg':
+      return planar(await openOgg(reader, context));
     case 'foreign':
       return viaFfmpeg(detected.label);
     default:
+      if (tagged) return planar(await openMp3(reader, context));
       throw new DistilWhisperError(
         'ERR_AUDIO_FORMAT',
         `${name}: expected WAV, FLAC, MP3, Ogg Vorbis or Opus audio, got ${detected.label}`,
@@ -107,59 +110,23 @@ async function decodePlanar(source: string | Uint8Array, bytes: Uint8Array, name
   }
 }
 
-const planarWav = (wav: WavLayout): Planar => ({ channelData: decodeWav(wav), sampleRate: wav.sampleRate });
-
-/** Decodes the links of a chained Ogg file one by one; they may differ in codec and channels, not in their sample rate. */
-async function planarOgg(links: OggStream[], name: string): Promise<Planar> {
-  const decoders = { vorbis: decodeVorbis, opus: decodeOpus, flac: decodeFlac };
-  const parts: Planar[] = [];
-  for (const { codec, bits, bytes, label } of links) {
-    const part = checked(await decoders[codec as keyof typeof decoders](bytes), name);
-    if (bits > 0) rescale(part.channelData, bits, 'both');
-    if (part.channelData[0]?.length) parts.push(part);
-    const [first] = parts;
-    if (first && part.channelData[0]?.length && part.sampleRate !== first.sampleRate)
-      throw new DistilWhisperError(
-        'ERR_AUDIO_FORMAT',
-        `${name}: the Ogg file chains streams of ${first.sampleRate} Hz and (${label}) ${part.sampleRate} Hz`,
-      );
-  }
-  const [only] = parts;
-  if (!only) return { channelData: [], sampleRate: 0 };
-  if (parts.length === 1) return only;
-  const mono = parts.map((part) => mean(part.channelData));
-  const joined = new Float32Array(mono.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of mono) {
-    joined.set(part, at);
-    at += part.length;
-  }
-  return { ...only, channelData: [joined], channels: only.channelData.length };
+async function planar(audio: AudioPieces): Promise<Planar> {
+  const parts: Float32Array[][] = [];
+  for await (const part of audio.pieces) parts.push(part);
+  const length = parts.reduce((sum, part) => sum + part[0]!.length, 0);
+  const channelData = Array.from({ length: audio.channels }, (_, channel) => {
+    const samples = new Float32Array(length);
+    let at = 0;
+    for (const part of parts) {
+      samples.set(part[channel]!, at);
+      at += part[channel]!.length;
+    }
+    return samples;
+  });
+  return { channelData, sampleRate: audio.sampleRate };
 }
 
-async function planarFlac(bytes: Uint8Array, name: string): Promise<Planar> {
-  const { total, bits } = flacInfo(bytes, name);
-  const planar = checked(await decodeFlac(bytes), name);
-  const got = planar.channelData[0]?.length ?? 0;
-  if (total > 0 && got !== total)
-    throw new DistilWhisperError(
-      'ERR_AUDIO_FORMAT',
-      `${name}: truncated or damaged FLAC: it announces ${total} samples and ${got} could be decoded`,
-    );
-  if (total === 0 && !flacEndsWhole(bytes))
-    throw new DistilWhisperError('ERR_AUDIO_FORMAT', `${name}: truncated or damaged FLAC: its last frame is not whole`);
-  rescale(planar.channelData, bits, 'both');
-  return planar;
-}
-
-/** The WASM decoders collect what they could not decode in an untyped `errors` array instead of throwing. */
-function checked(planar: Planar & { errors?: { message: string }[] }, name: string): Planar {
-  const error = planar.errors?.[0];
-  if (error) throw new DistilWhisperError('ERR_AUDIO_FORMAT', `${name}: the audio is damaged (${error.message})`);
-  return planar;
-}
-
-function toMono({ channelData, sampleRate, channels = channelData.length }: Planar, name: string): DecodedAudio {
+function toMono({ channelData, sampleRate }: Planar, name: string): DecodedAudio {
   const length = channelData[0]?.length ?? 0;
   if (length === 0) throw new DistilWhisperError('ERR_AUDIO_EMPTY', `${name}: the audio holds no samples`);
   if (!(sampleRate >= 1000 && sampleRate <= 768000))
@@ -167,27 +134,13 @@ function toMono({ channelData, sampleRate, channels = channelData.length }: Plan
       'ERR_AUDIO_FORMAT',
       `${name}: expected a sample rate of 1 to 768 kHz, got ${sampleRate} Hz`,
     );
-  const used = channelData.slice(0, channels);
-  const samples = mean(used);
-  for (const channel of used)
+  const samples = mean(channelData);
+  for (const channel of channelData)
     for (let i = 0; i < length; i++)
       if (!(Math.abs(channel[i]!) <= LARGEST_SAMPLE))
         throw new DistilWhisperError(
           'ERR_AUDIO_SAMPLES',
           `${name}: sample ${i} is ${channel[i]}; expected finite samples scaled to -1..1`,
         );
-  return { samples, sampleRate, channels, duration: length / sampleRate };
-}
-
-function mean(channels: Float32Array[]): Float32Array {
-  // Copied even when mono: a view would pin, and transfer to other threads, the whole buffer behind it.
-  if (channels.length === 1) return Float32Array.from(channels[0]!);
-  const mono = new Float32Array(channels[0]!.length);
-  const scale = 1 / channels.length;
-  for (let i = 0; i < mono.length; i++) {
-    let sum = 0;
-    for (const channel of channels) sum += channel[i]!;
-    mono[i] = sum * scale;
-  }
-  return mono;
+  return { samples, sampleRate, channels: channelData.length, duration: length / sampleRate };
 }

@@ -145,8 +145,12 @@ async function* mp3Pieces(
 ): AsyncGenerator<Float32Array[], void> {
   let mpg123 = await decoder();
   let stereo = first.channels === 2;
+  let any = false;
   try {
-    for await (const { frames, begins, channels } of batches(reader, first, context)) {
+    const walk = batches(reader, first, context);
+    let next = await walk.next();
+    for (; !next.done; next = await walk.next()) {
+      const { frames, begins, channels } = next.value;
       if (begins) {
         mpg123.free();
         mpg123 = await decoder();
@@ -155,8 +159,11 @@ async function* mp3Pieces(
       const { channelData } = await decoded(context, () => mpg123.decode(frames));
       // mpg123 gives two channels always. Where stereo follows mono, both are mixed as one; of mono that changes nothing.
       const [left, right] = channelData as [Float32Array, Float32Array];
+      any ||= left.length > 0;
       yield* pieces(first.channels === 2 ? [left, right] : [stereo ? mean([left, right]) : left]);
     }
+    // The first frames may hold no more than the encoder's delay.
+    if (next.value && !any) throw refusal(context, 'truncated MP3: its first frames are cut short');
   } finally {
     mpg123.free();
   }
@@ -170,16 +177,18 @@ interface Batch {
   channels: number;
 }
 
-/** Walks the frames to the end of the file and checks what lies between them. */
-async function* batches(reader: ByteReader, first: Mp3Frame, context: ReaderContext): AsyncGenerator<Batch, void> {
+/**
+ * Walks the frames to the end of the file and checks what lies between them.
+ * @returns at last, whether the last frame is cut short
+ */
+async function* batches(reader: ByteReader, first: Mp3Frame, context: ReaderContext): AsyncGenerator<Batch, boolean> {
   let link: Link = { announced: 0, count: 0 };
   let frames: Uint8Array[] = [];
   let channels = 1;
   let begins = false;
-  /** Frames of sound: all but those of tags. */
-  let heard = 0;
   let junk = 0;
   let joined = false;
+  let cut = false;
   /** A tag between frames is the seam of two files; one behind all frames is where tags belong. */
   let seam = false;
   const batch = (): Batch => {
@@ -189,12 +198,12 @@ async function* batches(reader: ByteReader, first: Mp3Frame, context: ReaderCont
     channels = 1;
     return all;
   };
-  const endLink = (cut: string) => {
+  const endLink = (warning: string) => {
     // The tag's own frame is not in its count; writers that do count it are forgiven.
-    if (link.count >= link.announced) return cut;
+    if (link.count >= link.announced) return warning;
     const found = `announces ${link.announced} frames and ${link.count - 1} whole ones are there`;
-    if (!cut) throw refusal(context, `truncated MP3: it ${found}`);
-    return `${cut}; it ${found}`;
+    if (!warning) throw refusal(context, `truncated MP3: it ${found}`);
+    return `${warning}; it ${found}`;
   };
   for (;;) {
     let bytes = await reader.peek(SEARCH);
@@ -209,7 +218,7 @@ async function* batches(reader: ByteReader, first: Mp3Frame, context: ReaderCont
           seam = true;
         }
         link = { announced, count: 0 };
-      } else heard++;
+      }
       joined ||= seam;
       frames.push(copy(await reader.take(frame.length)));
       channels = Math.max(channels, frame.channels);
@@ -221,10 +230,9 @@ async function* batches(reader: ByteReader, first: Mp3Frame, context: ReaderCont
     const position = reader.position;
     if (bytes.length === 0) break;
     if ((frame && alike(frame, first)) || (bytes[0] === 0xff && bytes.length < 4)) {
-      if (heard === 0) throw refusal(context, 'truncated MP3: its first frame is cut short');
       const length = frame ? `of ${frame.length} bytes ` : '';
       context.warn(endLink(`the last MP3 frame ${length}is cut short after ${bytes.length} bytes and was ignored`));
-      link.count = link.announced;
+      cut = true;
       break;
     }
     const tag = tagIn(bytes, 0);
@@ -249,9 +257,10 @@ async function* batches(reader: ByteReader, first: Mp3Frame, context: ReaderCont
       throw refusal(context, `damaged MP3: the ${between} bytes from byte ${position} on are no audio frames`);
     await reader.skip(between);
   }
-  endLink('');
+  if (!cut) endLink('');
   if (joined) context.warn('several MP3 files were joined');
   if (junk > 0) context.warn(`${junk} bytes between or behind the MP3 frames were ignored`);
+  return cut;
 }
 
 /** The count of frames in a Xing/Info tag: undefined without a tag, 0 where it tells none. */

@@ -139,7 +139,6 @@ async function tryKernel(): Promise<Part> {
 /** Loaded one by one, so that a package that is missing shows here and nowhere else. */
 async function tryDecoders(): Promise<Record<string, Part>> {
   const loads: Record<string, () => Promise<unknown>> = {
-    wav: () => import('@audio/decode-wav'),
     flac: () => import('@audio/decode-flac'),
     mp3: () => import('@audio/decode-mp3'),
     vorbis: () => import('@audio/decode-vorbis'),

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { ByteReader } from '../../lib/audio/bytes.js';
-import { type AudioFormat, detectFormat } from '../../lib/audio/detect.js';
+import { type AudioFormat, detectFormat } from '../../lib/audio/container.js';
 import { openFlac } from '../../lib/audio/flac.js';
 import { openMp3 } from '../../lib/audio/mp3.js';
 import { openOgg } from '../../lib/audio/ogg.js';
