@@ -5,13 +5,18 @@
 
 // Audio: decoding, resampling, features.
 export {
+  type AudioInput,
+  type AudioStream,
   type DecodedAudio,
+  type DecodeOptions,
   DecodePool,
+  type DecodePoolOptions,
   decodeAudio,
   encodeWav,
   FeatureExtractor,
   type FeatureOptions,
   FRAMES_PER_SECOND,
+  openAudio,
   SAMPLE_RATE,
 } from './audio/index.js';
 // Data: manifests, sampling, prefetching.

@@ -225,7 +225,7 @@ test.serial('translation starts from its own token', async (t) => {
 });
 
 test.serial('the shortest audio is transcribed: one sample, at any rate', async (t) => {
-  for (const sampleRate of [4000, 8000, 16000, 44100, 384000]) {
+  for (const sampleRate of [1000, 4000, 8000, 16000, 44100, 384000, 768000]) {
     const [one] = await transcriber.transcribe([{ samples: Float32Array.of(0.1), sampleRate }], { language: 'ca' });
     t.is(one!.duration, 1 / sampleRate);
   }
@@ -241,14 +241,23 @@ test.serial('bad audio is a typed error that names its source, and the next call
       'ERR_AUDIO_EMPTY',
       /^source 1: expected audio, got 0 samples/,
     ],
-    [nan, 'ERR_AUDIO_SAMPLES', /^source 1: .*NaN at sample 77/],
+    [nan, 'ERR_AUDIO_SAMPLES', /^source 1: sample 77 is NaN/],
+    [
+      { samples: Float32Array.of(0, 20000), sampleRate: 16000 },
+      'ERR_AUDIO_SAMPLES',
+      /^source 1: sample 1 is 20000; expected .* scaled/,
+    ],
     [{ samples: Float32Array.of(1, -Infinity), sampleRate: 8000 }, 'ERR_AUDIO_SAMPLES', /^source 1: .*-Infinity/],
-    [{ samples: good.samples, sampleRate: 0 }, 'ERR_ARGUMENT', /^source 1: .*sampleRate 0/],
-    [{ samples: good.samples, sampleRate: 100 }, 'ERR_ARGUMENT', /^source 1: .*from 4000 to 384000, got 100/],
-    [{ samples: good.samples, sampleRate: 44100.5 }, 'ERR_ARGUMENT', /^source 1: .*sampleRate 44100.5/],
-    [{ samples: [0, 1], sampleRate: 8000 } as unknown as AudioSource, 'ERR_ARGUMENT', /^source 1: expected a path, or/],
-    [7 as unknown as AudioSource, 'ERR_ARGUMENT', /^source 1: expected a path, or samples/],
-    [null as unknown as AudioSource, 'ERR_ARGUMENT', /^source 1: expected a path, or samples/],
+    [{ samples: good.samples, sampleRate: 0 }, 'ERR_ARGUMENT', /^source 1: .*1 to 768 kHz.* got 0 Hz/],
+    [{ samples: good.samples, sampleRate: 100 }, 'ERR_ARGUMENT', /^source 1: .*1 to 768 kHz.* got 100 Hz/],
+    [{ samples: good.samples, sampleRate: 44100.5 }, 'ERR_ARGUMENT', /^source 1: .*whole Hz, got 44100.5/],
+    [
+      { samples: [0, 1], sampleRate: 8000 } as unknown as AudioSource,
+      'ERR_ARGUMENT',
+      /^source 1: expected a path, a file's bytes, or/,
+    ],
+    [7 as unknown as AudioSource, 'ERR_ARGUMENT', /^source 1: expected a path, a file's bytes, or samples/],
+    [null as unknown as AudioSource, 'ERR_ARGUMENT', /^source 1: expected a path, a file's bytes, or samples/],
     [join(scratch, 'nowhere.flac'), 'ERR_FILE_NOT_FOUND', /nowhere\.flac/],
     [join(scratch, 'folder.wav'), 'ERR_FILE_READ', /folder\.wav/],
     [file('empty.mp3', ''), 'ERR_AUDIO_EMPTY', /empty\.mp3/],

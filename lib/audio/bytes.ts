@@ -17,11 +17,13 @@ export class ByteReader {
     readonly size?: number,
   ) {}
 
+  /** Of bytes that lie in memory. */
   static of(bytes: Uint8Array): ByteReader {
-    const pieces = (async function* () {
-      for (let from = 0; from < bytes.length; from += PIECE) yield bytes.subarray(from, from + PIECE);
-    })();
-    return new ByteReader(pieces, bytes.length);
+    return new ByteReader(ByteReader.pieces(bytes), bytes.length);
+  }
+
+  static async *pieces(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, undefined> {
+    for (let from = 0; from < bytes.length; from += PIECE) yield bytes.subarray(from, from + PIECE);
   }
 
   /** Bytes that were taken or skipped so far: the offset in the source of what comes next. */

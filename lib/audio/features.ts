@@ -1,5 +1,6 @@
 import { DistilWhisperError } from '../errors/index.js';
 import { Stream, type Tensor } from '../tensor/index.js';
+import { checkSampleRate, checkSamples } from './samples.js';
 
 /** Whisper's sample rate in Hz, and the hop of its features: 100 frames a second. */
 export const SAMPLE_RATE = 16000;
@@ -32,7 +33,7 @@ export class FeatureExtractor {
 
   /**
    * Features of one utterance. Errors: ERR_AUDIO_TOO_LONG when it is longer than the window and `cut` is not set,
-   * ERR_AUDIO_EMPTY, ERR_AUDIO_SAMPLES (NaN or infinite), ERR_ARGUMENT (sample rate).
+   * ERR_AUDIO_EMPTY, ERR_AUDIO_SAMPLES (NaN, infinite or not scaled to -1..1), ERR_ARGUMENT (sample rate).
    */
   async extract(
     audio: { samples: Float32Array; sampleRate: number },
@@ -48,13 +49,8 @@ export class FeatureExtractor {
         `expected at most ${this.seconds} s of audio (the model's window), got ${seconds.toFixed(2)} s`,
       );
     }
-    const bad = samples.findIndex((x) => !Number.isFinite(x));
-    if (bad >= 0) {
-      throw new DistilWhisperError(
-        'ERR_AUDIO_SAMPLES',
-        `expected finite samples, got ${samples[bad]} at sample ${bad}`,
-      );
-    }
+    checkSampleRate(sampleRate, 'the audio', 'ERR_ARGUMENT');
+    checkSamples(samples, 'the audio');
     this.filters ??= this.melFilters();
     const filters = await this.filters;
     const { stream } = this;

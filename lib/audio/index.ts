@@ -1,4 +1,12 @@
-export { type DecodedAudio, type DecodeOptions, decodeAudio } from './decode.js';
+export {
+  type AudioStream,
+  type DecodedAudio,
+  type DecodeOptions,
+  decodeAudio,
+  openAudio,
+} from './decode.js';
 export { FeatureExtractor, type FeatureOptions, FRAMES_PER_SECOND, SAMPLE_RATE } from './features.js';
 export { DecodePool, type DecodePoolOptions } from './pool.js';
+export { checkSampleRate, checkSamples } from './samples.js';
+export type { AudioInput } from './source.js';
 export { encodeWav } from './wav.js';

@@ -1,6 +1,6 @@
 /** Ogg (RFC 3533): pages, their checksums and numbers, and the packets of one logical stream after another. */
 import type { ByteReader } from './bytes.js';
-import { ascii, copy, type ReaderContext, refusal } from './reader.js';
+import { ascii, copy, type ReaderContext, refusal, UnknownCodec } from './reader.js';
 
 const CRC32 = Uint32Array.from({ length: 256 }, (_, byte) => {
   let crc = byte << 24;
@@ -169,7 +169,7 @@ export async function* oggPackets(reader: ByteReader, context: ReaderContext): A
   let openLength = 0;
   for (let page = await pages.next(false); page; page = await pages.next(!ended)) {
     if (page.begins) {
-      if (!ended && count === 1) throw refusal(context, 'Ogg with several streams at once, which is not read here');
+      if (!ended && count === 1) throw new UnknownCodec(context, 'Ogg with several streams at once');
       if (!ended) joined = true;
       serial = page.serial;
       count = 0;

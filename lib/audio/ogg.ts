@@ -13,6 +13,7 @@ import {
   pieces,
   type ReaderContext,
   refusal,
+  UnknownCodec,
 } from './reader.js';
 
 /** What the first packet of a logical stream tells. */
@@ -159,10 +160,7 @@ function oggStream(packet: Uint8Array, context: ReaderContext): OggStream {
   if (ascii(packet, 0, 8) === 'OpusHead') return opusStream(packet, context);
   if (ascii(packet, 0, 7) === '\x01vorbis') return vorbisStream(packet, context);
   if (ascii(packet, 0, 5) === '\x7fFLAC') return oggFlacStream(packet, context);
-  throw refusal(
-    context,
-    `Ogg with ${ascii(packet, 0, 5) === 'Speex' ? 'Speex' : 'an unknown codec'}, which is not read here`,
-  );
+  throw new UnknownCodec(context, `Ogg with ${ascii(packet, 0, 5) === 'Speex' ? 'Speex' : 'an unknown codec'}`);
 }
 
 const silent = (duration = 0) => ({ samples: [] as Float32Array[], duration });

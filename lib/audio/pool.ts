@@ -2,26 +2,32 @@
 import { availableParallelism } from 'node:os';
 import { basename, extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { DistilWhisperError, type ErrorCode } from '../errors/index.js';
+import { DistilWhisperError } from '../errors/index.js';
 import { type EndOfWork, recording } from '../profile/index.js';
-import { type DecodedAudio, type DecodeOptions, decodeAudio } from './decode.js';
+import {
+  type AudioStream,
+  collect,
+  type DecodedAudio,
+  type DecodeOptions,
+  disposed,
+  interrupted,
+  nameOf,
+  openAudio,
+} from './decode.js';
+import { type FromWorker, Job, type ToWorker } from './job.js';
+import type { AudioInput } from './source.js';
 
-export interface DecodeRequest {
-  id: number;
-  source: string | Uint8Array;
-  name: string;
+export interface DecodePoolOptions {
+  /** Number of threads; they start with the first file. Default: a processor is left to the caller, and no more than four help. */
+  size?: number;
+  /** The worker's module, for bundlers that move it. */
+  workerUrl?: URL;
 }
 
-/** `times`: when it was decoded, in nanoseconds of process.hrtime. */
-export type DecodeReply = { id: number; times: { begin: number; end: number } } & (
-  | { audio: DecodedAudio }
-  | { error: { code: ErrorCode | undefined; message: string } }
-);
-
-interface Job extends DecodeRequest {
-  resolve(audio: DecodedAudio): void;
-  reject(error: Error): void;
-}
+/** Samples that are decoded ahead of who takes them: a minute at Whisper's rate. */
+const AHEAD = 60 * 16000;
+/** Milliseconds that a thread is given to end the program that it decodes with. */
+const GRACE = 500;
 
 interface Thread {
   worker: Worker;
@@ -31,24 +37,17 @@ interface Thread {
   draw: EndOfWork | undefined;
 }
 
-export interface DecodePoolOptions {
-  /** Number of threads; they start with the first file. Default: a processor is left to the caller, and no more than four help. */
-  size?: number;
-  /** The worker's module, for bundlers that move it. */
-  workerUrl?: URL;
-}
-
 /**
- * A few worker threads that decode audio. `decode` has the results and errors of `decodeAudio`; at most `size` files are decoded
- * at once and the others wait in order. Idle threads do not keep the process alive. If threads cannot start at all (for
- * instance because the TypeScript loader is not active in them), a process warning says why, once, and decoding goes on in
- * the main thread.
+ * A few worker threads that decode audio, at most `size` sources at once; the others wait in order. Idle threads do not keep the
+ * process alive. If threads cannot start at all (for instance because the TypeScript loader is not active in them), a process
+ * warning says why, once, and decoding goes on in the main thread.
  */
 export class DecodePool {
   readonly size: number;
   readonly #url: URL;
   readonly #threads = new Set<Thread>();
   readonly #queue: Job[] = [];
+  readonly #onMain = new Set<AudioStream>();
   #nextId = 0;
   #mainThread = false;
   #closed = false;
@@ -68,24 +67,84 @@ export class DecodePool {
   }
 
   /** Like `decodeAudio`, in a worker thread. Also throws ERR_DISPOSED if the pool is closed before the file is decoded. */
-  decode(source: string | Uint8Array, options: DecodeOptions = {}): Promise<DecodedAudio> {
-    const name = options.name ?? (typeof source === 'string' ? source : 'the audio');
-    if (this.#closed) return Promise.reject(closedError(name));
-    if (this.#mainThread) return decodeAudio(source, { name });
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ id: this.#nextId++, source, name, resolve, reject });
-      this.#dispatch();
-    });
+  async decode(source: AudioInput, options: DecodeOptions = {}): Promise<DecodedAudio> {
+    return collect(await this.#open(source, options, Number.POSITIVE_INFINITY));
   }
 
-  /** Stops all threads. Files that wait or are being decoded are rejected with ERR_DISPOSED. Can be called again. */
+  /**
+   * Like `openAudio`, in a worker thread that is this source's until its pieces have ended or it is closed; a minute is decoded
+   * ahead. Also throws ERR_DISPOSED if the pool is closed before.
+   */
+  open(source: AudioInput, options: DecodeOptions = {}): Promise<AudioStream> {
+    return this.#open(source, options, AHEAD);
+  }
+
+  /** Stops all threads. Sources that wait or are being decoded are rejected with ERR_DISPOSED. Can be called again. */
   async close(): Promise<void> {
     this.#closed = true;
     const threads = [...this.#threads];
     this.#threads.clear();
-    const jobs = [...threads.flatMap((thread) => thread.job ?? []), ...this.#queue.splice(0)];
-    for (const job of jobs) job.reject(closedError(job.name));
-    await Promise.all(threads.map((thread) => thread.worker.terminate()));
+    for (const job of this.#queue.splice(0)) job.abandon(closedError(job.name));
+    const ending = threads.map(async ({ worker, job }) => {
+      if (job) {
+        job.abandon(closedError(job.name));
+        const replied = new Promise<void>((resolve) => {
+          worker.on('message', ({ type }: FromWorker) => {
+            if (type === 'end' || type === 'error') resolve();
+          });
+        });
+        worker.postMessage({ type: 'close', id: job.id } satisfies ToWorker);
+        // A thread that is told to close ends its ffmpeg; one that does not come to hear it is ended all the same.
+        await Promise.race([replied, new Promise((resolve) => setTimeout(resolve, GRACE).unref())]);
+      }
+      await worker.terminate();
+    });
+    await Promise.all([...ending, ...[...this.#onMain].map((audio) => audio.close())]);
+  }
+
+  async #open(source: AudioInput, options: DecodeOptions, credit: number): Promise<AudioStream> {
+    const name = nameOf(source, options);
+    if (this.#closed) throw closedError(name);
+    if (this.#mainThread) return this.#openHere(source, options);
+    const { signal, ...sent } = options;
+    const job = new Job(this.#nextId++, source, sent, name, credit);
+    const drop = (): void => this.#drop(job, interrupted(name));
+    if (signal?.aborted) throw interrupted(name);
+    signal?.addEventListener('abort', drop, { once: true });
+    job.onOver = () => signal?.removeEventListener('abort', drop);
+    this.#queue.push(job);
+    this.#dispatch();
+    const { sampleRate, channels } = await job.opened;
+    return {
+      sampleRate,
+      channels,
+      warnings: job.warnings,
+      pieces: job.pieces(),
+      get duration() {
+        return job.duration;
+      },
+      close: async () => this.#drop(job, disposed(name)),
+    };
+  }
+
+  async #openHere(source: AudioInput, options: DecodeOptions): Promise<AudioStream> {
+    const audio = await openAudio(source, options);
+    this.#onMain.add(audio);
+    const close = async (): Promise<void> => {
+      this.#onMain.delete(audio);
+      await audio.close();
+    };
+    if (this.#closed) await close();
+    return Object.create(audio, { close: { value: close } }) as AudioStream;
+  }
+
+  /** Nobody takes the rest of it. */
+  #drop(job: Job, why: DistilWhisperError): void {
+    if (job.over) return;
+    job.abandon(why);
+    const at = this.#queue.indexOf(job);
+    if (at >= 0) this.#queue.splice(at, 1);
+    job.send?.({ type: 'close', id: job.id });
   }
 
   #dispatch(): void {
@@ -93,12 +152,14 @@ export class DecodePool {
       let thread = [...this.#threads].find((each) => !each.job);
       if (!thread && this.#threads.size < this.size) thread = this.#start();
       if (!thread) return;
+      const { worker } = thread;
       const job = this.#queue.shift()!;
       thread.job = job;
       thread.draw = recording()?.begin('audio worker');
-      thread.worker.ref();
-      const { id, source, name } = job;
-      thread.worker.postMessage({ id, source, name } satisfies DecodeRequest);
+      worker.ref();
+      job.send = (message) => worker.postMessage(message);
+      const { id, source, options, credit } = job;
+      job.send({ type: 'open', id, source, options, credit });
     }
   }
 
@@ -111,10 +172,7 @@ export class DecodePool {
       return undefined;
     }
     this.#threads.add(thread);
-    thread.worker.on('message', (reply: DecodeReply | 'ready') => {
-      if (reply === 'ready') thread.ready = true;
-      else this.#settle(thread, reply);
-    });
+    thread.worker.on('message', (message: FromWorker) => this.#hear(thread, message));
     let cause: Error | undefined;
     thread.worker.on('error', (error) => {
       cause = error;
@@ -123,28 +181,40 @@ export class DecodePool {
     return thread;
   }
 
-  #settle(thread: Thread, reply: DecodeReply): void {
-    const job = thread.job;
+  #hear(thread: Thread, message: FromWorker): void {
+    if (message.type === 'ready') {
+      thread.ready = true;
+      return;
+    }
+    const { job } = thread;
+    if (job?.id !== message.id) return;
+    if (message.type === 'opened') job.open(message);
+    else if (message.type === 'piece') job.take(message.samples);
+    else this.#finish(thread, job, message);
+  }
+
+  #finish(thread: Thread, job: Job, message: FromWorker & { type: 'end' | 'error' }): void {
     thread.job = undefined;
+    job.send = null;
     thread.worker.unref();
-    if (job) thread.draw?.('decode', { file: basename(job.name) }, reply.times);
-    if (job && 'audio' in reply) job.resolve(reply.audio);
-    else if (job && 'error' in reply) {
-      const { code, message } = reply.error;
-      job.reject(code ? new DistilWhisperError(code, message) : new Error(message));
+    thread.draw?.('decode', { file: basename(job.name) }, message.times);
+    if (message.type === 'end') job.end(message.duration, message.warnings);
+    else {
+      const { code, message: text } = message.error;
+      job.fail(code ? new DistilWhisperError(code, text) : new Error(text));
     }
     this.#dispatch();
   }
 
   #lost(thread: Thread, cause: Error): void {
     if (!this.#threads.delete(thread)) return;
-    const job = thread.job;
+    const { job } = thread;
     if (!thread.ready) {
       if (job) this.#queue.unshift(job);
       this.#fallBack(cause);
       return;
     }
-    job?.reject(new Error(`${job.name}: the decoding thread died (${cause.message})`, { cause }));
+    job?.fail(new Error(`${job.name}: the decoding thread died (${cause.message})`, { cause }));
     this.#dispatch();
   }
 
@@ -155,7 +225,26 @@ export class DecodePool {
         { code: 'DISTILWHISPER_DECODE_POOL' },
       );
     this.#mainThread = true;
-    for (const job of this.#queue.splice(0)) decodeAudio(job.source, { name: job.name }).then(job.resolve, job.reject);
+    for (const job of this.#queue.splice(0)) void this.#decodeHere(job);
+  }
+
+  async #decodeHere(job: Job): Promise<void> {
+    job.send = null;
+    try {
+      const audio = await this.#openHere(job.source, job.options);
+      job.open(audio);
+      try {
+        for await (const piece of audio.pieces) {
+          if (job.over) break;
+          job.take(piece);
+        }
+        job.end(audio.duration, audio.warnings);
+      } finally {
+        await audio.close();
+      }
+    } catch (error) {
+      job.fail(error as Error);
+    }
   }
 }
 
@@ -163,9 +252,14 @@ export class DecodePool {
 function startWorker(url: URL): Worker {
   // Threads inherit node's options, and refuse this one, which belongs to a script given on the command line.
   const inherits = !process.execArgv.some((arg) => arg.startsWith('--input-type'));
-  if (extname(url.pathname) !== '.ts') return new Worker(url, inherits ? {} : { execArgv: [] });
+  // A pipe's descriptor is closed by its socket, not by the file system's functions.
+  const options = { trackUnmanagedFds: false };
+  if (extname(url.pathname) !== '.ts') return new Worker(url, inherits ? options : { ...options, execArgv: [] });
   const [loader, module] = [import.meta.resolve('tsx/esm/api'), url.href].map((href) => JSON.stringify(href));
-  return new Worker(`import(${loader}).then(({ register }) => (register(), import(${module})))`, { eval: true });
+  return new Worker(`import(${loader}).then(({ register }) => (register(), import(${module})))`, {
+    ...options,
+    eval: true,
+  });
 }
 
 const closedError = (name: string) =>

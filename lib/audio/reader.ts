@@ -38,6 +38,17 @@ export const copy = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Arr
 export const refusal = (context: ReaderContext, what: string): DistilWhisperError =>
   new DistilWhisperError('ERR_AUDIO_FORMAT', `${context.name}: ${what}`);
 
+/** A codec within a known container that no reader here knows: the file is as good as any other, and ffmpeg's. */
+export class UnknownCodec extends DistilWhisperError {
+  constructor(
+    context: ReaderContext,
+    /** For people: 'Ogg with Speex'. */
+    readonly label: string,
+  ) {
+    super('ERR_AUDIO_FORMAT', `${context.name}: ${label}, which is not read here`);
+  }
+}
+
 /** @throws ERR_AUDIO_FORMAT, before any memory is taken for them */
 export function checkChannels(channels: number, context: ReaderContext): void {
   if (channels < 1 || channels > MOST_CHANNELS)

@@ -1,5 +1,5 @@
 /** The sample formats of WAV: blocks of bytes, at any address, to planar samples. Integers are scaled by 2^-(bits-1). */
-import { checkChannels, type ReaderContext, refusal } from './reader.js';
+import { checkChannels, type ReaderContext, refusal, UnknownCodec } from './reader.js';
 
 export interface WavCodec {
   channels: number;
@@ -43,12 +43,12 @@ export function wavCodec(chunk: Uint8Array, bigEndian: boolean, context: ReaderC
   const byteRate = view.getUint32(8, !bigEndian);
   const block = u16(12);
   const bits = u16(14);
-  if (!format) throw refusal(context, `WAV with format tag 0x${tag.toString(16)}, which is not read here`);
+  if (!format) throw new UnknownCodec(context, `WAV with format tag 0x${tag.toString(16)}`);
   checkChannels(channels, context);
   if (block === 0) throw refusal(context, 'the WAV format chunk announces frames of 0 bytes');
   const common = { channels, sampleRate };
   if (format === 'IMA ADPCM' || format === 'MS ADPCM') {
-    if (bigEndian) throw refusal(context, `${format} in a big-endian WAV file, which is not read here`);
+    if (bigEndian) throw new UnknownCodec(context, `${format} in a big-endian WAV file`);
     return { ...common, ...(format === 'IMA ADPCM' ? ima : ms)(view, channels, block, context) };
   }
   const expected = { PCM: [8, 12, 16, 20, 24, 32], float: [32, 64] }[format] ?? [8];

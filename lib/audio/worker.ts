@@ -1,25 +1,56 @@
-/** The thread of a DecodePool: decodes what it is sent, one file at a time. */
+/** A thread of a DecodePool: decodes what it is told to, one source at a time, as far ahead as it is given credit. */
 import { parentPort } from 'node:worker_threads';
 import { isDistilWhisperError } from '../errors/index.js';
-import { decodeAudio } from './decode.js';
-import type { DecodeReply, DecodeRequest } from './pool.js';
+import { openAudio } from './decode.js';
+import type { FromWorker, ToWorker } from './job.js';
 
 const port = parentPort;
 if (!port) throw new Error('This module is the worker thread of DecodePool and is not imported directly');
 
 /** The clock that all threads of a process share, in nanoseconds. */
 const now = (): number => Number(process.hrtime.bigint());
+const send = (message: FromWorker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
 
-port.on('message', async ({ id, source, name }: DecodeRequest) => {
+interface Work {
+  id: number;
+  /** Samples that may still be sent before the other side takes some. */
+  credit: number;
+  wake: () => void;
+  closing: AbortController;
+}
+let work: Work | null = null;
+
+async function decode({ id, source, options, credit }: ToWorker & { type: 'open' }): Promise<void> {
+  const own: Work = { id, credit, wake: () => {}, closing: new AbortController() };
+  work = own;
   const begin = now();
-  const times = () => ({ begin, end: now() });
   try {
-    const audio = await decodeAudio(source, { name });
-    port.postMessage({ id, audio, times: times() } satisfies DecodeReply, [audio.samples.buffer as ArrayBuffer]);
+    const audio = await openAudio(source, { ...options, signal: own.closing.signal });
+    send({ type: 'opened', id, sampleRate: audio.sampleRate, channels: audio.channels });
+    for await (const samples of audio.pieces) {
+      send({ type: 'piece', id, samples }, [samples.buffer as ArrayBuffer]);
+      own.credit -= samples.length;
+      while (own.credit <= 0 && !own.closing.signal.aborted)
+        await new Promise<void>((resolve) => {
+          own.wake = resolve;
+        });
+    }
+    send({ type: 'end', id, duration: audio.duration, warnings: [...audio.warnings], times: { begin, end: now() } });
   } catch (error) {
     const code = isDistilWhisperError(error) ? error.code : undefined;
     const message = error instanceof Error ? error.message : String(error);
-    port.postMessage({ id, error: { code, message }, times: times() } satisfies DecodeReply);
+    send({ type: 'error', id, error: { code, message }, times: { begin, end: now() } });
+  }
+}
+
+port.on('message', (message: ToWorker) => {
+  if (message.type === 'open') void decode(message);
+  else if (message.id === work?.id && message.type === 'taken') {
+    work.credit += message.samples;
+    work.wake();
+  } else if (message.id === work?.id && message.type === 'close') {
+    work.closing.abort();
+    work.wake();
   }
 });
-port.postMessage('ready');
+send({ type: 'ready' });

@@ -1,4 +1,11 @@
-import { type DecodedAudio, DecodePool, FeatureExtractor } from '../audio/index.js';
+import {
+  type AudioStream,
+  checkSampleRate,
+  checkSamples,
+  DecodePool,
+  FeatureExtractor,
+  SAMPLE_RATE,
+} from '../audio/index.js';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { type CacheType, type ComputeType, Whisper } from '../model/index.js';
 import { onLane } from '../profile/index.js';
@@ -11,7 +18,7 @@ import type { DecodedSequence } from './hypothesis.js';
 import { type DetectedLanguage, detectLanguage } from './language.js';
 import { type DecodingOptions, throwIfAborted } from './options.js';
 import { type TimedText, timedTexts } from './segments.js';
-import { cutWindows, type Window } from './windows.js';
+import { type Cut, type Window, WindowCutter } from './windows.js';
 
 /** Mono samples, nominally -1..1, at a whole number of Hz. */
 export interface AudioSamples {
@@ -19,8 +26,8 @@ export interface AudioSamples {
   sampleRate: number;
 }
 
-/** An audio file or samples. */
-export type AudioSource = string | AudioSamples;
+/** An audio file ('-' is standard input), a file's bytes, or samples. */
+export type AudioSource = string | Uint8Array | AudioSamples;
 
 export interface TranscriberOptions {
   /** Where the model runs: 'cpu' (default), 'cuda' or 'cuda:N'. */
@@ -58,6 +65,10 @@ export interface TranscribeOptions extends Partial<BeamOptions> {
    * its timestamps. Default false.
    */
   timestamps?: boolean;
+  /** Refuse audio that is unusual or damaged but could be decoded, instead of warning of it. Default false. */
+  strict?: boolean;
+  /** Refuse audio that lasts longer, in seconds. Default 86,400: a day. */
+  maxDuration?: number;
   /** Default: the transcriber's. */
   batchSize?: number;
   /** Tokens of a window, prompt included. Default: the generation configuration's max_length, the decoder's positions at most. */
@@ -89,18 +100,25 @@ export interface Transcript {
   tokens: number;
   /** Share of the gates that chose the expert, a mean over the windows; null when none ran. */
   gateShare: number | null;
+  /** What was unusual about the audio and passed over, a sentence each; mostly none. */
+  warnings: readonly string[];
 }
 
 /** One window, ready to be decoded. */
 interface Piece extends Window {
   source: number;
   sampleRate: number;
-  /** Whether it is the source's last. */
-  last: boolean;
-  /** Seconds of the whole source. */
-  duration: number;
+  /** What the source's last window tells of the whole: its seconds, and what was unusual; null for the others. */
+  whole: { duration: number; warnings: readonly string[] } | null;
   features: Float32Array;
 }
+
+/** A source as it is decoded. */
+type OpenAudio = Pick<AudioStream, 'sampleRate' | 'duration' | 'warnings' | 'close'> & {
+  pieces: AsyncIterable<Float32Array> | Iterable<Float32Array>;
+};
+
+type SourceOptions = Pick<TranscribeOptions, 'signal' | 'strict' | 'maxDuration'>;
 
 interface Decoding {
   suppress: readonly number[];
@@ -241,7 +259,7 @@ export class Transcriber {
     await this.inBatches(
       sources,
       wholeFromOne('batchSize', options.batchSize ?? this.batchSize),
-      signal,
+      audioOptions(options),
       async (batch) => {
         const fresh = batch.filter((piece) => !starts[piece.source] && piece.begin === 0);
         if (fresh.length > 0) {
@@ -264,13 +282,15 @@ export class Transcriber {
           transcripts[piece.source] ??= {
             text: '',
             language: starts[piece.source]!.code,
-            duration: piece.duration,
+            duration: 0,
             segments: [],
             tokens: 0,
             gateShare: null,
+            warnings: [],
           };
           const transcript = transcripts[piece.source]!;
-          const window = { begin: piece.begin / piece.sampleRate, end: piece.end / piece.sampleRate };
+          const begin = piece.begin / piece.sampleRate;
+          const window = { begin, end: piece.whole?.duration ?? piece.end / piece.sampleRate };
           const text = this.tokenizer.decode(tokens).trim();
           texts[piece.source]!.push(text);
           const said = timestamps ? tokens.filter((id) => id < timestamps.begin) : tokens;
@@ -280,9 +300,10 @@ export class Transcriber {
             : [{ start: window.begin, end: window.end, text }];
           transcript.segments.push(...timed.map((segment) => ({ ...segment, averageLogProbability })));
           if (gateShare !== null) shares[piece.source]!.push(gateShare);
-          seconds += (piece.end - piece.begin) / piece.sampleRate;
-          if (!piece.last) continue;
+          seconds += window.end - window.begin;
+          if (!piece.whole) continue;
           done++;
+          Object.assign(transcript, piece.whole);
           transcript.text = texts[piece.source]!.filter((text) => text !== '').join(' ');
           const share = shares[piece.source]!;
           if (share.length > 0) transcript.gateShare = share.reduce((a, b) => a + b, 0) / share.length;
@@ -301,7 +322,7 @@ export class Transcriber {
     options: { signal?: AbortSignal } = {},
   ): Promise<DetectedLanguage[]> {
     const detected: DetectedLanguage[] = [];
-    await this.inBatches(sources, this.batchSize, options.signal, async (batch) => {
+    await this.inBatches(sources, this.batchSize, options, async (batch) => {
       const first = batch.filter((piece) => piece.begin === 0);
       for (const [i, found] of (await this.detect(first)).entries()) detected[first[i]!.source] = found;
     });
@@ -374,11 +395,12 @@ export class Transcriber {
   private async inBatches(
     sources: readonly AudioSource[],
     size: number,
-    signal: AbortSignal | undefined,
+    options: SourceOptions,
     body: (batch: Piece[]) => Promise<void>,
     onError?: (source: number, error: DistilWhisperError) => void,
   ): Promise<void> {
-    const pieces = this.pieces(sources, signal, onError);
+    const { signal } = options;
+    const pieces = this.pieces(sources, options, onError);
     const take = async (): Promise<Piece[]> => {
       const batch: Piece[] = [];
       while (batch.length < size) {
@@ -403,46 +425,56 @@ export class Transcriber {
     }
   }
 
-  /** The sources' windows in order, with files decoded a few ahead. */
+  /** The sources' windows in order, with files opened a few ahead; of what they hold a bounded part is decoded ahead. */
   private async *pieces(
     sources: readonly AudioSource[],
-    signal: AbortSignal | undefined,
+    options: SourceOptions,
     onError?: (source: number, error: DistilWhisperError) => void,
   ): AsyncGenerator<Piece, void, undefined> {
-    const ahead: Promise<AudioSamples>[] = [];
+    const ahead: Promise<OpenAudio>[] = [];
     let started = 0;
     const fill = (): void => {
       while (started < sources.length && ahead.length <= this.pool.size) {
-        const audio = this.read(sources[started]!, started++);
+        const audio = this.open(sources[started]!, started++, options);
         audio.catch(() => {}); // Thrown when it is awaited, at its turn.
         ahead.push(audio);
       }
     };
-    for (const [source, given] of sources.entries()) {
-      throwIfAborted(signal);
-      fill();
-      const unlessRefused = async <T>(work: Promise<T>): Promise<T | null> => {
+    try {
+      for (const source of sources.keys()) {
+        throwIfAborted(options.signal);
+        fill();
+        const next = ahead.shift()!;
         try {
-          return await work;
+          const audio = await next;
+          for await (const piece of this.windows(audio, nameOf(sources[source]!, source))) {
+            throwIfAborted(options.signal);
+            yield { source, ...piece };
+          }
         } catch (error) {
+          throwIfAborted(options.signal);
           if (!onError || !isDistilWhisperError(error)) throw error;
           onError(source, error);
-          return null;
+        } finally {
+          await next.then((audio) => audio.close()).catch(() => {});
         }
-      };
-      const audio = await unlessRefused(ahead.shift()!);
-      if (!audio) continue;
-      const { samples, sampleRate } = audio;
-      const windows = cutWindows(samples, sampleRate, this.extractor.seconds);
-      for (const [i, { begin, end }] of windows.entries()) {
-        throwIfAborted(signal);
-        const part = windows.length === 1 ? samples : samples.slice(begin, end);
-        const features = await unlessRefused(this.features({ samples: part, sampleRate }, nameOf(given, source)));
-        if (!features) break;
-        const last = i === windows.length - 1;
-        yield { source, begin, end, last, sampleRate, duration: samples.length / sampleRate, features };
       }
+    } finally {
+      for (const audio of ahead) void audio.then((audio) => audio.close()).catch(() => {});
     }
+  }
+
+  /** One source's windows with their features, as its samples come. */
+  private async *windows(audio: OpenAudio, name: string): AsyncGenerator<Omit<Piece, 'source'>, void, undefined> {
+    const { sampleRate } = audio;
+    const cutter = new WindowCutter(sampleRate, this.extractor.seconds);
+    const ready = async ({ begin, end, samples }: Cut, whole: Piece['whole']): Promise<Omit<Piece, 'source'>> => {
+      const features = await this.features({ samples, sampleRate }, name);
+      return { begin, end, sampleRate, whole, features };
+    };
+    for await (const samples of audio.pieces) for (const cut of cutter.push(samples)) yield await ready(cut, null);
+    const last = cutter.end();
+    yield await ready(last, { duration: audio.duration, warnings: audio.warnings });
   }
 
   private async features(audio: AudioSamples, name: string): Promise<Float32Array> {
@@ -454,23 +486,32 @@ export class Transcriber {
     }
   }
 
-  private async read(source: AudioSource, index: number): Promise<AudioSamples | DecodedAudio> {
-    if (typeof source === 'string') return this.pool.decode(source);
+  private async open(source: AudioSource, index: number, options: SourceOptions): Promise<OpenAudio> {
+    if (typeof source === 'string' || source instanceof Uint8Array)
+      return this.pool.open(source, { ...options, name: nameOf(source, index), sampleRate: SAMPLE_RATE });
     const { samples, sampleRate } = source ?? {};
-    if (!(samples instanceof Float32Array) || !Number.isInteger(sampleRate) || sampleRate < 1) {
+    const name = nameOf(source, index);
+    if (!(samples instanceof Float32Array)) {
       throw new DistilWhisperError(
         'ERR_ARGUMENT',
-        `${nameOf(source, index)}: expected a path, or samples in a Float32Array with a sampleRate in whole Hz, got ${
-          samples instanceof Float32Array ? `sampleRate ${sampleRate}` : typeof (samples ?? source)
-        }`,
+        `${name}: expected a path, a file's bytes, or samples in a Float32Array with a sampleRate in whole Hz, got ${typeof (samples ?? source)}`,
       );
     }
-    return source;
+    checkSampleRate(sampleRate, name, 'ERR_ARGUMENT');
+    checkSamples(samples, name);
+    return { sampleRate, pieces: [samples], duration: samples.length / sampleRate, warnings: [], async close() {} };
   }
 }
 
+/** What the options say of the audio. */
+const audioOptions = ({ signal, strict, maxDuration }: TranscribeOptions): SourceOptions => ({
+  ...(signal && { signal }),
+  ...(strict !== undefined && { strict }),
+  ...(maxDuration !== undefined && { maxDuration }),
+});
+
 const nameOf = (source: AudioSource, index: number): string =>
-  typeof source === 'string' ? source : `source ${index}`;
+  typeof source !== 'string' ? `source ${index}` : source === '-' ? 'standard input' : source;
 
 function wholeFromOne(name: string, value: number): number {
   if (Number.isInteger(value) && value >= 1) return value;

@@ -10,21 +10,73 @@ const SEARCH_FROM = 0.75;
 const FRAME = 0.02;
 const SMOOTH = 5;
 
+/** A window and its samples, in an array of their own. */
+export interface Cut extends Window {
+  samples: Float32Array;
+}
+
 /**
- * Cuts a clip into windows of at most `seconds`, each but the last at the quietest point of its last quarter: the middle of the
- * 20 ms frame whose neighbourhood of 100 ms has the least energy (the later one of equals).
+ * Cuts a clip that comes in pieces into windows of at most `seconds`, each but the last at the quietest point of its last quarter:
+ * the middle of the 20 ms frame whose neighbourhood of 100 ms has the least energy (the later one of equals).
  */
-export function cutWindows(samples: Float32Array, sampleRate: number, seconds: number): Window[] {
-  const longest = Math.max(1, Math.floor(seconds * sampleRate));
-  const windows: Window[] = [];
-  let begin = 0;
-  while (samples.length - begin > longest) {
-    const end = quietest(samples, begin + Math.floor(SEARCH_FROM * longest), begin + longest, sampleRate);
-    windows.push({ begin, end });
-    begin = end;
+export class WindowCutter {
+  private readonly longest: number;
+  private held: Float32Array[] = [];
+  private length = 0;
+  private begin = 0;
+
+  constructor(
+    private readonly sampleRate: number,
+    seconds: number,
+  ) {
+    this.longest = Math.max(1, Math.floor(seconds * sampleRate));
   }
-  windows.push({ begin, end: samples.length });
-  return windows;
+
+  /** Takes the next samples; returns the windows that are known not to be the last. */
+  push(samples: Float32Array): Cut[] {
+    const { longest, sampleRate } = this;
+    this.held.push(samples);
+    this.length += samples.length;
+    const cuts: Cut[] = [];
+    if (this.length <= longest) return cuts;
+    let rest = this.joined();
+    while (rest.length > longest) {
+      const end = quietest(rest, Math.floor(SEARCH_FROM * longest), longest, sampleRate);
+      cuts.push(this.cut(rest.slice(0, end)));
+      rest = rest.subarray(end);
+    }
+    this.held = [rest.slice()];
+    this.length = rest.length;
+    return cuts;
+  }
+
+  /** What is left, when the clip has ended: its last window. */
+  end(): Cut {
+    return this.cut(this.joined());
+  }
+
+  private cut(samples: Float32Array): Cut {
+    const { begin } = this;
+    this.begin += samples.length;
+    return { begin, end: this.begin, samples };
+  }
+
+  private joined(): Float32Array {
+    if (this.held.length === 1) return this.held[0]!;
+    const joined = new Float32Array(this.length);
+    let at = 0;
+    for (const piece of this.held) {
+      joined.set(piece, at);
+      at += piece.length;
+    }
+    return joined;
+  }
+}
+
+/** The windows of a whole clip, as `WindowCutter` cuts them. */
+export function cutWindows(samples: Float32Array, sampleRate: number, seconds: number): Window[] {
+  const cutter = new WindowCutter(sampleRate, seconds);
+  return [...cutter.push(samples), cutter.end()].map(({ begin, end }) => ({ begin, end }));
 }
 
 /** The quietest point in (from, to], `to` if no whole frame fits. */

@@ -24,7 +24,7 @@ void mel_filters(Prepare& p) {
 // samples f32 [n]; numbers: from_rate, to_rate in Hz. → f32 [ceil(n · to / from)].
 void resample(Prepare& p) {
   const int64_t n = p.tensor("samples", kF32, {kAny}).shape[0];
-  const int64_t from = p.integer("from_rate", 4000, 384000), to = p.integer("to_rate", 4000, 384000);
+  const int64_t from = p.integer("from_rate", 1000, 768000), to = p.integer("to_rate", 1000, 768000);
   p.output(DType::f32, {(n * to + from - 1) / from});
   p.finish();
 }
