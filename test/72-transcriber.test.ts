@@ -225,7 +225,7 @@ test.serial('translation starts from its own token', async (t) => {
 });
 
 test.serial('the shortest audio is transcribed: one sample, at any rate', async (t) => {
-  for (const sampleRate of [4000, 8000, 16000, 44100, 384000]) {
+  for (const sampleRate of [1000, 8000, 16000, 44100, 768000]) {
     const [one] = await transcriber.transcribe([{ samples: Float32Array.of(0.1), sampleRate }], { language: 'ca' });
     t.is(one!.duration, 1 / sampleRate);
   }
@@ -244,7 +244,7 @@ test.serial('bad audio is a typed error that names its source, and the next call
     [nan, 'ERR_AUDIO_SAMPLES', /^source 1: .*NaN at sample 77/],
     [{ samples: Float32Array.of(1, -Infinity), sampleRate: 8000 }, 'ERR_AUDIO_SAMPLES', /^source 1: .*-Infinity/],
     [{ samples: good.samples, sampleRate: 0 }, 'ERR_ARGUMENT', /^source 1: .*sampleRate 0/],
-    [{ samples: good.samples, sampleRate: 100 }, 'ERR_ARGUMENT', /^source 1: .*from 4000 to 384000, got 100/],
+    [{ samples: good.samples, sampleRate: 100 }, 'ERR_ARGUMENT', /^source 1: .*from 1000 to 768000, got 100/],
     [{ samples: good.samples, sampleRate: 44100.5 }, 'ERR_ARGUMENT', /^source 1: .*sampleRate 44100.5/],
     [{ samples: [0, 1], sampleRate: 8000 } as unknown as AudioSource, 'ERR_ARGUMENT', /^source 1: expected a path, or/],
     [7 as unknown as AudioSource, 'ERR_ARGUMENT', /^source 1: expected a path, or samples/],
