@@ -1,6 +1,7 @@
 /** How long does greedy decoding of 64 tokens take? Whisper-small, caches filled from 30 s; the encoder is not timed. */
-import type { CacheType, ComputeType, DecoderState, Whisper } from '../lib/model/index.js';
-import type { Stream } from '../lib/tensor/index.js';
+import { ReplayedStep } from '../lib/decode/replayed-step.js';
+import type { CacheType, ComputeType, DecoderState, ReplayedPosition, Whisper } from '../lib/model/index.js';
+import type { Stream, Tensor } from '../lib/tensor/index.js';
 import { floatTypes, randomModel, randomTensor, typeName } from './data.js';
 import { type Case, measureGroup, type Question } from './harness.js';
 import { onnxCase, torchCase, whisperCppCase } from './peers.js';
@@ -36,22 +37,31 @@ function bytesRead(
 
 /**
  * Decodes `tokens` tokens greedily; each is read before the next is queued. Where an item has several beams, each of them goes on
- * from the one before it: all caches are reordered, as a beam search does at most.
+ * from the one before it: all caches are reordered, as a beam search does at most. On a GPU the calls of a token are a CUDA graph,
+ * as in the search.
  */
 export async function decodeTokens(stream: Stream, model: Whisper, state: DecoderState, tokens: number): Promise<void> {
   const { config } = model;
   const { batch, beams } = state;
   const candidates = beams > 1 ? beams + 1 : 1;
   const parents = Int32Array.from({ length: batch }, (_, row) => (row + 1) % beams);
-  let ids = new Int32Array(batch).fill(config.decoder_start_token_id);
-  for (let i = 0; i < tokens; i++) {
-    if (beams > 1) state.reorder(stream.tensor(parents, [batch / beams, beams], 'i32'));
-    const hidden = model.decode(stream.tensor(ids, [batch, 1], 'i32'), null, { state });
+  const choose = (ids: Tensor, at?: ReplayedPosition): Tensor => {
+    const hidden = model.decode(ids, null, { state, ...(at && { at }) });
     const logits = model.logits(hidden.reshape([batch, config.d_model]));
-    const chosen = stream.call('top_k', [logits, null, null], [candidates])[1]!.read();
-    stream.endStep();
-    const best = (await chosen) as Int32Array;
-    ids = ids.map((_, row) => best[row * candidates]!);
+    return stream.call('top_k', [logits, null, null], [candidates])[1]!;
+  };
+  const replayed = stream.graphs ? new ReplayedStep(stream, state, config.max_target_positions, choose) : null;
+  let ids = new Int32Array(batch).fill(config.decoder_start_token_id);
+  try {
+    for (let i = 0; i < tokens; i++) {
+      if (beams > 1) state.reorder(stream.tensor(parents, [batch / beams, beams], 'i32'));
+      const chosen = (replayed?.run([...ids]) ?? choose(stream.tensor(ids, [batch, 1], 'i32'))).read();
+      stream.endStep();
+      const best = (await chosen) as Int32Array;
+      ids = ids.map((_, row) => best[row * candidates]!);
+    }
+  } finally {
+    replayed?.dispose();
   }
 }
 

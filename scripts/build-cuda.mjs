@@ -1,8 +1,10 @@
-// Builds the CUDA plugin in build-cuda/ with cmake-js. JOBS= sets how many files compile at a time (0.6 GB each).
+// Builds the CUDA plugin in build-cuda/ with cmake-js, on all processors that have the 0.6 GB which a file takes. JOBS= sets how
+// many files compile at a time.
 // --ladder: the program that times the rungs of the hot kernels (cuda/dev/ladder.cu) too.
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { availableParallelism, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -23,8 +25,9 @@ const ladder = process.argv.includes('--ladder') ? 'ON' : 'OFF';
 const settings = [...['--out', 'build-cuda', `--CDCMAKE_CUDA_COMPILER=${nvcc}`], `--CDDISTILWHISPER_LADDER=${ladder}`];
 const run = (command, ...more) =>
   execFileSync(process.execPath, [cmake, command, ...settings, ...more], { cwd: root, stdio: 'inherit' });
+const jobs = process.env.JOBS ?? `${Math.max(1, Math.min(availableParallelism(), Math.floor(totalmem() / 1e9)))}`;
 try {
-  run('compile', '--parallel', process.env.JOBS ?? '1');
+  run('compile', '--parallel', jobs);
 } catch (error) {
   process.exit(error.status ?? 1);
 }

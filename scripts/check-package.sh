@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Packs the package, and that of the CUDA plugin where it was built, installs the tarballs in an empty folder without scripts or a
-# compiler, and runs them there as a user would.
+# Packs the package, and that of the CUDA plugin where it was built, installs the tarballs in an empty folder without a compiler,
+# and runs them there as a user would.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 npm run --silent prebuild
@@ -14,8 +14,8 @@ fi
 ls -l "$folder"
 cd "$folder"
 npm init -y >/dev/null
-# A compiler that fails would show that something was compiled after all.
-CXX=false CC=false npm install --ignore-scripts --no-audit --no-fund "./$tarball" ${cuda:+"./$cuda"}
+# The install script finds the binary: a compiler that fails would show that something was compiled after all.
+CXX=false CC=false npm install --ignore-scripts=false --foreground-scripts --no-audit --no-fund "./$tarball" ${cuda:+"./$cuda"}
 npx distilwhisper doctor
 if [ -n "$cuda" ]; then
   npx distilwhisper doctor --json >doctor.json || true

@@ -237,6 +237,15 @@ test.serial('resampling: every CPU path is the windowed sinc in double', async (
     [384000, 4000],
     [4000, 384000],
     [16000, 16000],
+    // The ends of the range, and rates that have no divisor in common there.
+    [768000, 16000],
+    [767999, 16000],
+    [1000, 16000],
+    [1009, 16000],
+    [768000, 1000],
+    [767957, 1009],
+    [1000, 768000],
+    [1009, 767957],
   ];
   for (const [from, to] of pairs)
     for (const n of [0, 1, 2, 37, 1009]) {
@@ -285,6 +294,7 @@ test.serial('resampling: a constant stays exactly that constant away from the en
     [44101, 16000],
     [11025, 16000],
     [384000, 16000],
+    [768000, 16000],
   ] as const)
     for (const { isa, stream } of fast) {
       const y = await resample(stream, new Float32Array(from / 5).fill(0.7), from, to);
@@ -300,8 +310,8 @@ test.serial('resampling to the same rate changes nothing; bad rates and samples 
     t.deepEqual(await resample(stream, data, 16000, 16000), Float64Array.from(data));
     const x = stream.tensor(data, [1000]);
     for (const [from, to] of [
-      [3999, 16000],
-      [16000, 384001],
+      [999, 16000],
+      [16000, 768001],
       [16000.5, 16000],
       [Number.NaN, 16000],
       [0, 0],

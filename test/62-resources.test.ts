@@ -144,7 +144,7 @@ test('a tensor used after it was disposed of, or after its step, is ERR_DISPOSED
   disposed(() => stream.call('add', [a, a], [1, 1, 0]));
   await t.throwsAsync(a.read(), { code: 'ERR_DISPOSED' });
   stream.endStep();
-  disposed(() => view.reshape([1]));
+  disposed(() => view.reshape([2]));
   parameter.dispose();
   await t.throwsAsync(parameter.read(), { code: 'ERR_DISPOSED' });
   stream.close();

@@ -11,7 +11,7 @@ import { rungs } from '../bench/gpu/checks.js';
 import { run } from '../bench/gpu/processes.js';
 import { peerRuns } from '../bench/gpu/pytorch.js';
 import { bars, besidePyTorch, csv, type GpuRow, report } from '../bench/gpu/results.js';
-import { fits } from '../bench/gpu/speed.js';
+import { beyondInputs, fits } from '../bench/gpu/speed.js';
 import { emulated } from './support/kernels.js';
 import { scratch } from './support/weights.js';
 
@@ -135,6 +135,13 @@ test.serial('on the emulated device every stage runs, and tables, CSV and JSON h
   t.like(step, { peerMs: 1000, compiledMs: 500, peerPeakMiB: 42, ratio: 500 / step.ms! });
   t.true(step.mfu! > 0 && step.peakMiB! > 0);
   t.like(figure('decode'), { peerMs: 1000, compiledMs: undefined });
+  // Of the training steps PyTorch compiles one, and only there is ours held against it.
+  t.like(figure('training step, batch 1'), { peerMs: 1000, compiledMs: undefined });
+  t.deepEqual(rows.filter(({ stage, name }) => stage === 'pytorch' && /^train .*--compile$/.test(name)).length, 1);
+  t.false(bars.some(({ name }) => /^training step, batch 1, times PyTorch/.test(name)));
+  t.true(bars.some(({ name }) => /^training step, batch 2, times PyTorch/.test(name)));
+  // Of 500 tokens and 7 rows: a chunk of the arena alone would be 64 MiB.
+  t.true(figure('distillation loss').extraMiB! > 0 && figure('distillation loss').extraMiB! < 40, run.stdout);
   t.is(figure('distillation loss').ratio, undefined);
   const said = (mode: string) => rows.find((row) => row.stage === 'pytorch' && row.name.startsWith(mode))!.note;
   t.is(said('kdloss'), 'MemoryError: CUDA out of memory.');
@@ -172,10 +179,18 @@ test.serial('a peer that dies and a sanitizer that does not work here are told, 
 test.serial('what is out of time is stopped with all that it began, and the rest is not begun', async (t) => {
   if (!ready(t)) return;
   const results = join(await scratch(t), 'results');
-  const late = check([results, ...tiny, '--only', 'curves,ladder', '--minutes', '0.03'], emulated!);
+  const folder = await scratch(t);
+  const tool = join(folder, 'ladder');
+  writeFileSync(tool, '#!/bin/sh\nsleep 1000\n', { mode: 0o755 });
+  const env = { DISTILWHISPER_LADDER: tool };
+  const late = check([results, ...tiny, '--only', 'pytorch,ladder', '--minutes', '0.5'], emulated!, env);
   t.is(late.status, 1, late.stdout);
-  t.regex(late.stdout, /^curves +stage: stopped: out of time; see curves\.log, FAILED$/m);
-  t.regex(late.stdout, /^ladder +stage: not begun: out of time, FAILED$/m);
+  // A tenth of half a minute.
+  t.regex(late.stdout, /^ladder +stage: stopped: after 3 s, its share of the time; see ladder\.log, FAILED$/m);
+  t.regex(late.stdout, /^pytorch +PyTorch: skipped/m);
+  const none = check([results, ...tiny, '--only', 'curves,ladder', '--minutes', '0.00001'], emulated!, env);
+  for (const stage of ['curves', 'ladder'])
+    t.regex(none.stdout, new RegExp(`^${stage} +stage: not begun: out of time, FAILED$`, 'm'));
   t.true(existsSync(join(results, 'results.csv')));
   const mark = `sleep ${3000 + (process.pid % 1000)}.125`;
   const { late: stopped, status } = await run('sh', ['-c', `${mark} & ${mark}`], { limitMs: 200 });
@@ -219,9 +234,12 @@ test('the largest batch: on the line through the last two, within nine tenths of
 
 test('bars: met, not met, or open where a figure is missing; PyTorch counts by the better of its two', (t) => {
   const peer = ['train', '--batch', '8'];
-  const row: GpuRow = { stage: 'training', name: 'step', ms: 10, peer, mfu: 0.39, bars: { ratio: 1.5, mfu: 0.4 } };
-  t.deepEqual(peerRuns([row]), [
+  const bar = { ratio: 1.5, mfu: 0.4 };
+  const row: GpuRow = { stage: 'training', name: 'step', ms: 10, peer, compile: true, mfu: 0.39, bars: bar };
+  const other = { ...row, peer: ['train', '--batch', '16'], compile: false };
+  t.deepEqual(peerRuns([row, other]), [
     { args: peer, compiled: false },
+    { args: other.peer, compiled: false },
     { args: peer, compiled: true },
   ]);
   const peers = [
@@ -237,6 +255,13 @@ test('bars: met, not met, or open where a figure is missing; PyTorch counts by t
   t.deepEqual(verdicts([loss(286), loss(287)]), ['met', 'NOT MET']);
   t.regex(report([merged!]), /\| step, share of the bf16 ceiling \| at least 40\.0% \| +39\.0% \| NOT MET \|/);
   t.is(csv([{ stage: 'a', name: 'b, "c"', note: 'd' }], { gpu: 'e' }).split('\n')[1], 'a,"b, ""c""",,,,,,,,,,,,,d,,e');
+});
+
+test('memory of calls: scratch memory and what was used of the arena, not the chunks that the arena took', (t) => {
+  const gib = 2 ** 30;
+  const chunk = 2.2 * gib;
+  const memory = { stepUsed: 0, persistent: 3 * gib, deviceHeld: 3.5 * gib + chunk };
+  t.is(beyondInputs(3.25 * gib, { ...memory, stepReserved: chunk, stepPeak: 1000 }), 0.25 * gib + 1000);
 });
 
 test("the ladder's table", (t) => {
@@ -268,7 +293,7 @@ test.serial('the bundle: one folder that runs where there is no Node', async (t)
     env: { PATH: tools },
   });
   t.is(run.status, 0, run.stdout + run.stderr);
-  t.regex(run.stdout, /^tests +kernels against their oracles, 1 files: \d+ tests passed, held$/m);
+  t.regex(run.stdout, /^tests +kernels against their oracles, 17-optimizer: \d+ tests passed, held$/m);
   t.true(existsSync(join(results, 'results.csv')));
 
   t.regex(bundle(folder).stderr, /expected an empty folder or none/);

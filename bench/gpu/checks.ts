@@ -28,9 +28,9 @@ function testFiles({ shapes }: Settings): string[] {
   return readdirSync(join(root, 'test')).filter((name) => tests.test(name) && name.endsWith(`.test${extension}`));
 }
 
-function ava(files: readonly string[], concurrency: number): string[] {
+function ava(file: string): string[] {
   const cli = join(dirname(createRequire(import.meta.url).resolve('ava')), 'cli.mjs');
-  return [cli, '--timeout=20m', '--concurrency', `${concurrency}`, ...files.map((name) => `test/${name}`)];
+  return [cli, '--timeout=20m', `test/${file}`];
 }
 
 const summary = (output: string): string =>
@@ -39,13 +39,35 @@ const summary = (output: string): string =>
     ?.map((line) => line.trim())
     .join(', ') ?? 'no test ran';
 
-/** Every kernel against its oracle, in both types. */
+/** Does `work` for each item, `workers` at a time. */
+async function each<T>(items: readonly T[], workers: number, work: (item: T) => Promise<void>): Promise<void> {
+  const left = [...items];
+  const worker = async (): Promise<void> => {
+    for (let next = left.shift(); next !== undefined; next = left.shift()) await work(next);
+  };
+  await Promise.all(Array.from({ length: Math.max(1, Math.floor(workers)) }, worker));
+}
+
+/** Every kernel against its oracle, in both types: a file a row, as it ends. */
 export async function tests(add: Add, settings: Settings): Promise<void> {
-  const files = testFiles(settings);
-  const concurrency = Math.max(2, Math.floor(availableParallelism() / 2));
-  const { status, output } = await run(process.execPath, ava(files, concurrency));
-  for (const line of new Set(output.match(/✘ .*$/gm))) add({ name: 'kernel test', ok: false, note: line });
-  add({ name: `kernels against their oracles, ${files.length} files`, ok: status === 0, note: summary(output) });
+  await each(testFiles(settings), Math.max(2, availableParallelism() / 2), async (file) => {
+    const { status, output } = await whole(`tests ${file}`, (write) => run(process.execPath, ava(file), write));
+    for (const line of new Set(output.match(/✘ .*$/gm))) add({ name: 'kernel test', ok: false, note: line });
+    const name = `kernels against their oracles, ${subject(file)}`;
+    add({ name, ok: status === 0, note: summary(output) });
+  });
+}
+
+const subject = (file: string): string => file.replace(/\.test\..*/, '');
+
+/** Logs what a command writes when it has ended: not lines of several in turns. */
+async function whole(title: string, start: (write: (text: string) => void) => Promise<Ended>): Promise<Ended> {
+  let text = '';
+  const ended = await start((more) => {
+    text += more;
+  });
+  console.log(`${title}\n${text}`);
+  return ended;
 }
 
 /** compute-sanitizer over the kernel tests, a file at a time in several processes. */
@@ -72,22 +94,13 @@ export async function sanitizer(add: Add, settings: Settings): Promise<void> {
     add({ name: 'compute-sanitizer', note: `skipped: it does not work here: ${why.replace(/^=+ */, '')}` });
     return;
   }
-  const left = ['memcheck', 'racecheck'].flatMap((check) => testFiles(settings).map((file) => ({ check, file })));
-  const worker = async (): Promise<void> => {
-    for (let next = left.shift(); next; next = left.shift()) {
-      const { check, file } = next;
-      let text = '';
-      const done = await watched(check, ava([file], 1), (more) => {
-        text += more;
-      });
-      // Whole files in the log, not lines of several in turns.
-      console.log(`${check} ${file}\n${text}`);
-      const found = [...new Set(done.output.match(/^=+ (ERROR|RACECHECK) SUMMARY:.*$/gm))];
-      const note = [...found.map((line) => line.replace(/^=+ /, '')), summary(done.output)].join('; ');
-      add({ name: `${check}, ${file.replace(/\.test\..*/, '')}`, ok: done.status === 0, note });
-    }
-  };
-  await Promise.all(Array.from({ length: Math.max(1, Math.floor(availableParallelism() / 4)) }, worker));
+  const all = ['memcheck', 'racecheck'].flatMap((check) => testFiles(settings).map((file) => ({ check, file })));
+  await each(all, availableParallelism() / 4, async ({ check, file }) => {
+    const done = await whole(`${check} ${file}`, (write) => watched(check, ava(file), write));
+    const found = [...new Set(done.output.match(/^=+ (ERROR|RACECHECK) SUMMARY:.*$/gm))];
+    const note = [...found.map((line) => line.replace(/^=+ /, '')), summary(done.output)].join('; ');
+    add({ name: `${check}, ${subject(file)}`, ok: done.status === 0, note });
+  });
 }
 
 const summaryLine = (output: string): string => output.trim().split('\n').at(-1) ?? 'it says nothing';

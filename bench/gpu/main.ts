@@ -10,7 +10,7 @@ import { curves, ladder, sanitizer, tests } from './checks.js';
 import { passOnSignals, run } from './processes.js';
 import { pytorch } from './pytorch.js';
 import { type Add, bars, besidePyTorch, csv, describe, type GpuRow, readRows, report, rowWriter } from './results.js';
-import { HELP, type Settings, type StageName, settings } from './settings.js';
+import { CAPS, HELP, type Settings, type StageName, settings } from './settings.js';
 import { ceilings, decode, encoder, ffn, loss, training } from './speed.js';
 
 const EXIT = { held: 0, failed: 1, usage: 2, noGpu: 3 } as const;
@@ -19,8 +19,17 @@ const RUN: Record<StageName, (add: Add, settings: Settings) => Promise<void>> = 
   ...{ tests, curves, ceilings, ffn, loss, encoder, decode, training, pytorch, ladder, sanitizer },
 };
 
+/** The row, and the line, of a stage that did not end. */
+function failed(stage: StageName, note: string): GpuRow {
+  const row: GpuRow = { stage, name: 'stage', ok: false, note };
+  console.log(describe(row));
+  return row;
+}
+
 /** Runs one stage in a process of its own, its output in <folder>/<stage>.log; says what became of it. */
-async function stage(name: StageName, given: Settings, argv: readonly string[], limitMs: number): Promise<GpuRow[]> {
+async function stage(name: StageName, given: Settings, argv: readonly string[], leftMs: number): Promise<GpuRow[]> {
+  const capMs = CAPS[name] * given.minutes * 60_000;
+  const limitMs = Math.min(capMs, leftMs);
   const start = performance.now();
   const log = createWriteStream(join(given.folder, `${name}.log`));
   // Rows of an earlier run are not this one's.
@@ -38,10 +47,9 @@ async function stage(name: StageName, given: Settings, argv: readonly string[], 
   log.end();
   const rows = readRows(given.folder, name);
   if (status !== 0) {
-    const why = late ? 'stopped: out of time' : `the stage failed (code ${status})`;
-    const row: GpuRow = { stage: name, name: 'stage', ok: false, note: `${why}; see ${name}.log` };
-    console.log(describe(row));
-    rows.push(row);
+    const slow = capMs < leftMs ? `after ${(capMs / 1000).toFixed(0)} s, its share of the time` : 'out of time';
+    const why = late ? `stopped: ${slow}` : `the stage failed (code ${status})`;
+    rows.push(failed(name, `${why}; see ${name}.log`));
   }
   console.log(`${name.padEnd(10)} ${((performance.now() - start) / 1000).toFixed(0)} s`);
   return rows;
@@ -142,18 +150,18 @@ async function main(): Promise<number> {
   for (const name of given.only) {
     const left = end - performance.now();
     if (left > 0) rows.push(...(await stage(name, given, argv, left)));
-    else rows.push({ stage: name, name: 'stage', ok: false, note: 'not begun: out of time' });
+    else rows.push(failed(name, 'not begun: out of time'));
     write(given.folder, machine, merged());
   }
   const all = merged();
   const held = all.filter((row) => row.ok).length;
-  const failed = all.filter((row) => row.ok === false).length;
+  const broken = all.filter((row) => row.ok === false).length;
   const count = (verdict: string): number => bars(all).filter((bar) => bar.verdict === verdict).length;
   console.log(
-    `\n${report(all)}\nchecks: ${held} held, ${failed} failed; bars: ${count('met')} met, ${count('NOT MET')} not met, ${count('open')} open; ` +
+    `\n${report(all)}\nchecks: ${held} held, ${broken} failed; bars: ${count('met')} met, ${count('NOT MET')} not met, ${count('open')} open; ` +
       join(given.folder, 'results.csv'),
   );
-  return failed + count('NOT MET') > 0 ? EXIT.failed : EXIT.held;
+  return broken + count('NOT MET') > 0 ? EXIT.failed : EXIT.held;
 }
 
 main().then(

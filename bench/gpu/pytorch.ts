@@ -5,16 +5,11 @@ import { fileURLToPath } from 'node:url';
 import { type Add, type GpuRow, peerName, readRows } from './results.js';
 import type { Settings } from './settings.js';
 
-/** Modes of the script that heed --compile. */
-const COMPILED = new Set(['train', 'ffn', 'encoder']);
-
 /** Every run of the script that our rows ask for, as its arguments. */
 export function peerRuns(rows: readonly GpuRow[]): { args: readonly string[]; compiled: boolean }[] {
-  const works = rows.flatMap(({ peer }) => (peer ? [peer] : []));
-  return [
-    ...works.map((args) => ({ args, compiled: false })),
-    ...works.filter(([mode]) => COMPILED.has(mode!)).map((args) => ({ args, compiled: true })),
-  ];
+  return [false, true].flatMap((compiled) =>
+    rows.flatMap(({ peer, compile }) => (peer && (!compiled || compile) ? [{ args: peer, compiled }] : [])),
+  );
 }
 
 /** Our figures of this run came before; each run of the script is a row, also one that fails. */

@@ -9,6 +9,8 @@ export interface GpuRow {
   ms?: number;
   /** PyTorch's arguments for the same work. */
   peer?: readonly string[];
+  /** Whether PyTorch is to do it compiled too. */
+  compile?: boolean;
   /** What PyTorch takes, eager and compiled. */
   peerMs?: number;
   compiledMs?: number;

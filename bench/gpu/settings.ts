@@ -3,21 +3,25 @@ import { parseArgs } from 'node:util';
 import { DistilWhisperError } from '../../lib/errors/index.js';
 import { type WhisperConfig, whisperPreset } from '../../lib/weights/index.js';
 
-/** In the order in which they run: what costs little and says most first. */
-export const STAGES = [
-  'tests',
-  'curves',
-  'ceilings',
-  'ffn',
-  'loss',
-  'encoder',
-  'decode',
-  'training',
-  'pytorch',
-  'ladder',
-  'sanitizer',
-] as const;
-export type StageName = (typeof STAGES)[number];
+/**
+ * In the order in which they run, what costs little and says most first; and the share of all the time that each may take: one
+ * that hangs leaves the others theirs.
+ */
+export const CAPS = {
+  tests: 0.3,
+  curves: 0.2,
+  ceilings: 0.05,
+  ffn: 0.1,
+  loss: 0.1,
+  encoder: 0.1,
+  decode: 0.1,
+  training: 0.2,
+  pytorch: 0.4,
+  ladder: 0.1,
+  sanitizer: 0.5,
+} as const;
+export type StageName = keyof typeof CAPS;
+export const STAGES = Object.keys(CAPS) as StageName[];
 
 export const HELP = `npm run gpu-check -- <folder for results> [options]
 
@@ -26,7 +30,7 @@ folder results.json, .csv and .md and a log for each stage.
 
   tests      kernels against their oracles          curves     losses of 20 updates on the processor and on the GPU
   ceilings   products and memory                    ffn loss encoder decode training   figures in bf16
-  pytorch    the same work by --peer, eager first, then compiled
+  pytorch    the same work by --peer, eager first, then compiled; of the training steps one is compiled
   ladder     the rungs of the hot kernels, where built (npm run build:cuda -- --ladder)
   sanitizer  compute-sanitizer's memcheck and racecheck over the kernel tests
 
@@ -34,7 +38,8 @@ folder results.json, .csv and .md and a log for each stage.
   --only a,b       these stages only; ceilings comes along with figures
   --peer SCRIPT    the PyTorch script to run beside (default: none)
   --python PATH    a Python that has torch (default: python3)
-  --minutes N      no stage begins later than that, and none goes on (default: 10)
+  --minutes N      no stage begins later than that, and none goes on (default: 10); each has a share of it at most, from 3
+                   seconds of a minute for ceilings to 30 for the sanitizer: what takes longer is stopped, and the next begins
   --repeats N      samples of every figure, at most (default: 10)
   --shapes WHICH   full: Whisper small <- large-v2; tiny: proves the script where speed means nothing
 
@@ -51,6 +56,8 @@ export interface Shapes {
   /** Of training; then the largest that fits, but no more than `mostBatch`. */
   batches: number[];
   mostBatch: number;
+  /** Of those the one that PyTorch compiles too, which takes it minutes: only there a bar holds ours against it. */
+  compiledBatch: number;
   ffnBatch: number;
   lossRows: number[];
   decodeBatches: number[];
@@ -81,6 +88,7 @@ export const SHAPES: Record<'full' | 'tiny', () => Shapes> = {
     tests: /^(1[1-9]|63|64|69|74)-/,
     batches: [8, 16, 32],
     mostBatch: 256,
+    compiledBatch: 32,
     ffnBatch: 32,
     lossRows: [512, 2048, 8192],
     decodeBatches: [1, 16],
@@ -95,6 +103,7 @@ export const SHAPES: Record<'full' | 'tiny', () => Shapes> = {
     tests: /^17-/,
     batches: [1, 2],
     mostBatch: 3,
+    compiledBatch: 2,
     ffnBatch: 1,
     lossRows: [7],
     decodeBatches: [1, 2],

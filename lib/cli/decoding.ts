@@ -7,6 +7,7 @@ import {
   again,
   computeType,
   computeTypeOption,
+  copyWeightsOption,
   deviceOption,
   profileOption,
   real,
@@ -23,6 +24,7 @@ export interface DecodingOptions {
   lengthPenalty?: number;
   computeType: 'auto' | 'fp32' | 'bf16' | 'int8';
   cacheType: CacheType;
+  copyWeights?: boolean;
   batchSize: number;
   device: string;
   threads?: number;
@@ -70,6 +72,7 @@ export function addDecodingOptions(command: Command, what: string): Command {
         .choices(['auto', 'compute', 'int8'])
         .default('auto'),
     )
+    .addOption(copyWeightsOption())
     .addOption(new Option('--batch-size <n>', `${what} decoded together`).argParser(whole(1)).default(16))
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -88,10 +91,11 @@ export function withTranscriber<T>(
   body: (transcriber: Transcriber) => Promise<T>,
 ): Promise<T> {
   const { model = embedded().student, expert: experts = [], cacheType: cache, batchSize, profile } = options;
+  const copyWeights = options.copyWeights ?? false;
   const compute = computeType(options.computeType);
   return withProfile(profile, options, context, () =>
     withStream(options, async (stream) => {
-      const transcriber = await Transcriber.load(model, { stream, experts, compute, cache, batchSize });
+      const transcriber = await Transcriber.load(model, { stream, experts, compute, cache, batchSize, copyWeights });
       try {
         return await body(transcriber);
       } finally {

@@ -41,23 +41,36 @@ export function define(command: Command): void {
 /** A part that is there (`value`), or is not, and why (`problem`). */
 type Part<T = string> = { value: T } | { problem: string };
 
+type Whence = 'prebuilt' | 'compiled here' | 'named by DISTILWHISPER_ADDON';
+
 interface Findings {
   /** Everything that is needed works. */
   ok: boolean;
   package: { version: string; folder: string };
   node: { version: string; napi: string; platform: string };
-  addon: Part<{ file: string; from: 'prebuilt' | 'compiled here' }>;
+  addon: Part<{ file: string; from: Whence }>;
   cpu: Part<{ inUse: string; override: string | null; machineHas: string[]; machineLacks: string[] }>;
   /** A kernel ran and gave the right numbers. */
   compute: Part;
   threads: { default: number; processors: number; cgroupLimit: number | null };
   memory: { totalBytes: number; freeBytes: number; limitBytes: number | null };
+  /** How weights lie in memory, and what that asks of their files. */
+  weights: string;
   decoders: Record<string, Part>;
   ffmpeg: Part;
   embedded: Record<'teacher' | 'student' | 'manifest', Part>;
   /** What was found of CUDA, with its `problem` when it cannot be used. */
   cuda: Part<CudaReport>;
 }
+
+function whence(file: string, root: string): Whence {
+  if (process.env.DISTILWHISPER_ADDON) return 'named by DISTILWHISPER_ADDON';
+  return file.startsWith(join(root, 'prebuilds')) ? 'prebuilt' : 'compiled here';
+}
+
+const WEIGHTS =
+  'mapped from their files while a model is in use: replace such a file by renaming another over it (as every command here does); ' +
+  'one that is cut short ends the process (SIGBUS), one that is written into changes the model; --copy-weights reads them into memory';
 
 async function diagnose(): Promise<Findings> {
   const root = packageRoot();
@@ -66,7 +79,7 @@ async function diagnose(): Promise<Findings> {
     const { file } = nativeInfo();
     return {
       file,
-      from: file.startsWith(join(root, 'prebuilds')) ? ('prebuilt' as const) : ('compiled here' as const),
+      from: whence(file, root),
     };
   });
   const cpu = part(() => {
@@ -97,6 +110,7 @@ async function diagnose(): Promise<Findings> {
       freeBytes: freemem(),
       limitBytes: limit > 0 && limit < totalmem() ? limit : null,
     },
+    weights: WEIGHTS,
     decoders,
     ffmpeg: tryFfmpeg(),
     embedded: await tryEmbedded(),
@@ -206,6 +220,7 @@ function format(f: Findings): string {
   const { totalBytes, freeBytes, limitBytes } = f.memory;
   const limit = limitBytes === null ? '' : `, limited to ${gib(limitBytes)} for this process`;
   line('+', 'memory', `${gib(totalBytes)}, ${gib(freeBytes)} free${limit}`);
+  line('+', 'weights', f.weights);
   for (const [name, found] of Object.entries(f.decoders)) tell(name, found, () => 'audio decoder loaded');
   tell('ffmpeg', f.ffmpeg, (text) => text, false);
   for (const [name, found] of Object.entries(f.embedded)) tell(name, found, (path) => path, false);

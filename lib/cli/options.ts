@@ -51,6 +51,12 @@ export const deviceOption = (): Option =>
       throw new InvalidArgumentError("Expected 'cpu', 'cuda' or 'cuda:N'.");
     });
 
+export const copyWeightsOption = (): Option =>
+  new Option(
+    '--copy-weights',
+    'read weights into memory instead of mapping their files: for files that others may write into or cut short while they are in use',
+  );
+
 export const jsonOption = (what: string): Option =>
   new Option('--json', `print ${what} as JSON on standard output; an error becomes {"error":{"code","message"}}`);
 

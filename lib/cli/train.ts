@@ -7,6 +7,7 @@ import type { FloatDtype } from '../weights/index.js';
 import {
   computeType,
   computeTypeOption,
+  copyWeightsOption,
   deviceOption,
   endHelp,
   jsonOption,
@@ -37,6 +38,7 @@ type Options = Omit<TrainingOptions, 'steps'> & {
   steps?: number;
   checkpointEvery?: number;
   gradientCheckpointing?: boolean;
+  copyWeights?: boolean;
   computeType: 'fp32' | 'bf16';
   saveAs: FloatDtype;
   device: string;
@@ -121,6 +123,7 @@ export function define(command: Command): void {
       '--gradient-checkpointing',
       'run every layer again in the backward pass instead of keeping what it made: less memory, the same numbers, about a third more time',
     )
+    .addOption(copyWeightsOption())
     .addOption(computeTypeOption(['fp32', 'bf16'], 'fp32', 'type of the products; what trains is held in fp32'))
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -169,7 +172,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
   const work = (stream: Stream): Promise<TrainResult> =>
     train({
       ...given('model', 'manifest', 'output', 'method', 'language', 'fromScratch', 'teacher', 'split', 'skipEmptyText'),
-      ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'saveAs', 'gradientCheckpointing'),
+      ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'saveAs', 'gradientCheckpointing', 'copyWeights'),
       compute: computeType(options.computeType),
       options: given(...OBJECTIVE.map(([name]) => name)),
       ...(validates && {

@@ -42,6 +42,8 @@ export interface TranscriberOptions {
   experts?: readonly string[];
   /** Windows that are decoded together. Default 16. */
   batchSize?: number;
+  /** Weights are read into memory instead of being the files' pages (see `WhisperOptions`). Default false. */
+  copyWeights?: boolean;
 }
 
 export interface TranscribeProgress {
@@ -167,7 +169,7 @@ export class Transcriber {
    * Errors: those of `openModelFolder`, `WhisperTokenizer.fromFolder`, `readExpert` and of the constructor.
    */
   static async load(modelFolder: string, options: TranscriberOptions = {}): Promise<Transcriber> {
-    const { compute = 'auto', cache = 'auto' } = options;
+    const { compute = 'auto', cache = 'auto', copyWeights = false } = options;
     if (!['auto', 'f32', 'bf16', 'int8'].includes(compute)) {
       throw new DistilWhisperError(
         'ERR_ARGUMENT',
@@ -191,8 +193,8 @@ export class Transcriber {
     try {
       const tokenizer = await WhisperTokenizer.fromFolder(modelFolder);
       stream = options.stream ?? new Stream({ device: options.device ?? 'cpu' });
-      model = await Whisper.fromFolder(stream, folder, { compute, cache });
-      for (const path of options.experts ?? []) await model.loadExpert(path);
+      model = await Whisper.fromFolder(stream, folder, { compute, cache, copyWeights });
+      for (const path of options.experts ?? []) await model.loadExpert(path, { copyWeights });
       const generation = folder.generationConfig ? { generation: folder.generationConfig } : {};
       const transcriber = new Transcriber(model, tokenizer, { ...generation, batchSize });
       transcriber.release = release;

@@ -14,10 +14,10 @@ export interface ParameterOptions {
 const READ_BY_TOKENS =
   /^model\.decoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|encoder_attn\.(q|out)_proj|(ffn_clsr\.proj\.\w+\.)?fc[12])\.weight$/;
 
-/** What a source holds, for a model to load before it is closed. */
-export async function storedTensors(source: TensorSource): Promise<Map<string, StoredTensor>> {
+/** What a source holds, for a model to load before it is closed; `copied`: into memory of its own, all of it. */
+export async function storedTensors(source: TensorSource, copied = false): Promise<Map<string, StoredTensor>> {
   const tensors = new Map<string, StoredTensor>();
-  for (const name of source.names()) tensors.set(name, await source.stored(name));
+  for (const name of source.names()) tensors.set(name, await source.stored(name, copied));
   return tensors;
 }
 

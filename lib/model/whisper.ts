@@ -56,6 +56,11 @@ export interface WhisperOptions {
   cache?: CacheType;
   /** Which parameters of the backbone train, by name. Default: none. */
   trainable?: (name: string) => boolean;
+  /**
+   * From files: weights are read into memory of the model's own while it loads, instead of being the file's pages. It takes that
+   * memory and time, and then nothing that becomes of the file reaches the model. Default false.
+   */
+  copyWeights?: boolean;
 }
 
 const EMBEDDING = 'model.decoder.embed_tokens.weight';
@@ -125,10 +130,12 @@ export class Whisper {
    */
   static async fromFolder(stream: Stream, folder: ModelFolder, options: WhisperOptions = {}): Promise<Whisper> {
     const { config } = folder;
-    const model = Whisper.fromTensors(stream, config, await storedTensors(folder.weights), options, folder.path);
+    const { copyWeights } = options;
+    const tensors = await storedTensors(folder.weights, copyWeights);
+    const model = Whisper.fromTensors(stream, config, tensors, options, folder.path);
     for (const [language, source] of folder.experts) {
       const settings = model.parameterOptions(options.trainable);
-      model.attach(LanguageExpert.load(stream, config, language, await storedTensors(source), settings));
+      model.attach(LanguageExpert.load(stream, config, language, await storedTensors(source, copyWeights), settings));
     }
     await stream.sync();
     return model;
@@ -205,11 +212,15 @@ export class Whisper {
   }
 
   /** Loads an expert file, as `fromFolder` does, and attaches it. Errors: those of `openExpert`. */
-  async loadExpert(path: string, options: { trainable?: boolean } = {}): Promise<LanguageExpert> {
+  async loadExpert(
+    path: string,
+    options: { trainable?: boolean; copyWeights?: boolean } = {},
+  ): Promise<LanguageExpert> {
     const file = await openExpert(path, this.config);
     try {
       if (options.trainable) this.requireTrainable();
-      const expert = LanguageExpert.load(this.stream, this.config, file.language, await storedTensors(file.weights), {
+      const tensors = await storedTensors(file.weights, options.copyWeights);
+      const expert = LanguageExpert.load(this.stream, this.config, file.language, tensors, {
         ...this.parameterOptions(),
         trainable: () => options.trainable ?? false,
       });

@@ -1,9 +1,9 @@
 /**
  * Loads the native addon, once, or says clearly why it cannot.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DistilWhisperError } from '../errors/index.js';
 import type { PluginReport } from './cuda.js';
@@ -73,8 +73,8 @@ export interface Addon {
     threadsOrDevice: number,
   ) => NativeStream;
   pluginReport(plugin: string): PluginReport;
-  /** The number of a mapping of an open file's first bytes; `name` is the file in an error. */
-  map(file: number, bytes: number, name: string): Promise<number>;
+  /** The number of a mapping of an open file's first bytes; `name` is the file in an error; `copied`: it is read, not mapped. */
+  map(file: number, bytes: number, name: string, copied: boolean): Promise<number>;
   unmap(mapping: number): void;
   /** Nanoseconds of the clock that records are stamped with. */
   clock(): number;
@@ -82,25 +82,86 @@ export interface Addon {
   ceiling(isa: number, which: number, threads: number, bytes: number): Promise<number>;
 }
 
-/** The folder of the package: where package.json, prebuilds/ and build/ are. */
-export function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'binding.gyp'))) {
-    const parent = dirname(folder);
-    if (parent === folder)
-      throw new DistilWhisperError('ERR_NATIVE_LOAD', 'cannot find the package folder of distilwhisper');
-    folder = parent;
+const BUNDLED =
+  "Where this package was bundled into other code, leave it out ('external'), or put the path of its distilwhisper.node into " +
+  'DISTILWHISPER_ADDON.';
+
+const NAME = 'distilwhisper';
+
+function isPackage(folder: string): boolean {
+  try {
+    return (JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { name?: unknown }).name === NAME;
+  } catch {
+    return false;
   }
-  return folder;
+}
+
+/** This module; in a CommonJS bundle, which does not know where it is, the script that was started. */
+const here = (): string => (import.meta.url ? fileURLToPath(import.meta.url) : resolve(process.argv[1] ?? 'index.js'));
+
+/**
+ * The folder of the package, where package.json, prebuilds/ and build/ are: around this module, or, where it was bundled, the one
+ * that is installed beside the bundle. Errors: ERR_NATIVE_LOAD.
+ */
+export function packageRoot(): string {
+  for (let folder = dirname(here()); ; folder = dirname(folder)) {
+    if (isPackage(folder)) return folder;
+    if (dirname(folder) === folder) break;
+  }
+  try {
+    return dirname(createRequire(here()).resolve(`${NAME}/package.json`));
+  } catch {
+    throw new DistilWhisperError(
+      'ERR_NATIVE_LOAD',
+      `cannot find the package folder of ${NAME} around ${here()}. ${BUNDLED}`,
+    );
+  }
 }
 
 let addon: Addon | undefined;
 let file: string | undefined;
 
+/** The addon's file that DISTILWHISPER_ADDON names, or undefined. */
+function namedFile(): string | undefined {
+  const named = process.env.DISTILWHISPER_ADDON;
+  if (!named) return undefined;
+  const path = resolve(named);
+  if (!existsSync(path)) {
+    throw new DistilWhisperError('ERR_NATIVE_LOAD', `DISTILWHISPER_ADDON: there is no file '${path}'`);
+  }
+  return path;
+}
+
+const platform = (): string => `${process.platform}-${process.arch} on Node ${process.version}`;
+
+const isAddon = (loaded: Partial<Addon>): loaded is Addon => Array.isArray(loaded.ops) && 'NativeStream' in loaded;
+
+/** Loads a named addon. */
+function loadNamed(path: string): Addon {
+  let loaded: Partial<Addon>;
+  try {
+    loaded = createRequire(path)(path) as Partial<Addon>;
+  } catch (cause) {
+    const why = (cause as Error).message.split('\n')[0];
+    throw new DistilWhisperError('ERR_NATIVE_LOAD', `DISTILWHISPER_ADDON: it does not load for ${platform()}: ${why}`, {
+      cause,
+    });
+  }
+  if (isAddon(loaded)) return loaded;
+  throw new DistilWhisperError('ERR_NATIVE_LOAD', `DISTILWHISPER_ADDON: '${path}' is not ${NAME}'s addon`);
+}
+
+/** The addon: the file that DISTILWHISPER_ADDON names, or that of the package. Errors: ERR_NATIVE_LOAD. */
 export function load(): Addon {
   if (addon) return addon;
-  const require = createRequire(import.meta.url);
+  const named = namedFile();
+  if (named !== undefined) {
+    addon = loadNamed(named);
+    file = named;
+    return addon;
+  }
   const root = packageRoot();
+  const require = createRequire(join(root, 'package.json'));
   try {
     const find = require('node-gyp-build') as { path(folder: string): string };
     file = find.path(root);
@@ -108,7 +169,7 @@ export function load(): Addon {
   } catch (cause) {
     throw new DistilWhisperError(
       'ERR_NATIVE_LOAD',
-      `the native addon does not load for ${process.platform}-${process.arch} on Node ${process.version}: ` +
+      `the native addon does not load for ${platform()}: ` +
         `${(cause as Error).message.split('\n')[0]}. Looked in ${join(root, 'prebuilds')} and ${join(root, 'build')}; ` +
         "'npm rebuild distilwhisper' compiles it (needs Python 3, make and a C++17 compiler).",
       { cause },

@@ -42,12 +42,12 @@ export function createNativeStream(isa: Isa | 'oracle', threads: number): Native
 }
 
 /**
- * Maps the first `bytes` bytes of an open file, which may be closed afterwards, read-only; `name` is the file in an error.
- * Returns the mapping's number, for `unmapFile`. Errors: ERR_NATIVE_LOAD, ERR_FILE_READ, ERR_OUT_OF_MEMORY.
+ * Maps the first `bytes` bytes of an open file, which may be closed afterwards, read-only; `name` is the file in an error. With
+ * `copied` nothing is mapped: tensors are read from the file, when they are made. Returns the mapping's number, for `unmapFile`. Errors: ERR_NATIVE_LOAD, ERR_FILE_READ, ERR_OUT_OF_MEMORY.
  */
-export async function mapFile(file: number, bytes: number, name: string): Promise<number> {
+export async function mapFile(file: number, bytes: number, name: string, copied: boolean): Promise<number> {
   try {
-    return await load().map(file, bytes, name);
+    return await load().map(file, bytes, name, copied);
   } catch (error) {
     throw typed(error);
   }

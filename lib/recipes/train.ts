@@ -71,6 +71,8 @@ export interface TrainRecipe {
   checkpointEvery?: number;
   options?: Partial<Omit<TrainingOptions, 'steps'>>;
   compute?: FloatType;
+  /** Weights of student and teacher are read into memory instead of being the files' pages (see `WhisperOptions`). */
+  copyWeights?: boolean;
   /** Keep each layer's inputs only, and run its forward again in the backward: less memory, the same numbers, more time. */
   gradientCheckpointing?: boolean;
   /** Type of the weights that are written. */
@@ -150,11 +152,12 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   try {
     const tokenizer = await WhisperTokenizer.fromFolder(recipe.model);
     const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
-    const settings = { compute, ...(method === 'full' && { trainable: () => true }) };
+    const copyWeights = recipe.copyWeights ?? false;
+    const settings = { compute, copyWeights, ...(method === 'full' && { trainable: () => true }) };
     model = recipe.fromScratch
       ? await Whisper.create(stream, folder.config, { ...settings, seed })
       : await Whisper.fromFolder(stream, folder, settings);
-    if (recipe.teacher !== undefined) teacher = await Whisper.load(stream, recipe.teacher, { compute });
+    if (recipe.teacher !== undefined) teacher = await Whisper.load(stream, recipe.teacher, { compute, copyWeights });
     const batches = new AudioBatches(entries, folder.config, tokenizer, { batchSize, seed, compat });
     // An unknown language is found before anything is written.
     for (const entry of validationRows) tokenizer.languageId(entry.language);

@@ -14,6 +14,7 @@ import {
 import { streamClosed, streamOpened } from '../profile/index.js';
 import {
   byteLength,
+  checkShape,
   type DType,
   dtypeNumber,
   dtypes,
@@ -119,14 +120,23 @@ export class Stream {
     return ['avx512bf16', 'amx', 'cuda'].includes(this.isa) ? 'bf16' : 'f32';
   }
 
-  /** A tensor of this step with the given values. `data` is raw memory of the dtype (bf16: 16-bit words). */
+  /**
+   * A tensor of this step with the given values. `data` is raw memory of the dtype (bf16: 16-bit words). Errors: ERR_SHAPE (also
+   * for other than as many bytes), ERR_DTYPE, ERR_OUT_OF_MEMORY, ERR_STREAM.
+   */
   tensor(data: ArrayBufferView, shape: readonly number[], dtype: DType = 'f32'): Tensor {
     return this.make(data, shape, dtype, false);
   }
 
-  /** The same, living until it is disposed: parameters, optimiser state, caches. Without data: zeros, written on the worker. */
+  /**
+   * The same, living until it is disposed: parameters, optimiser state, caches. Without data: zeros, written on the worker; of
+   * f32, bf16, i32 or, on the oracles, f64.
+   */
   persistent(data: ArrayBufferView | null, shape: readonly number[], dtype: DType = 'f32'): Tensor {
     if (data) return this.make(data, shape, dtype, true);
+    checkShape('tensor', dtype, shape);
+    if (dtype === 'q8')
+      throw new DistilWhisperError('ERR_DTYPE', 'tensor: expected f32, bf16 or i32 for zeros, got q8');
     const id = this.guard(() => this.native.create(dtypeNumber(dtype), shape, true));
     const zeros = new Tensor(this, id, dtype, [...shape], true);
     this.call('fill', [zeros], [0]);
@@ -146,6 +156,7 @@ export class Stream {
         `tensor: expected ${fileTypes.join(', ')} in the file, got ${values.dtype}`,
       );
     }
+    checkShape('tensor', values.dtype === 'f64' ? 'f64' : dtype, shape);
     const bytes = shape.reduce((a, b) => a * b, [8, 4, 2, 2][from]!);
     if (bytes !== values.byteLength) {
       throw new DistilWhisperError(
@@ -167,6 +178,12 @@ export class Stream {
   }
 
   private make(data: ArrayBufferView, shape: readonly number[], dtype: DType, persistent: boolean): Tensor {
+    if (!ArrayBuffer.isView(data)) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `tensor: expected a typed array, got ${data === null ? 'null' : typeof data}`,
+      );
+    }
     const bytes = byteLength(dtype, shape);
     if (bytes !== data.byteLength) {
       throw new DistilWhisperError(

@@ -12,16 +12,46 @@ export type FloatType = 'f32' | 'bf16';
 /** What a tensor reads as: bf16 comes as its raw 16-bit words, q8 as its bytes. */
 export type TensorData = Float32Array | Uint16Array | Int32Array | Float64Array | Int8Array;
 
-/** Bytes of a tensor. */
+const product = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+
+/** Bytes of a tensor. Errors: those of `checkShape`. */
 export function byteLength(dtype: DType, shape: readonly number[]): number {
-  const size = shape.reduce((a, b) => a * b, 1);
-  if (dtype === 'q8') return size + 4 * shape.slice(0, -1).reduce((a, b) => a * b, 1);
-  return size * (dtype === 'f64' ? 8 : dtype === 'bf16' ? 2 : 4);
+  checkShape('tensor', dtype, shape);
+  const size = product(shape);
+  return dtype === 'q8' ? size + 4 * product(shape.slice(0, -1)) : size * elementBytes(dtype);
 }
 
-/** Number under which the kernels know a type. */
+/** At most: a row of q8 has a scale of 4 bytes. */
+const elementBytes = (dtype: DType): number => (dtype === 'f64' ? 8 : dtype === 'bf16' ? 2 : dtype === 'q8' ? 5 : 4);
+
+const MOST_DIMENSIONS = 4;
+
+/**
+ * Refuses what no tensor can be, before the addon is asked, which checks the same: more than 4 dimensions, one that is no whole
+ * number from 0 on, or 2^53 bytes and more. An empty tensor's other dimensions count too: kernels multiply them. `who` begins
+ * the error. Errors: ERR_SHAPE, ERR_DTYPE.
+ */
+export function checkShape(who: string, dtype: DType, shape: readonly number[]): void {
+  dtypeNumber(dtype);
+  const refuse = (expected: string): never => {
+    throw new DistilWhisperError('ERR_SHAPE', `${who}: expected ${expected}, got [${shape}]`);
+  };
+  if (!Array.isArray(shape) || shape.length > MOST_DIMENSIONS) refuse(`at most ${MOST_DIMENSIONS} dimensions`);
+  // By index: a hole in an array is no dimension either.
+  for (let i = 0; i < shape.length; i++)
+    if (!Number.isSafeInteger(shape[i]) || shape[i]! < 0)
+      refuse('dimensions that are whole numbers from 0 to 2^53 - 1');
+  if (!Number.isSafeInteger(product(shape.map((n) => n || 1)) * elementBytes(dtype)))
+    refuse(`dimensions of less than 2^53 bytes of ${dtype} in all`);
+}
+
+/** Number under which the kernels know a type. Errors: ERR_DTYPE. */
 export function dtypeNumber(dtype: DType): number {
-  return dtypes.indexOf(dtype);
+  const number = dtypes.indexOf(dtype);
+  if (number < 0) {
+    throw new DistilWhisperError('ERR_DTYPE', `dtype: expected one of ${dtypes.join(', ')}, got '${String(dtype)}'`);
+  }
+  return number;
 }
 
 /** Types that values in files can have, in the addon's order. */
@@ -55,7 +85,7 @@ export function bf16ToFloat32(words: Uint16Array): Float32Array {
 function dequantized(data: Int8Array, shape: readonly number[]): Float32Array {
   const cols = shape.at(-1) ?? 1;
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-  const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
+  const values = new Float32Array(product(shape));
   for (let at = 0, from = 0; at < values.length; at += cols, from += cols + 4) {
     const scale = view.getFloat32(from + cols, true);
     for (let i = 0; i < cols; i++) values[at + i] = data[from + i]! * scale;
@@ -78,13 +108,13 @@ export class Tensor {
     readonly shape: readonly number[],
     readonly persistent: boolean,
   ) {
-    this.size = shape.reduce((a, b) => a * b, 1);
+    this.size = product(shape);
     stream.adopt(this);
   }
 
   /** Product of all dimensions but the last. */
   get rows(): number {
-    return this.shape.slice(0, -1).reduce((a, b) => a * b, 1);
+    return product(this.shape.slice(0, -1));
   }
 
   /** The last dimension. */
@@ -125,15 +155,30 @@ export class Tensor {
     );
   }
 
-  /** The same memory with another shape. */
+  /** The same memory with another shape of as many elements. Errors: ERR_SHAPE; ERR_DTYPE for q8. */
   reshape(shape: readonly number[]): Tensor {
+    checkShape('reshape', this.dtype, shape);
+    if (product(shape) !== this.size) {
+      throw new DistilWhisperError(
+        'ERR_SHAPE',
+        `reshape: expected a shape of the ${this.size} elements of [${this.shape}], got [${shape}]`,
+      );
+    }
     return this.window(0, shape);
   }
 
-  /** Rows [begin, end) of the first dimension: a view, nothing is copied. */
+  /** Rows [begin, end) of the first dimension: a view, nothing is copied. Errors: ERR_SHAPE; ERR_DTYPE for q8. */
   slice(begin: number, end: number): Tensor {
-    const stride = this.size / (this.shape[0] || 1);
-    return this.window(begin * stride, [end - begin, ...this.shape.slice(1)]);
+    const [rows, ...rest] = this.shape;
+    if (rows === undefined)
+      throw new DistilWhisperError('ERR_SHAPE', 'slice: expected a tensor with rows, got a scalar');
+    if (!Number.isInteger(begin) || !Number.isInteger(end) || begin < 0 || end < begin || end > rows) {
+      throw new DistilWhisperError(
+        'ERR_SHAPE',
+        `slice: expected whole numbers, 0 <= begin <= end <= ${rows}, got ${begin} and ${end}`,
+      );
+    }
+    return this.window(begin * product(rest), [end - begin, ...rest]);
   }
 
   private window(offset: number, shape: readonly number[]): Tensor {

@@ -73,8 +73,8 @@ class Shards implements TensorSource {
     return this.#holder(name).read(name);
   }
 
-  stored(name: string): Promise<StoredTensor> {
-    return this.#holder(name).stored(name);
+  stored(name: string, copied?: boolean): Promise<StoredTensor> {
+    return this.#holder(name).stored(name, copied);
   }
 
   async close(): Promise<void> {

@@ -28,8 +28,8 @@ export class Renamed implements TensorSource {
     return this.#source.read(this.#inner(name));
   }
 
-  async stored(name: string): Promise<StoredTensor> {
-    return this.#source.stored(this.#inner(name));
+  async stored(name: string, copied?: boolean): Promise<StoredTensor> {
+    return this.#source.stored(this.#inner(name), copied);
   }
 
   async close(): Promise<void> {}

@@ -165,8 +165,11 @@ export interface TensorSource {
   info(name: string): TensorInfo;
   /** The tensor's data, in new memory. */
   read(name: string): Promise<HostTensor>;
-  /** The tensor for a model to load before the source is closed: in the mapped file, where the format allows it. */
-  stored(name: string): Promise<StoredTensor>;
+  /**
+   * The tensor for a model to load before the source is closed: in the mapped file, where the format allows it, unless it is to
+   * be copied.
+   */
+  stored(name: string, copied?: boolean): Promise<StoredTensor>;
   close(): Promise<void>;
 }
 
@@ -177,7 +180,8 @@ export class SafetensorsFile implements TensorSource {
   readonly #header: Header;
   #file: FileHandle | undefined;
   #reads = new Set<Promise<unknown>>();
-  #mapping: Promise<number> | undefined;
+  /** Of the file, mapped and copied. */
+  readonly #mappings = new Map<boolean, Promise<number>>();
 
   /** Use `openSafetensors`. */
   constructor(path: string, file: FileHandle, size: number, header: Header) {
@@ -233,15 +237,17 @@ export class SafetensorsFile implements TensorSource {
   /**
    * One tensor where it lies: the first call maps the file, as the header was checked, and `close` leaves the mapping to the
    * tensors that a model made in it. The file may then be deleted or replaced; whoever cuts it short or writes into it changes
-   * weights that are in use, and ends the process (SIGBUS) where a page is gone.
+   * weights that are in use, and ends the process (SIGBUS) where a page is gone. With `copied` a model reads the file while it
+   * loads, into memory of its own, and nothing that becomes of the file later reaches it.
    * Throws ERR_SAFETENSORS for an unknown name or a file cut short since it was opened, ERR_FILE_READ, ERR_OUT_OF_MEMORY,
    * ERR_NATIVE_LOAD, and ERR_DISPOSED after `close`.
    */
-  async stored(name: string): Promise<MappedTensor> {
+  async stored(name: string, copied = false): Promise<MappedTensor> {
     const { start, ...info } = lookUp(this.#header, name, this.path);
     const file = this.#open(name);
-    this.#mapping ??= this.#map(file);
-    return { ...info, mapping: await this.#mapping, byte: start };
+    const mapping = this.#mappings.get(copied) ?? this.#map(file, copied);
+    this.#mappings.set(copied, mapping);
+    return { ...info, mapping: await mapping, byte: start };
   }
 
   /** Waits for reads under way and closes the file; a second call does nothing. */
@@ -250,7 +256,7 @@ export class SafetensorsFile implements TensorSource {
     this.#file = undefined;
     if (file === undefined) return;
     await Promise.allSettled(this.#reads);
-    await this.#mapping?.then(unmapFile, () => undefined);
+    for (const mapping of this.#mappings.values()) await mapping.then(unmapFile, () => undefined);
     await file.close();
   }
 
@@ -259,10 +265,10 @@ export class SafetensorsFile implements TensorSource {
     throw new DistilWhisperError('ERR_DISPOSED', `${this.path} was closed before ${name} was read`);
   }
 
-  async #map(file: FileHandle): Promise<number> {
+  async #map(file: FileHandle, copied: boolean): Promise<number> {
     const { size } = await file.stat();
     if (size < this.#size) refuse(this.path, `it has ${size} bytes, it had ${this.#size} when it was opened`);
-    return mapFile(file.fd, this.#size, this.path);
+    return mapFile(file.fd, this.#size, this.path, copied);
   }
 }
 

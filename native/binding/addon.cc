@@ -17,7 +17,16 @@ Napi::Error make_error(Napi::Env env, const std::string& code, const std::string
   return error;
 }
 
-void throw_typed(Napi::Env env, const Error& e) { throw make_error(env, e.code, e.what()); }
+void throw_typed(Napi::Env env) {
+  try {
+    throw;
+  } catch (const Napi::Error&) {
+    throw;  // JavaScript's own
+  } catch (...) {
+    const Fault fault = caught("the call was made");
+    throw make_error(env, fault.code, fault.message);
+  }
+}
 
 // Streams must have joined their threads before the environment's memory goes.
 static void tear_down(void* data) {
@@ -44,11 +53,11 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   }
   exports.Set("isas", isas);
   exports.Set("NativeStream", NativeStream::define(env));
-  exports.Set("map", Napi::Function::New(env, map_file, "map"));
-  exports.Set("unmap", Napi::Function::New(env, unmap_file, "unmap"));
-  exports.Set("clock", Napi::Function::New(env, native_clock, "clock"));
-  exports.Set("ceiling", Napi::Function::New(env, ceiling, "ceiling"));
-  exports.Set("pluginReport", Napi::Function::New(env, plugin_report, "pluginReport"));
+  exports.Set("map", Napi::Function::New(env, typed<map_file>, "map"));
+  exports.Set("unmap", Napi::Function::New(env, typed<unmap_file>, "unmap"));
+  exports.Set("clock", Napi::Function::New(env, typed<native_clock>, "clock"));
+  exports.Set("ceiling", Napi::Function::New(env, typed<ceiling>, "ceiling"));
+  exports.Set("pluginReport", Napi::Function::New(env, typed<plugin_report>, "pluginReport"));
   return exports;
 }
 

@@ -1,17 +1,18 @@
 #include "binding/profile.h"
 
 #include <cstring>
-#include <new>
 #include <string>
 
+#include "binding/arguments.h"
 #include "binding/stream.h"
 #include "core/ceiling.h"
+#include "core/shape.h"
 
 namespace dw {
 
 // profile(on, on its device too): from here on what is queued is timed, or no longer.
 void NativeStream::profile(const Napi::CallbackInfo& info) {
-  if (!info[0].As<Napi::Boolean>().Value()) {
+  if (!info[0].ToBoolean().Value()) {
     timing_ = nullptr;
     if (timeline_ && timeline_->device_times.exchange(false))
       stream_->enqueue([](Backend& backend) { backend.end_times(); });
@@ -19,15 +20,15 @@ void NativeStream::profile(const Napi::CallbackInfo& info) {
   }
   if (!timeline_) timeline_ = std::make_unique<Timeline>();
   timeline_->clear();
-  timeline_->device_times = info[1].As<Napi::Boolean>().Value();
+  timeline_->device_times = info[1].ToBoolean().Value();
   timing_ = timeline_.get();
 }
 
 // trace(into: Uint8Array, lane, lane of launches, clock at the trace's begin) → bytes: the calls that have run since
 // the last time, oldest first and as many as fit, as trace events with ",\n" before each. 0: there are none.
 Napi::Value NativeStream::trace(const Napi::CallbackInfo& info) {
-  Napi::Uint8Array into = info[0].As<Napi::Uint8Array>();
-  const auto number = [&](size_t i) { return info[i].As<Napi::Number>().Int64Value(); };
+  Napi::Uint8Array into = bytes_of(info[0], "trace: into");
+  const auto number = [&](size_t i) { return whole_of(info[i], "trace", -kMostBytes, kMostBytes); };
   const Lane lane = {number(1), number(2), number(3)};
   size_t used = 0;
   Record record;
@@ -88,10 +89,8 @@ class CeilingWorker : public Napi::AsyncWorker {
   void Execute() override {
     try {
       value_ = measure_ceiling(isa_, what_, threads_, bytes_);
-    } catch (const Error& e) {
-      fault_ = {e.code, e.what()};
-    } catch (const std::bad_alloc&) {
-      fault_ = {"ERR_OUT_OF_MEMORY", "memory is full while a ceiling was measured"};
+    } catch (...) {
+      fault_ = caught("a ceiling was measured");
     }
   }
   void OnOK() override {
@@ -115,8 +114,13 @@ class CeilingWorker : public Napi::AsyncWorker {
 
 // ceiling(isa, which, threads, bytes) → Promise of GFLOP/s or GB/s, measured off the JavaScript thread.
 Napi::Value ceiling(const Napi::CallbackInfo& info) {
-  auto number = [&](size_t i) { return info[i].As<Napi::Number>().Int64Value(); };
-  auto* worker = new CeilingWorker(info.Env(), cpu::Isa(number(0)), Ceiling(number(1)), int(number(2)), number(3));
+  const auto isa = cpu::Isa(whole_of(info[0], "ceiling: instruction set", 0, cpu::kIsaCount - 1));
+  if (!cpu::supported(isa))
+    throw Error("ERR_ARGUMENT", std::string("ceiling: this machine has no ") + cpu::name_of(isa));
+  const auto which = Ceiling(whole_of(info[1], "ceiling: which", 0, int64_t(Ceiling::read)));
+  const int threads = int(whole_of(info[2], "ceiling: threads", 1, 1024));
+  const int64_t bytes = whole_of(info[3], "ceiling: bytes", 0, kMostBytes);
+  auto* worker = new CeilingWorker(info.Env(), isa, which, threads, bytes);
   worker->Queue();
   return worker->promise();
 }

@@ -13,6 +13,10 @@ namespace dw {
 
 class NativeStream;
 
+Napi::Error make_error(Napi::Env env, const std::string& code, const std::string& message);
+// In a catch (...): rethrows what was thrown as a JavaScript error with its code.
+[[noreturn]] void throw_typed(Napi::Env env);
+
 struct TensorEntry {
   View view;
   std::shared_ptr<Storage> storage;
@@ -66,8 +70,14 @@ class Registry {
   uint64_t next_ = 1;
 };
 
-// Rethrows the C++ error in flight as a JavaScript error with its code.
-[[noreturn]] void throw_typed(Napi::Env env, const Error& e);
-Napi::Error make_error(Napi::Env env, const std::string& code, const std::string& message);
+// A function that JavaScript calls: what it throws in C++ becomes a JavaScript error with its code.
+template <Napi::Value (*function)(const Napi::CallbackInfo&)>
+Napi::Value typed(const Napi::CallbackInfo& info) {
+  try {
+    return function(info);
+  } catch (...) {
+    throw_typed(info.Env());
+  }
+}
 
 }  // namespace dw

@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -20,6 +21,25 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   void tear_down();
 
  private:
+  // A method that JavaScript calls: what it throws in C++ becomes a JavaScript error with its code.
+  template <auto body>
+  Napi::Value typed(const Napi::CallbackInfo& info) {
+    try {
+      if constexpr (std::is_void_v<decltype((this->*body)(info))>) {
+        (this->*body)(info);
+        return info.Env().Undefined();
+      } else {
+        return (this->*body)(info);
+      }
+    } catch (...) {
+      throw_typed(info.Env());
+    }
+  }
+  template <auto body>
+  static PropertyDescriptor method(const char* name) {
+    return InstanceMethod<&NativeStream::typed<body>>(name);
+  }
+
   struct Reply;     // what the worker sends back
   struct Waiting {  // the promise that waits for it, and the stream object, which must live until then
     Napi::Promise::Deferred deferred;
@@ -62,7 +82,8 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   void drop(const Recorded& recorded);
   void account(int64_t bytes);
   Napi::Value wait(Napi::Env env, const TensorEntry* entry, bool behind = false);
-  static View shape_of(const Napi::Value& dtype, const Napi::Value& dims);
+  static DType dtype_of(const Napi::Value& number);
+  static View shape_of(DType dtype, const Napi::Value& dims);
   static void settle(napi_env env, napi_value, void* context, void* data);
   void settle(Napi::Env env, const Reply& reply);
   void require_open() const;

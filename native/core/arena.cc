@@ -9,7 +9,7 @@ constexpr int64_t kAlign = 64;
 
 Storage::~Storage() {
   if (owned) owned->deallocate(data);
-  if (mapping) mapping->release(data, bytes);
+  if (mapping) mapping->release(static_cast<char*>(data) - mapping->data(), bytes);
 }
 
 Arena::~Arena() { release(); }

@@ -16,6 +16,9 @@ void check_samples(const char* op, const float* x, int64_t n);  // throws ERR_AU
 // area per Hz: [mels, 201], as librosa.filters.mel(sr=16000, n_fft=400, n_mels=mels).
 void mel_filters(int mels, float* out);
 
+// Sample rates that can be resampled, in Hz.
+constexpr int64_t kLowestRate = 1000, kHighestRate = 768000;
+
 // The resampler's prototype: a sinc with its cut-off at 0.95 of the lower Nyquist frequency under a Kaiser window over
 // 64 samples of the lower rate to each side (stop band from Nyquist on, below -95 dB). t in samples of the lower rate.
 constexpr int kSincHalf = 64;

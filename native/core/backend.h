@@ -14,12 +14,6 @@ namespace dw {
 class Timeline;
 struct Record;
 
-struct Fault {
-  std::string code;
-  std::string message;
-  bool any() const { return !code.empty(); }
-};
-
 // Calls on tensors that stay, to be run again and again, in order. Only its stream's worker runs it.
 struct Recording {
   struct Step {

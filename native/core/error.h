@@ -10,4 +10,14 @@ struct Error : std::runtime_error {
   const char* code;
 };
 
+// An error that waits to be told.
+struct Fault {
+  std::string code;
+  std::string message;
+  bool any() const { return !code.empty(); }
+};
+
+// In a catch (...): what was thrown. `doing` is what memory was full while, where that is it.
+Fault caught(const std::string& doing);
+
 }  // namespace dw

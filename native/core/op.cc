@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/memory.h"
+#include "core/shape.h"
 
 namespace dw {
 
@@ -15,23 +16,28 @@ void Workspace::rewind(std::pair<size_t, int64_t> m) {
   used_ = m.second;
   if (chunk_ != 0 || used_ != 0 || chunks_.size() < 2) return;
   // Empty again, and it took several chunks: next time one will do.
-  int64_t total = 0;
+  joined_ = 0;
   for (auto& c : chunks_) {
-    total += c.bytes;
+    joined_ += c.bytes;
     deallocate(c.base);
   }
   chunks_.clear();
-  chunks_.push_back({static_cast<char*>(allocate(total)), total});
 }
 
-void* Workspace::take(int64_t bytes) {
+void* Workspace::take(int64_t count, int64_t each) {
+  if (!is_countable({count}, each))
+    throw Error("ERR_OUT_OF_MEMORY", "a kernel needs more scratch memory than there can be");
+  const int64_t bytes = count * each;
   const int64_t size = (bytes + 63) / 64 * 64;
   while (chunk_ < chunks_.size() && used_ + size > chunks_[chunk_].bytes) {
     chunk_++;
     used_ = 0;
   }
   if (chunk_ == chunks_.size()) {
-    const int64_t want = size > (1 << 20) ? size : (1 << 20);
+    int64_t want = size > (1 << 20) ? size : (1 << 20);
+    want = want > joined_ ? want : joined_;
+    joined_ = 0;
+    chunks_.reserve(chunks_.size() + 1);
     chunks_.push_back({static_cast<char*>(allocate(want)), want});
     used_ = 0;
   }
@@ -80,6 +86,7 @@ const View& Prepare::next(const char* name, unsigned types, const int64_t* shape
     }
   }
   if (write && !writable_[i]) fail("ERR_ARGUMENT", name, "a tensor that may be written", "a frozen tensor");
+  writes_ = writes_ || (write && v.size() > 0);
   return v;
 }
 
@@ -111,14 +118,25 @@ void Prepare::output(DType dtype, std::initializer_list<int64_t> shape) {
   View v;
   v.dtype = dtype;
   for (int64_t n : shape) v.shape[v.rank++] = n;
-  call_.out.push_back(v);
+  add(v);
 }
 
 void Prepare::output_like(const View& like, DType dtype) {
   View v = like;
   v.data = nullptr;
   v.dtype = dtype;
+  add(v);
+}
+
+void Prepare::add(const View& v) {
+  check_shape((std::string(op_) + ": its result").c_str(), v);
+  writes_ = writes_ || v.size() > 0;
   call_.out.push_back(v);
+}
+
+void Prepare::scratch(const char* argument, int64_t rows, int64_t columns) const {
+  require(is_countable({rows, columns}, 8), argument, "rows and columns that fit in less than 2^53 bytes",
+          std::to_string(rows) + " x " + std::to_string(columns));
 }
 
 void Prepare::finish() const {

@@ -27,7 +27,7 @@ class Workspace {
     // Uninitialised, 64-byte aligned. Call it from the worker, not from inside a parallel body.
     template <class T>
     T* take(int64_t count) {
-      return static_cast<T*>(workspace_.take(count * int64_t(sizeof(T))));
+      return static_cast<T*>(workspace_.take(count, int64_t(sizeof(T))));
     }
 
    private:
@@ -38,7 +38,7 @@ class Workspace {
  private:
   std::pair<size_t, int64_t> mark() const { return {chunk_, used_}; }
   void rewind(std::pair<size_t, int64_t> m);
-  void* take(int64_t bytes);
+  void* take(int64_t count, int64_t each);
   struct Chunk {
     char* base;
     int64_t bytes;
@@ -46,6 +46,7 @@ class Workspace {
   std::vector<Chunk> chunks_;
   size_t chunk_ = 0;
   int64_t used_ = 0;
+  int64_t joined_ = 0;  // what chunks that were given back had together
 };
 
 struct Context {
@@ -105,18 +106,26 @@ class Prepare {
 
   void output(DType dtype, std::initializer_list<int64_t> shape);
   void output_like(const View& v, DType dtype);
+  // The most scratch memory that a kernel takes for rows × columns which no tensor of the call has: ERR_SHAPE where
+  // that is no number of bytes.
+  void scratch(const char* argument, int64_t rows, int64_t columns) const;
   // All arguments must have been read.
   void finish() const;
+  // Whether the call can change anything: an output or a tensor written in place has elements. Kernels are called for
+  // nothing else, so that none of them loops over the many rows that a tensor without columns may have.
+  bool writes() const { return writes_; }
 
  private:
   const View& next(const char* name, unsigned types, const int64_t* shape, int rank, bool optional, bool write);
   double whole(const char* name, int64_t low, int64_t high);
+  void add(const View& output);
 
   const char* op_;
   Call& call_;
   std::vector<uint8_t> writable_;
   size_t tensor_ = 0;
   size_t number_ = 0;
+  bool writes_ = false;
 };
 
 }  // namespace dw

@@ -1,7 +1,5 @@
 #include "core/stream.h"
 
-#include <new>
-
 #include "core/thread.h"
 
 namespace dw {
@@ -54,12 +52,8 @@ void Stream::work() {
     Fault fault;
     try {
       job(*backend_);
-    } catch (const Error& e) {
-      fault = {e.code, e.what()};
-    } catch (const std::bad_alloc&) {
-      fault = {"ERR_OUT_OF_MEMORY", "memory is full while a kernel ran"};
-    } catch (const std::exception& e) {
-      fault = {"ERR_KERNEL", e.what()};
+    } catch (...) {
+      fault = caught("a kernel ran");
     }
     if (fault.any() && !fault_.any()) fault_ = std::move(fault);
   }

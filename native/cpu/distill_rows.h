@@ -25,7 +25,7 @@ inline float exp_down(float x, float end = -88.0f) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const int32_t bits = (int32_t(n) + 127) << 23;
+  const uint32_t bits = uint32_t(int32_t(n) + 127) << 23;  // of NaN's n whatever comes: p is NaN
   float s;
   std::memcpy(&s, &bits, 4);
   return p * s;

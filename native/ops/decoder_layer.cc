@@ -59,6 +59,8 @@ void decoder_layer(Prepare& p) {
     p.tensor("expert fc2 weight", matrix, {D, inner});
     p.tensor("expert fc2 bias", kF32, {D});
   }
+  p.scratch("fc1 weight", B * T, inner);
+  if (gate != kAny) p.scratch("gate_in.weight", B * T, gate);
   if (p.more_tensors()) {
     p.tensor("position", kI32, {1});
     p.require(T == 1, "x", "one token an item where its position is a tensor", x.describe());

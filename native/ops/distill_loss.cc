@@ -55,8 +55,10 @@ namespace ops {
 void distill_loss(Prepare& p) {
   const View& hidden = p.tensor("hidden", kFloat, {kAny, kAny});
   const int64_t rows = hidden.shape[0], width = hidden.shape[1];
-  const int64_t vocabulary = p.tensor("weight", kFloat, {kAny, width}).shape[0];
-  p.require(vocabulary > 0, "weight", "at least one token", "an empty tensor");
+  p.require(width > 0, "hidden", "rows of at least one column", hidden.describe());
+  const View& weight = p.tensor("weight", kFloat, {kAny, width});
+  const int64_t vocabulary = weight.shape[0];
+  p.require(vocabulary > 0 && vocabulary <= INT32_MAX, "weight", "1 to 2^31 - 1 tokens", weight.describe());
   p.tensor("labels", kI32, {rows});
   const View& teacher = p.optional("teacher_hidden", kFloat, {rows, kAny});
   const View& head = p.optional("teacher_weight", kFloat, {vocabulary, teacher ? teacher.shape[1] : kAny});

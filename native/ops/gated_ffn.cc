@@ -178,6 +178,8 @@ void gated_ffn_hard(Prepare& p) {
   const View& x = rows_tensor(p, "x");
   residual(p, x);
   weights(p, s, x, languages, kWeight);
+  p.scratch("shared fc1.weight", s.rows, s.inner);
+  p.scratch("gate_in.weight", s.rows, s.gate);
   ranges(p, s);
   p.dtype("compute");
   const DType out = p.dtype("out");

@@ -1,3 +1,4 @@
+#include "core/audio.h"
 #include "core/ops.h"
 
 namespace dw {
@@ -24,8 +25,10 @@ void mel_filters(Prepare& p) {
 // samples f32 [n]; numbers: from_rate, to_rate in Hz. → f32 [ceil(n · to / from)].
 void resample(Prepare& p) {
   const int64_t n = p.tensor("samples", kF32, {kAny}).shape[0];
-  const int64_t from = p.integer("from_rate", 1000, 768000), to = p.integer("to_rate", 1000, 768000);
-  p.output(DType::f32, {(n * to + from - 1) / from});
+  const int64_t from = p.integer("from_rate", kLowestRate, kHighestRate);
+  const int64_t to = p.integer("to_rate", kLowestRate, kHighestRate);
+  // n · to may not fit.
+  p.output(DType::f32, {n / from * to + (n % from * to + from - 1) / from});
   p.finish();
 }
 
