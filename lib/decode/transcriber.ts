@@ -1,10 +1,11 @@
 import { type DecodedAudio, DecodePool, FeatureExtractor } from '../audio/index.js';
-import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, isDistilWhisperError, shown } from '../errors/index.js';
+import type { JsonObject } from '../files/index.js';
 import { type CacheType, type ComputeType, Whisper } from '../model/index.js';
 import { onLane } from '../profile/index.js';
 import { Stream, type Tensor } from '../tensor/index.js';
 import { resolveLanguage, type Task, type TimestampTokens, WhisperTokenizer } from '../text/index.js';
-import { type JsonObject, openModelFolder, type WhisperConfig } from '../weights/index.js';
+import { openModelFolder, type WhisperConfig } from '../weights/index.js';
 import { type BeamOptions, beamSearch, checkBeams } from './beam-search.js';
 import { greedy } from './greedy.js';
 import type { DecodedSequence } from './hypothesis.js';
@@ -486,7 +487,7 @@ function decodingOf(config: WhisperConfig, generation: JsonObject): Decoding {
     if (Array.isArray(given) && given.every(valid)) return given;
     throw new DistilWhisperError(
       'ERR_CONFIG',
-      `generation_config.json: expected ${name} to list token ids below ${config.vocab_size}, got ${JSON.stringify(given).slice(0, 80)}`,
+      `generation_config.json: expected ${name} to list token ids below ${config.vocab_size}, got ${shown(given)}`,
     );
   };
   const length = generation.max_length;

@@ -1,7 +1,7 @@
 /** What a Whisper is made of: its config.json (Hugging Face names) and the exact list of tensors that it implies. */
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, shown } from '../errors/index.js';
+import { isJsonObject } from '../files/index.js';
 import { formatShape, type HostDtype, sameShape } from './host.js';
-import { isJsonObject } from './json.js';
 
 /** Sizes and settings of a Whisper, by their names in config.json. */
 export interface WhisperConfig {
@@ -62,8 +62,8 @@ export function parseWhisperConfig(json: unknown, file: string): WhisperConfig {
   const refuse = (what: string): never => {
     throw new DistilWhisperError('ERR_CONFIG', `${file}: ${what}`);
   };
-  if (!isJsonObject(json)) return refuse(`expected an object with a Whisper's sizes, got ${JSON.stringify(json)}`);
-  const got = (field: string) => (json[field] === undefined ? 'it is missing' : `it is ${JSON.stringify(json[field])}`);
+  if (!isJsonObject(json)) return refuse(`expected an object with a Whisper's sizes, got ${shown(json)}`);
+  const got = (field: string) => (json[field] === undefined ? 'it is missing' : `it is ${shown(json[field])}`);
   if (json.model_type !== undefined && json.model_type !== 'whisper')
     refuse(`model_type must be "whisper", ${got('model_type')}`);
 
@@ -139,7 +139,7 @@ export function whisperPreset(size: WhisperSize): WhisperConfig {
   if (!Object.hasOwn(PUBLISHED, size)) {
     throw new DistilWhisperError(
       'ERR_ARGUMENT',
-      `whisperPreset knows ${Object.keys(PUBLISHED).join(', ')}; it was asked for ${JSON.stringify(size)}`,
+      `whisperPreset knows ${Object.keys(PUBLISHED).join(', ')}; it was asked for ${shown(size)}`,
     );
   }
   const [width, layers, heads] = PUBLISHED[size];

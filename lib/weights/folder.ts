@@ -1,12 +1,12 @@
 /** Model folders in Hugging Face's layout: config.json, weights (one file or shards), tokenizer and settings beside. */
 import { copyFile, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DistilWhisperError, fileReadError, fileWriteError } from '../errors/index.js';
+import { DistilWhisperError, fileReadError, fileWriteError, shown } from '../errors/index.js';
+import { isJsonObject, type JsonObject, readJsonObject } from '../files/index.js';
 import { checkWeights, parseWhisperConfig, type WhisperConfig, whisperConfigJson } from './config.js';
 import { checkExpert, splitClsrCheckpoint } from './experts.js';
 import { writeFolderAtomic, writeSynced } from './files.js';
 import type { HostTensor, StoredTensor, TensorInfo } from './host.js';
-import { isJsonObject, type JsonObject, readJsonObject } from './json.js';
 import { Renamed } from './renamed.js';
 import {
   entryBytes,
@@ -83,8 +83,7 @@ class Shards implements TensorSource {
 
   #holder(name: string): SafetensorsFile {
     const file = this.#where.get(name);
-    if (file === undefined)
-      throw new DistilWhisperError('ERR_MODEL', `No shard holds a tensor ${JSON.stringify(name)}`);
+    if (file === undefined) throw new DistilWhisperError('ERR_MODEL', `No shard holds a tensor ${shown(name)}`);
     return file;
   }
 }
@@ -100,7 +99,7 @@ async function openShards(folder: string): Promise<Shards> {
     if (typeof shard !== 'string' || !/^[\w][\w.-]*\.safetensors$/.test(shard)) {
       throw new DistilWhisperError(
         'ERR_MODEL',
-        `${indexPath} puts ${name} in ${JSON.stringify(shard)}, which is no safetensors file name`,
+        `${indexPath} puts ${name} in ${shown(shard)}, which is no safetensors file name`,
       );
     }
     shardNames.add(shard);
@@ -267,15 +266,17 @@ async function writeWeights(folder: string, entries: readonly WeightEntry[], lim
     for (const entry of shard) weightMap.push([entry.name, name]);
   }
   const total = entries.reduce((sum, entry) => sum + entryBytes(entry), 0);
-  await writeSynced(
-    folder,
-    INDEX,
-    formatJson({ metadata: { total_size: total }, weight_map: Object.fromEntries(weightMap) }),
-  );
+  const index = { metadata: { total_size: total }, weight_map: Object.fromEntries(weightMap) };
+  await writeSynced(folder, INDEX, formatJson(INDEX, index));
 }
 
-function formatJson(value: unknown): string {
-  return `${JSON.stringify(value, undefined, 2)}\n`;
+/** A file of JSON. Throws ERR_ARGUMENT, naming the file, for a value that JSON has no form for. */
+function formatJson(name: string, value: unknown): string {
+  try {
+    return `${JSON.stringify(value, undefined, 2)}\n`;
+  } catch (cause) {
+    throw new DistilWhisperError('ERR_ARGUMENT', `writeModelFolder: ${name} would hold ${shown(value)}`, { cause });
+  }
 }
 
 /** Names that this module writes itself; another file must not take them. */
@@ -305,7 +306,7 @@ export async function writeModelFolder(
     if (!/^\w[\w.-]*$/.test(name) || OWN_FILES.has(name) || /^model-.*\.safetensors$/.test(name)) {
       throw new DistilWhisperError(
         'ERR_ARGUMENT',
-        `writeModelFolder: ${JSON.stringify(name)} cannot be the name of a file beside the weights`,
+        `writeModelFolder: ${shown(name)} cannot be the name of a file beside the weights`,
       );
     }
   }
@@ -313,11 +314,19 @@ export async function writeModelFolder(
     path,
     async (folder) => {
       const config = { ...content.configExtra, ...whisperConfigJson(content.config) };
-      await writeSynced(folder, 'config.json', formatJson(config));
+      await writeSynced(folder, 'config.json', formatJson('config.json', config));
       if (content.generationConfig)
-        await writeSynced(folder, 'generation_config.json', formatJson(content.generationConfig));
+        await writeSynced(
+          folder,
+          'generation_config.json',
+          formatJson('generation_config.json', content.generationConfig),
+        );
       if (content.preprocessorConfig)
-        await writeSynced(folder, 'preprocessor_config.json', formatJson(content.preprocessorConfig));
+        await writeSynced(
+          folder,
+          'preprocessor_config.json',
+          formatJson('preprocessor_config.json', content.preprocessorConfig),
+        );
       for (const [name, file] of files) {
         if (typeof file === 'string' || file instanceof Uint8Array) await writeSynced(folder, name, file);
         else await copySynced(file.copyFrom, join(folder, name));

@@ -46,7 +46,6 @@ export {
   type TensorInfo,
   toFloat32,
 } from './host.js';
-export { type JsonObject, readJsonObject } from './json.js';
 export {
   openSafetensors,
   parseSafetensors,

@@ -3,7 +3,7 @@
  * knows the instructions that build dicts, tuples, numbers and strings, and a closed list of names to call. Nothing else
  * is ever looked up or run: any other instruction or name is refused with ERR_MODEL.
  */
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, shown } from '../errors/index.js';
 import type { HostDtype } from './host.js';
 
 /** A storage in the archive: `key` names the entry, `count` its elements. */
@@ -229,7 +229,7 @@ class Unpickler {
         // GLOBAL
         const name = `${this.#line()}.${this.#line()}`;
         const global = GLOBALS.get(name);
-        if (global === undefined) this.#refuse(`names ${JSON.stringify(name)}`);
+        if (global === undefined) this.#refuse(`names ${shown(name)}`);
         stack.push(global);
         return;
       }

@@ -1,6 +1,6 @@
 /** PyTorch checkpoints (torch.save of a state dict, the zip format since 1.6): how the reference publishes its experts. */
 import type { FileHandle } from 'node:fs/promises';
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, shown } from '../errors/index.js';
 import { openRegularFile, readExactly } from './files.js';
 import { allocateBytes, DTYPE_BYTES, elementCount, formatShape, type HostTensor, type TensorInfo } from './host.js';
 import { TorchTensor, unpickle } from './pickle.js';
@@ -54,7 +54,7 @@ export class TorchCheckpoint implements TensorSource {
     const size = DTYPE_BYTES[info.dtype];
     const span = count === 0 ? 0 : lastIndex(tensor) + 1;
     const start = (await zipDataOffset(file, this.#size, entry, this.path)) + tensor.offset * size;
-    const bytes = await readExactly(file, start, span * size, this.path, `tensor ${JSON.stringify(name)}`, 'ERR_MODEL');
+    const bytes = await readExactly(file, start, span * size, this.path, `tensor ${shown(name)}`, 'ERR_MODEL');
     const data = isContiguous(tensor) ? bytes : gather(bytes, tensor, count, size, this.path);
     return { dtype: info.dtype, shape: info.shape, data };
   }
@@ -72,8 +72,7 @@ export class TorchCheckpoint implements TensorSource {
 
   #locate(name: string): Located {
     const located = this.#tensors.get(name);
-    if (located === undefined)
-      throw new DistilWhisperError('ERR_MODEL', `${this.path} holds no tensor ${JSON.stringify(name)}`);
+    if (located === undefined) throw new DistilWhisperError('ERR_MODEL', `${this.path} holds no tensor ${shown(name)}`);
     return located;
   }
 }
@@ -152,20 +151,20 @@ async function locateTensors(
   if (!(dict instanceof Map)) return refuse('it does not hold a state dict');
   const located = new Map<string, Located>();
   for (const [name, tensor] of dict as Map<string, unknown>) {
-    if (!(tensor instanceof TorchTensor)) return refuse(`${JSON.stringify(name)} is no tensor`);
+    if (!(tensor instanceof TorchTensor)) return refuse(`${shown(name)} is no tensor`);
     const { storage, offset, shape } = tensor;
     const bytes = DTYPE_BYTES[storage.dtype];
     const entry = entries.get(`${prefix}data/${storage.key}`);
-    if (entry === undefined) return refuse(`the data of ${JSON.stringify(name)} (${storage.key}) are missing`);
+    if (entry === undefined) return refuse(`the data of ${shown(name)} (${storage.key}) are missing`);
     if (entry.byteLength !== storage.count * bytes) {
-      refuse(`the data of ${JSON.stringify(name)} have ${entry.byteLength} bytes, expected ${storage.count * bytes}`);
+      refuse(`the data of ${shown(name)} have ${entry.byteLength} bytes, expected ${storage.count * bytes}`);
     }
     const count = elementCount(shape);
     const last = count === 0 ? offset - 1 : offset + lastIndex(tensor);
     // A stride of 0 repeats elements: torch.save never needs it, and it would turn a small file into a huge tensor.
     if (count === undefined || count > storage.count || !(last < storage.count)) {
       return refuse(
-        `${JSON.stringify(name)} of shape ${formatShape(shape)} reaches beyond its data of ${storage.count} elements`,
+        `${shown(name)} of shape ${formatShape(shape)} reaches beyond its data of ${storage.count} elements`,
       );
     }
     located.set(name, { tensor, info: { dtype: storage.dtype, shape, byteLength: count * bytes }, count, entry });
