@@ -347,7 +347,7 @@ test('tokenizer: fromFolder reads what was written, takes tokens from tokenizer_
   t.is(extended.id('<|extra|>'), 5000);
   t.is(extended.decode(extended.encode("do n't , no .")), "do n't , no .");
   await writeFile(file, '{"model":');
-  await refusesLater(t, WhisperTokenizer.fromFolder(folder), 'ERR_TOKENIZER', 'not JSON');
+  await refusesLater(t, WhisperTokenizer.fromFolder(folder), 'ERR_TOKENIZER', 'not valid JSON');
   await writeFile(file, '');
   await refusesLater(t, WhisperTokenizer.fromFolder(folder), 'ERR_TOKENIZER', 'tokenizer.json');
   await rm(file);

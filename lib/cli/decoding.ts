@@ -92,6 +92,7 @@ export function withTranscriber<T>(
   return withProfile(profile, options, context, () =>
     withStream(options, async (stream) => {
       const transcriber = await Transcriber.load(model, { stream, experts, compute, cache, batchSize });
+      for (const warning of transcriber.warnings) context.display.note(`note: ${warning}`);
       try {
         return await body(transcriber);
       } finally {

@@ -9,6 +9,8 @@ import { DistilWhisperError, shown } from '../errors/index.js';
 import {
   canonicalName,
   compareTensors,
+  EMBEDDING,
+  PROJECTION,
   type Side,
   summarizeProblems,
   type TensorInfos,
@@ -130,6 +132,11 @@ export function splitClsrCheckpoint(names: Iterable<string>, file = 'The checkpo
       }
       put(expert, canonical, name);
     }
+  }
+  const projection = backbone.get(PROJECTION);
+  if (projection !== undefined && !backbone.has(EMBEDDING)) {
+    backbone.delete(PROJECTION);
+    backbone.set(EMBEDDING, projection);
   }
   return { backbone, experts };
 }

@@ -2,8 +2,10 @@
 export {
   canonicalName,
   checkWeights,
+  DEFAULT_SUPPRESSION,
   parseWhisperConfig,
   type Side,
+  suppressionList,
   type TensorInfos,
   type WhisperConfig,
   type WhisperSize,
@@ -35,6 +37,7 @@ export {
   type WriteFolderOptions,
   writeModelFolder,
 } from './folder.js';
+export { unfollowedSettings } from './generation.js';
 export {
   DTYPE_BYTES,
   type FloatDtype,
