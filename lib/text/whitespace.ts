@@ -5,9 +5,13 @@
 export const PYTHON_SPACE =
   '\\t-\\r\\u001c-\\u001f \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000';
 
-const edges = new RegExp(`^[${PYTHON_SPACE}]+|[${PYTHON_SPACE}]+$`, 'g');
+const space = new RegExp(`[${PYTHON_SPACE}]`);
 
-/** Removes whitespace, in Python's sense, from both ends. */
+/** Removes whitespace, in Python's sense, from both ends. By hand: a pattern for the end tries every run of spaces in between. */
 export function strip(text: string): string {
-  return text.replace(edges, '');
+  let start = 0;
+  let end = text.length;
+  while (start < end && space.test(text.charAt(start))) start++;
+  while (end > start && space.test(text.charAt(end - 1))) end--;
+  return text.slice(start, end);
 }
