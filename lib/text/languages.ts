@@ -132,7 +132,7 @@ function nearest(key: string): string[] {
   if (key.length < 2 || key.length > 40) return [];
   const scored = new Map<Language, number>();
   for (const [name, language] of byName) {
-    let score = editDistance([...key], [...name]);
+    let score = editDistance([...key], [...name]) ?? Infinity;
     if (name.length > 3 && key.length > 2 && (name.startsWith(key) || key.startsWith(name))) score = Math.min(score, 1);
     // A code is so short that one edit reaches a tenth of all: only those with the same first letter are worth naming.
     if (name.length <= 3 && name[0] !== key[0]) continue;

@@ -1,4 +1,5 @@
-import { PYTHON_SPACE, strip } from './whitespace.js';
+import { DistilWhisperError } from '../errors/index.js';
+import { byPieces, collapsed, MAX_TEXT, PYTHON_SPACE, strip } from './whitespace.js';
 
 export interface NormalizerOptions {
   /** Drop accents (`é` → `e`, `ł` → `l`, `ß` → `ss`) instead of keeping composed letters. Default false. */
@@ -10,6 +11,7 @@ export interface NormalizerOptions {
   splitLetters?: boolean;
 }
 
+/** Throws ERR_ARGUMENT for a text of more than 10,000,000 characters. */
 export type Normalizer = (text: string) => string;
 
 /** Letters that compatibility decomposition does not take apart, as Whisper maps them. */
@@ -51,7 +53,7 @@ export function basicNormalizer(options: NormalizerOptions = {}): Normalizer {
   return (text) => {
     let out = clean(text, options.removeDiacritics ?? false);
     if (options.splitLetters) out = spaced(out);
-    return out.replace(whitespace, ' ');
+    return collapsed(out, whitespace);
   };
 }
 
@@ -63,8 +65,8 @@ export function basicNormalizer(options: NormalizerOptions = {}): Normalizer {
 export function extendedNormalizer(options: NormalizerOptions = {}): Normalizer {
   return (text) => {
     let out = clean(text, options.removeDiacritics ?? false);
-    if (options.splitLetters) out = strip(out.replace(unspacedScript, ' $& '));
-    return out.replace(whitespace, ' ');
+    if (options.splitLetters) out = strip(byPieces(out, (piece) => piece.replace(unspacedScript, ' $& ')));
+    return collapsed(out, whitespace);
   };
 }
 
@@ -144,12 +146,17 @@ function without(text: string, opener: RegExp, closer: RegExp, least: number): s
 }
 
 function clean(text: string, removeDiacritics: boolean): string {
+  if (text.length > MAX_TEXT) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `text must have at most ${MAX_TEXT} characters to be normalised, got ${text.length}.`,
+    );
+  }
   const spoken = withFewMarks(withoutParentheses(withoutBrackets(text.toLowerCase())));
   const plain = removeDiacritics
-    ? spoken
-        .normalize('NFKD')
-        .replace(mappedLetter, (letter) => letters[letter]!)
-        .replace(/\p{Mn}/gu, '')
+    ? byPieces(spoken.normalize('NFKD'), (piece) =>
+        piece.replace(mappedLetter, (letter) => letters[letter]!).replace(/\p{Mn}/gu, ''),
+      )
     : spoken.normalize('NFKC');
-  return plain.replace(/[\p{M}\p{S}\p{P}]/gu, ' ').toLowerCase();
+  return byPieces(plain, (piece) => piece.replace(/[\p{M}\p{S}\p{P}]/gu, ' ')).toLowerCase();
 }
