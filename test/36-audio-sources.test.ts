@@ -20,6 +20,7 @@ import { random } from './support/random.js';
 const scratch = mkdtempSync(join(tmpdir(), 'distilwhisper-test-'));
 test.after.always(() => rmSync(scratch, { recursive: true, force: true }));
 const withFfmpeg = haveFfmpeg ? test : test.skip;
+const withFfmpegAlone = haveFfmpeg ? test.serial : test.serial.skip;
 const onUnix = process.platform === 'win32' ? test.skip : test;
 const fixtures = new URL('./fixtures/audio/', import.meta.url).pathname;
 
@@ -288,7 +289,7 @@ withFfmpeg('text and noise are refused with what was expected, whatever ffmpeg s
     });
 });
 
-withFfmpeg.serial('ffmpeg ends with what it decodes for: a stream that is closed, a pool that is closed', async (t) => {
+withFfmpegAlone('ffmpeg ends with what it decodes for: a stream that is closed, a pool that is closed', async (t) => {
   const path = join(scratch, 'long.m4a');
   ffmpeg('-stream_loop', '200', '-i', tone, '-c:a', 'aac', path);
   const children = (): number =>

@@ -96,6 +96,7 @@ export function withTranscriber<T>(
   return withProfile(profile, options, context, () =>
     withStream(options, async (stream) => {
       const transcriber = await Transcriber.load(model, { stream, experts, compute, cache, batchSize, copyWeights });
+      for (const warning of transcriber.warnings) context.display.note(`note: ${warning}`);
       try {
         return await body(transcriber);
       } finally {

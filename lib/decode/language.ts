@@ -12,7 +12,7 @@ export interface DetectedLanguage {
 
 /**
  * The language of each item, without experts: one decoder step at the start token, softmax over the language tokens (Radford et
- * al. 2022). features f32 [B, mels, frames] is gone after the call, like every tensor of the stream's step.
+ * al. 2022); English of an English-only model, which is not asked. features f32 [B, mels, frames] is gone after the call, like every tensor of the stream's step.
  * Errors: ERR_LANGUAGE when the vocabulary has no languages, ERR_SHAPE (features).
  */
 export async function detectLanguage(
@@ -27,6 +27,10 @@ export async function detectLanguage(
   const { stream, config } = model;
   const batch = features.shape[0] ?? 0;
   if (batch === 0) return [];
+  if (!tokenizer.multilingual) {
+    stream.endStep();
+    return Array.from({ length: batch }, () => ({ language: languages[0]!, probabilities: { [languages[0]!]: 1 } }));
+  }
   const read = (): Promise<Float32Array> => {
     try {
       const start = stream.tensor(new Int32Array(batch).fill(tokenizer.startOfTranscript), [batch, 1], 'i32');

@@ -6,12 +6,19 @@ import {
   FeatureExtractor,
   SAMPLE_RATE,
 } from '../audio/index.js';
-import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, isDistilWhisperError, shown } from '../errors/index.js';
+import type { JsonObject } from '../files/index.js';
 import { type CacheType, type ComputeType, Whisper } from '../model/index.js';
 import { onLane } from '../profile/index.js';
 import { Stream, type Tensor } from '../tensor/index.js';
-import { resolveLanguage, type Task, type TimestampTokens, WhisperTokenizer } from '../text/index.js';
-import { type JsonObject, openModelFolder, type WhisperConfig } from '../weights/index.js';
+import { resolveLanguage, suppressTokens, type Task, type TimestampTokens, WhisperTokenizer } from '../text/index.js';
+import {
+  DEFAULT_SUPPRESSION,
+  openModelFolder,
+  suppressionList,
+  unfollowedSettings,
+  type WhisperConfig,
+} from '../weights/index.js';
 import { type BeamOptions, beamSearch, checkBeams } from './beam-search.js';
 import { greedy } from './greedy.js';
 import type { DecodedSequence } from './hypothesis.js';
@@ -138,6 +145,8 @@ interface Start {
 /** Transcribes audio: a model, its tokenizer and its decoding settings, with audio decoded and features made ahead of the model. */
 export class Transcriber {
   readonly batchSize: number;
+  /** What the model folder asks for and is not followed, a sentence each; to be told to people once. */
+  readonly warnings: readonly string[];
   private readonly decoding: Decoding;
   private readonly pool = new DecodePool();
   private readonly extractor: FeatureExtractor;
@@ -145,12 +154,13 @@ export class Transcriber {
 
   /**
    * From parts in memory, which stay the caller's. `generation`: generation_config.json (suppress_tokens, begin_suppress_tokens,
-   * max_length); what it lacks is taken from the config. Errors: ERR_VOCABULARY, ERR_CONFIG (suppression lists), ERR_ARGUMENT.
+   * max_length, is_multilingual); what it lacks is taken from the config and the vocabulary. `warnings`: default, what of
+   * `generation` is not followed. Errors: ERR_VOCABULARY, ERR_CONFIG (suppression lists), ERR_ARGUMENT.
    */
   constructor(
     readonly model: Whisper,
     readonly tokenizer: WhisperTokenizer,
-    options: { generation?: JsonObject; batchSize?: number } = {},
+    options: { generation?: JsonObject; warnings?: readonly string[]; batchSize?: number } = {},
   ) {
     const { config } = model;
     if (tokenizer.vocabSize > config.vocab_size) {
@@ -160,7 +170,12 @@ export class Transcriber {
       );
     }
     this.batchSize = wholeFromOne('batchSize', options.batchSize ?? 16);
-    this.decoding = decodingOf(config, options.generation ?? {});
+    const { generation = {} } = options;
+    this.warnings = options.warnings ?? unfollowedSettings(generation);
+    if (typeof generation.is_multilingual === 'boolean') {
+      this.tokenizer = tokenizer.as({ multilingual: generation.is_multilingual });
+    }
+    this.decoding = decodingOf(config, generation, this.tokenizer);
     this.extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames: 2 * config.max_source_positions });
   }
 
@@ -196,7 +211,7 @@ export class Transcriber {
       model = await Whisper.fromFolder(stream, folder, { compute, cache, copyWeights });
       for (const path of options.experts ?? []) await model.loadExpert(path, { copyWeights });
       const generation = folder.generationConfig ? { generation: folder.generationConfig } : {};
-      const transcriber = new Transcriber(model, tokenizer, { ...generation, batchSize });
+      const transcriber = new Transcriber(model, tokenizer, { ...generation, warnings: folder.warnings, batchSize });
       transcriber.release = release;
       return transcriber;
     } catch (error) {
@@ -341,10 +356,10 @@ export class Transcriber {
 
   private language(language: string | undefined): string {
     if (language !== undefined) {
-      if (language === 'auto') return language;
       // Checked here, before any audio is read.
-      this.tokenizer.languageId(language);
-      return language;
+      if (!/^\s*auto\s*$/i.test(language)) return this.tokenizer.checkLanguage(language);
+      // An English-only model has nothing to choose from.
+      return this.tokenizer.multilingual ? 'auto' : this.languages[0]!;
     }
     const [only, ...others] = this.languages;
     if (only !== undefined && others.length === 0) return only;
@@ -520,16 +535,18 @@ function wholeFromOne(name: string, value: number): number {
   throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected a whole number from 1, got ${value}`);
 }
 
-/** Suppression and length of a model: its generation configuration's, else its config's. */
-function decodingOf(config: WhisperConfig, generation: JsonObject): Decoding {
+/** Suppression and length of a model: its generation configuration's, else its config's; null or nothing suppresses none. */
+function decodingOf(config: WhisperConfig, generation: JsonObject, tokenizer: WhisperTokenizer): Decoding {
   const list = (name: 'suppress_tokens' | 'begin_suppress_tokens'): readonly number[] => {
-    const given = generation[name] ?? config[name] ?? [];
-    const valid = (id: unknown): id is number =>
-      typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < config.vocab_size;
-    if (Array.isArray(given) && given.every(valid)) return given;
+    const given = (name in generation ? generation[name] : config[name]) ?? [];
+    const listed = suppressionList(name, given, config.vocab_size);
+    if (listed?.includes(DEFAULT_SUPPRESSION)) {
+      return [...new Set([...listed.filter((id) => id !== DEFAULT_SUPPRESSION), ...suppressTokens(tokenizer)])];
+    }
+    if (listed) return listed;
     throw new DistilWhisperError(
       'ERR_CONFIG',
-      `generation_config.json: expected ${name} to list token ids below ${config.vocab_size}, got ${JSON.stringify(given).slice(0, 80)}`,
+      `generation_config.json: expected ${name} to list token ids below ${config.vocab_size}, got ${shown(given)}`,
     );
   };
   const length = generation.max_length;

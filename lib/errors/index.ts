@@ -1,2 +1,3 @@
 export { DistilWhisperError, type ErrorCode, isDistilWhisperError } from './error.js';
 export { fileReadError, fileWriteError, systemCode } from './files.js';
+export { shown } from './shown.js';

@@ -88,7 +88,7 @@ export async function evaluate(
   const runs = new Map<string, ManifestEntry[]>();
   for (const entry of kept) {
     // An unknown language is found before any audio is transcribed.
-    transcriber.tokenizer.languageId(entry.language);
+    transcriber.tokenizer.checkLanguage(entry.language);
     const key = `${entry.language} ${entry.task ?? 'transcribe'}`;
     const run = runs.get(key);
     if (run) run.push(entry);

@@ -2,6 +2,7 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { DistilWhisperError, fileReadError } from '../errors/index.js';
+import { parseJson } from '../files/index.js';
 import { type Ceilings, ceilingNames } from '../native/index.js';
 import { END, FORMAT, HEAD } from './profile.js';
 
@@ -155,12 +156,13 @@ class Reader {
     this.number++;
     // Only the last line of a trace whose process was killed can be cut off.
     if (this.bad !== null) this.refuse(this.bad);
-    if (this.number === 1 && text !== '[') this.refuse('line 1: expected the array that a profile begins with');
+    if (this.number === 1 && text.replace(/^\ufeff/, '') !== '[')
+      this.refuse('line 1: expected the array that a profile begins with');
     const line = text.endsWith(',') ? text.slice(0, -1) : text;
     if (this.number === 1 || line === '' || line === ']') return;
     let event: unknown;
     try {
-      event = JSON.parse(line);
+      event = parseJson(line);
     } catch {
       this.bad = `line ${this.number}: expected an event, got '${line.slice(0, 40)}'`;
       return;

@@ -160,7 +160,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
     if (recipe.teacher !== undefined) teacher = await Whisper.load(stream, recipe.teacher, { compute, copyWeights });
     const batches = new AudioBatches(entries, folder.config, tokenizer, { batchSize, seed, compat });
     // An unknown language is found before anything is written.
-    for (const entry of validationRows) tokenizer.languageId(entry.language);
+    for (const entry of validationRows) tokenizer.checkLanguage(entry.language);
     const perEpoch = Math.max(1, Math.floor(batches.sampler.batchesPerEpoch / accumulation));
     const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? recipeDefaults.epochs) * perEpoch);
     const options = trainingOptions({ ...recipe.options, steps });
@@ -285,9 +285,7 @@ async function save(
   }
   for (const [name, p] of model.parameters) tensors.set(name, await host(p.value, p.shape, dtype));
   const files: Record<string, Uint8Array> = {};
-  for (const path of [folder.tokenizerPath, folder.tokenizerConfigPath]) {
-    if (path) files[basename(path)] = await readFile(path);
-  }
+  for (const path of folder.processorFiles) files[basename(path)] = await readFile(path);
   const path = join(recipe.output, 'model');
   await writeModelFolder(
     path,

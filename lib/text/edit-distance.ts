@@ -1,5 +1,11 @@
-/** Levenshtein distance of two sequences (insertion, deletion and substitution cost 1) in O(n·m) time and two rows. */
-export function editDistance(a: readonly unknown[], b: readonly unknown[]): number {
+/** Steps of the longest comparison that is made: about a minute. */
+const MAX_STEPS = 2 ** 36;
+
+/**
+ * Levenshtein distance of two sequences (insertion, deletion and substitution cost 1) in O(n·m) time and two rows, n and m
+ * without what both begin and end with; undefined where that would be more than 2^36 steps.
+ */
+export function editDistance(a: readonly unknown[], b: readonly unknown[]): number | undefined {
   let start = 0;
   let aEnd = a.length;
   let bEnd = b.length;
@@ -8,6 +14,7 @@ export function editDistance(a: readonly unknown[], b: readonly unknown[]): numb
     aEnd--;
     bEnd--;
   }
+  if ((aEnd - start) * (bEnd - start) > MAX_STEPS) return undefined;
   // Small integers compare several times faster than strings in the inner loop.
   const numbers = new Map<unknown, number>();
   const number = (item: unknown): number => {

@@ -1,4 +1,5 @@
-import { PYTHON_SPACE, strip } from './whitespace.js';
+import { DistilWhisperError } from '../errors/index.js';
+import { byPieces, collapsed, MAX_TEXT, PYTHON_SPACE, strip } from './whitespace.js';
 
 export interface NormalizerOptions {
   /** Drop accents (`é` → `e`, `ł` → `l`, `ß` → `ss`) instead of keeping composed letters. Default false. */
@@ -10,6 +11,7 @@ export interface NormalizerOptions {
   splitLetters?: boolean;
 }
 
+/** Throws ERR_ARGUMENT for a text of more than 10,000,000 characters. */
 export type Normalizer = (text: string) => string;
 
 /** Letters that compatibility decomposition does not take apart, as Whisper maps them. */
@@ -50,8 +52,8 @@ const graphemes = new Intl.Segmenter('und', { granularity: 'grapheme' });
 export function basicNormalizer(options: NormalizerOptions = {}): Normalizer {
   return (text) => {
     let out = clean(text, options.removeDiacritics ?? false);
-    if (options.splitLetters) out = Array.from(graphemes.segment(out), (part) => part.segment).join(' ');
-    return out.replace(whitespace, ' ');
+    if (options.splitLetters) out = spaced(out);
+    return collapsed(out, whitespace);
   };
 }
 
@@ -63,21 +65,98 @@ export function basicNormalizer(options: NormalizerOptions = {}): Normalizer {
 export function extendedNormalizer(options: NormalizerOptions = {}): Normalizer {
   return (text) => {
     let out = clean(text, options.removeDiacritics ?? false);
-    if (options.splitLetters) out = strip(out.replace(unspacedScript, ' $& '));
-    return out.replace(whitespace, ' ');
+    if (options.splitLetters) out = strip(byPieces(out, (piece) => piece.replace(unspacedScript, ' $& ')));
+    return collapsed(out, whitespace);
   };
 }
 
+/** The segmenter takes time by the square of a text's length: it is given so many characters at once. */
+const SEGMENTED = 1000;
+
+/** A space between all graphemes. */
+function spaced(text: string): string {
+  const parts: string[] = [];
+  let start = 0;
+  for (let length = SEGMENTED; start < text.length; ) {
+    const end = start + length;
+    const segments = Array.from(graphemes.segment(text.slice(start, end)), (part) => part.segment);
+    // The last one may go on behind the piece: it begins the next, which is longer where it is all of this.
+    const last = end < text.length ? segments.pop()! : '';
+    length = segments.length > 0 ? SEGMENTED : 2 * length;
+    if (segments.length > 0) parts.push(segments.join(' '));
+    start = Math.min(end, text.length) - last.length;
+  }
+  return parts.join(' ');
+}
+
+/** Longer runs of marks are no writing. */
+const MARKS = 64;
+const manyMarks = new RegExp(`\\p{M}{${MARKS + 1}}`, 'u');
+
+/**
+ * Normalisation sorts the marks behind a letter, by the square of their number. A letter is joined with one mark of a kind at most
+ * twice, and all that is left of marks is the space in their place: so of a long run two of each kind are enough.
+ */
+function withFewMarks(text: string): string {
+  if (!manyMarks.test(text)) return text;
+  return text.replace(/\p{M}+/gu, (run) => {
+    if (run.length <= MARKS) return run;
+    const counts = new Map<string, number>();
+    return Array.from(run)
+      .filter((mark) => {
+        const count = (counts.get(mark) ?? 0) + 1;
+        counts.set(mark, count);
+        return count <= 2;
+      })
+      .join('');
+  });
+}
+
+/** Without what matches [<[][^>\]]*[>\]]; by search instead, because a text of openers alone takes that pattern quadratic time. */
+function withoutBrackets(text: string): string {
+  return without(text, /[<[]/g, /[>\]]/g, 1);
+}
+
+/** Without what matches \([^)]+\): as a search too. */
+function withoutParentheses(text: string): string {
+  return without(text, /\(/g, /\)/g, 2);
+}
+
+/** Without what stands from an `opener` to the next `closer`, where that lies `least` characters on or more. */
+function without(text: string, opener: RegExp, closer: RegExp, least: number): string {
+  let kept = '';
+  let from = 0;
+  for (let at = 0; ; ) {
+    opener.lastIndex = at;
+    const open = opener.exec(text);
+    if (!open) break;
+    closer.lastIndex = open.index + 1;
+    const close = closer.exec(text);
+    // Without a closer behind this opener there is none behind a later one.
+    if (!close) break;
+    if (close.index - open.index < least) {
+      at = open.index + 1;
+      continue;
+    }
+    kept += text.slice(from, open.index);
+    from = close.index + 1;
+    at = from;
+  }
+  return kept + text.slice(from);
+}
+
 function clean(text: string, removeDiacritics: boolean): string {
-  const spoken = text
-    .toLowerCase()
-    .replace(/[<[][^>\]]*[>\]]/gu, '')
-    .replace(/\([^)]+\)/gu, '');
+  if (text.length > MAX_TEXT) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `text must have at most ${MAX_TEXT} characters to be normalised, got ${text.length}.`,
+    );
+  }
+  const spoken = withFewMarks(withoutParentheses(withoutBrackets(text.toLowerCase())));
   const plain = removeDiacritics
-    ? spoken
-        .normalize('NFKD')
-        .replace(mappedLetter, (letter) => letters[letter]!)
-        .replace(/\p{Mn}/gu, '')
+    ? byPieces(spoken.normalize('NFKD'), (piece) =>
+        piece.replace(mappedLetter, (letter) => letters[letter]!).replace(/\p{Mn}/gu, ''),
+      )
     : spoken.normalize('NFKC');
-  return plain.replace(/[\p{M}\p{S}\p{P}]/gu, ' ').toLowerCase();
+  return byPieces(plain, (piece) => piece.replace(/[\p{M}\p{S}\p{P}]/gu, ' ')).toLowerCase();
 }

@@ -1,8 +1,8 @@
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { Tokenizer } from '@huggingface/tokenizers';
 import { DistilWhisperError } from '../errors/index.js';
 import { LANGUAGES, resolveLanguage } from './languages.js';
+import { checkPatterns } from './patterns.js';
+import { readTokenizerFiles } from './tokenizer-files.js';
 import { checkTokenizerJSON, isRecord, PIECES, SPECIAL, TIMESTAMP, type TokenizerJSON } from './tokenizer-json.js';
 import { BYTE_CHARACTERS, timestampToken } from './vocabulary.js';
 
@@ -37,6 +37,14 @@ export interface TimestampTokens {
   noTimestamps: number;
 }
 
+/** A label holds a few thousand characters at most; one word of a million takes the byte-pair merges ten seconds and a gigabyte. */
+const MAX_CHARACTERS = 100_000;
+/** Codes that tokens had before: vocabularies with one in the place of its successor are about. */
+const EARLIER_CODES: Readonly<Record<string, string>> = { he: 'iw', jw: 'jv' };
+/** GPT-2's vocabulary has 50,257 tokens with the end; Whisper's of English is it with the start behind, 51,864 in all. */
+const ENGLISH_END = 50256;
+const ENGLISH = 'en';
+
 /** Seconds between two neighbouring timestamp tokens. */
 const TIMESTAMP_STEP = 0.02;
 /** Vocabularies from before timestamps were listed end with `<|notimestamps|>`; the model still has 30 s of them. */
@@ -49,9 +57,13 @@ const UNLISTED_TIMESTAMPS = 1501;
 export class WhisperTokenizer {
   /** One more than the highest id that the files list. A model's `vocab_size` may be larger, never smaller. */
   readonly vocabSize: number;
-  /** Codes of the languages that the vocabulary has a token for, in the order of their ids. */
+  /**
+   * Whether the model knows languages and tasks by their tokens. An English-only model (Whisper's `.en`) has neither in its
+   * prompt, though its vocabulary may list them.
+   */
+  readonly multilingual: boolean;
+  /** Codes of the languages that the vocabulary has a token for, in the order of their ids; English alone without languages. */
   readonly languages: readonly string[];
-  private readonly json: TokenizerJSON;
   private readonly tokenizer: Tokenizer;
   private readonly ids = new Map<string, number>();
   private readonly tokens: (string | undefined)[] = [];
@@ -61,8 +73,12 @@ export class WhisperTokenizer {
   /** Characters known to survive encoding; undefined where every byte has a token, or an unknown token exists. */
   private readonly encodable: Set<string> | undefined;
 
-  private constructor(json: TokenizerJSON, config: Record<string, unknown>, source: string) {
-    this.json = json;
+  private constructor(
+    private readonly json: TokenizerJSON,
+    private readonly config: Record<string, unknown>,
+    private readonly source: string,
+    multilingual: boolean | undefined,
+  ) {
     for (const [content, id] of Object.entries(json.model.vocab)) this.list(content, id, SPECIAL.test(content));
     for (const token of json.added_tokens) {
       this.list(
@@ -72,8 +88,13 @@ export class WhisperTokenizer {
       );
     }
     this.vocabSize = this.tokens.length;
-    const known = LANGUAGES.filter(({ code }) => this.ids.has(`<|${code}|>`)).map(({ code }) => code);
-    this.languages = known.sort((a, b) => this.ids.get(`<|${a}|>`)! - this.ids.get(`<|${b}|>`)!);
+    const known = LANGUAGES.map(({ code }) => code).filter((code) => this.languageToken(code) !== undefined);
+    const english = this.ids.get('<|endoftext|>') === ENGLISH_END && this.ids.has('<|startoftranscript|>');
+    const bare = known.length === 0 && !this.ids.has('<|transcribe|>');
+    this.multilingual = multilingual ?? !(english || bare);
+    this.languages = this.multilingual
+      ? known.sort((a, b) => this.languageToken(a)! - this.languageToken(b)!)
+      : [ENGLISH];
 
     const listed = this.tokens.filter((token) => token !== undefined && TIMESTAMP.test(token)).length;
     const unlistedFrom = this.ids.get('<|notimestamps|>');
@@ -94,6 +115,7 @@ export class WhisperTokenizer {
 
     // A literal '<|endoftext|>' in a transcript is text: the library, which would match it, never sees the special tokens.
     const plain = json.added_tokens.filter(({ id, content }) => !this.special.has(id) && !TIMESTAMP.test(content));
+    checkPatterns([json.normalizer, json.pre_tokenizer, json.decoder, json.post_processor], source);
     try {
       this.tokenizer = new Tokenizer({ ...json, added_tokens: plain, pre_tokenizer: preTokenizer(json) }, config);
     } catch (error) {
@@ -110,33 +132,45 @@ export class WhisperTokenizer {
     if (special) this.special.add(id);
   }
 
+  /** The id of a language's token, by the code of today or the one before. */
+  private languageToken(code: string): number | undefined {
+    return this.ids.get(`<|${code}|>`) ?? this.ids.get(`<|${EARLIER_CODES[code]}|>`);
+  }
+
   /**
-   * Reads `tokenizer.json` and, if it is there, `tokenizer_config.json` of a model folder.
-   * @throws ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_TOKENIZER
+   * Reads a model folder's `tokenizer.json`, or `vocab.json` and `merges.txt` with `added_tokens.json`; what else is there of
+   * `tokenizer_config.json` and `special_tokens_map.json`; and `is_multilingual` of `generation_config.json`.
+   * @throws ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_TOKENIZER, ERR_CONFIG
    */
   static async fromFolder(folder: string): Promise<WhisperTokenizer> {
-    const file = join(folder, 'tokenizer.json');
-    const json = await readJSON(file);
-    if (json === undefined) {
-      throw new DistilWhisperError(
-        'ERR_FILE_NOT_FOUND',
-        `No tokenizer.json in ${folder}: a model folder needs one (vocab.json and merges.txt alone are not read).`,
-      );
-    }
-    const config = await readJSON(join(folder, 'tokenizer_config.json'));
-    return WhisperTokenizer.build(json, config, file);
+    const { json, config, source, multilingual } = await readTokenizerFiles(folder);
+    return WhisperTokenizer.build(json, config, source, multilingual);
   }
 
   /**
-   * From the parsed tokenizer.json and, optionally, tokenizer_config.json.
+   * From the parsed tokenizer.json and, optionally, tokenizer_config.json. `multilingual` as generation_config.json says it;
+   * without it the vocabulary decides: false where it has neither languages nor tasks, or is that of Whisper's English-only
+   * models.
    * @throws ERR_TOKENIZER when it is not a byte-pair tokenizer
    */
-  static fromJSON(json: unknown, config?: unknown): WhisperTokenizer {
-    return WhisperTokenizer.build(json, config, 'tokenizer.json');
+  static fromJSON(json: unknown, config?: unknown, options: { multilingual?: boolean } = {}): WhisperTokenizer {
+    return WhisperTokenizer.build(json, config, 'tokenizer.json', options.multilingual);
   }
 
-  private static build(json: unknown, config: unknown, source: string): WhisperTokenizer {
-    return new WhisperTokenizer(checkTokenizerJSON(json, config, source), isRecord(config) ? config : {}, source);
+  private static build(
+    json: unknown,
+    config: unknown,
+    source: string,
+    multilingual: boolean | undefined,
+  ): WhisperTokenizer {
+    const checked = checkTokenizerJSON(json, config, source);
+    return new WhisperTokenizer(checked, isRecord(config) ? config : {}, source, multilingual);
+  }
+
+  /** The same vocabulary as that of a model which is said to be multilingual or English-only. */
+  as({ multilingual }: { multilingual: boolean }): WhisperTokenizer {
+    if (multilingual === this.multilingual) return this;
+    return new WhisperTokenizer(this.json, this.config, this.source, multilingual);
   }
 
   /** The tokenizer.json that this tokenizer was made from, to be written beside a model's weights. */
@@ -146,21 +180,38 @@ export class WhisperTokenizer {
 
   /**
    * Ids of a text, without any special token: text that looks like one (`<|endoftext|>`) is encoded as text.
-   * @throws ERR_TOKENIZER when the vocabulary lacks a character of the text and has neither bytes nor an unknown token
+   * @throws ERR_TOKENIZER when the vocabulary lacks a character of the text and has neither bytes nor an unknown token;
+   * ERR_ARGUMENT for more than 100,000 characters
    */
   encode(text: string): number[] {
     if (typeof text !== 'string') {
       throw new DistilWhisperError('ERR_ARGUMENT', `text must be a string, got ${typeof text}.`);
     }
+    if (text.length > MAX_CHARACTERS) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `text must have at most ${MAX_CHARACTERS} characters, got ${text.length}.`,
+      );
+    }
     if (this.encodable) this.checkCharacters(text, this.encodable);
-    return text === '' ? [] : this.tokenizer.encode(text, { add_special_tokens: false }).ids;
+    return text === '' ? [] : this.run(() => this.tokenizer.encode(text, { add_special_tokens: false }).ids);
+  }
+
+  /** The library runs what the file says, and throws its own errors where that makes no sense. */
+  private run<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new DistilWhisperError('ERR_TOKENIZER', `${this.source} cannot be followed: ${reason}`, { cause: error });
+    }
   }
 
   /** The library drops what it has no token for; labels must not lose letters silently. */
   private checkCharacters(text: string, encodable: Set<string>): void {
     for (const character of new Set(text)) {
       if (encodable.has(character)) continue;
-      const ids = this.tokenizer.encode(character, { add_special_tokens: false }).ids;
+      const { ids } = this.run(() => this.tokenizer.encode(character, { add_special_tokens: false }));
       const kept = this.json.normalizer ? ids.length > 0 : ids.length > 0 && this.decode(ids).includes(character);
       if (!kept) {
         const code = character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, '0');
@@ -182,7 +233,8 @@ export class WhisperTokenizer {
     let text = '';
     let run: string[] = [];
     const flush = (): void => {
-      if (run.length > 0) text += this.tokenizer.decoder ? this.tokenizer.decoder.decode(run) : run.join(' ');
+      const { decoder } = this.tokenizer;
+      if (run.length > 0) text += decoder ? this.run(() => decoder.decode(run)) : run.join(' ');
       run = [];
     };
     for (const id of ids) {
@@ -254,23 +306,44 @@ export class WhisperTokenizer {
   }
 
   /**
-   * The id of a language's token; takes a code, name or alias.
-   * @throws ERR_LANGUAGE when Whisper or this vocabulary does not know it
+   * The code of a language that the model knows; takes whatever `resolveLanguage` does.
+   * @throws ERR_LANGUAGE when Whisper or this model does not know it
    */
-  languageId(language: string): number {
+  checkLanguage(language: string): string {
     const { code, name } = resolveLanguage(language);
-    const id = this.ids.get(`<|${code}|>`);
-    if (id === undefined) {
+    if (!this.multilingual && code !== ENGLISH) {
+      throw new DistilWhisperError(
+        'ERR_LANGUAGE',
+        `The model is English-only and has no languages besides: expected '${ENGLISH}', got ${name} (${code}).`,
+      );
+    }
+    if (this.multilingual && this.languageToken(code) === undefined) {
       throw new DistilWhisperError(
         'ERR_LANGUAGE',
         `The model's vocabulary has no token for ${name} (<|${code}|>); it has: ${this.languages.join(' ') || 'no languages'}.`,
       );
     }
-    return id;
+    return code;
   }
 
   /**
-   * The tokens that decoding starts from: [start, language?, task, notimestamps?].
+   * The id of a language's token; takes whatever `resolveLanguage` does.
+   * @throws ERR_LANGUAGE as `checkLanguage`, and for every language of an English-only model
+   */
+  languageId(language: string): number {
+    const code = this.checkLanguage(language);
+    if (!this.multilingual) {
+      throw new DistilWhisperError(
+        'ERR_LANGUAGE',
+        'The model is English-only: no token of a language means anything to it.',
+      );
+    }
+    return this.languageToken(code)!;
+  }
+
+  /**
+   * The tokens that decoding starts from: [start, language?, task, notimestamps?]; of an English-only model [start,
+   * notimestamps?].
    * @throws ERR_LANGUAGE, ERR_ARGUMENT (task), ERR_TOKENIZER (the vocabulary lacks a token)
    */
   prompt(options: PromptOptions = {}): number[] {
@@ -279,14 +352,24 @@ export class WhisperTokenizer {
       throw new DistilWhisperError('ERR_ARGUMENT', `task must be 'transcribe' or 'translate', got '${String(task)}'.`);
     }
     const ids = [this.startOfTranscript];
-    if (language !== undefined) ids.push(this.languageId(language));
-    ids.push(this.id(`<|${task}|>`));
+    if (this.multilingual) {
+      if (language !== undefined) ids.push(this.languageId(language));
+      ids.push(this.id(`<|${task}|>`));
+    } else {
+      if (language !== undefined) this.checkLanguage(language);
+      if (task === 'translate') {
+        throw new DistilWhisperError(
+          'ERR_ARGUMENT',
+          "task must be 'transcribe': the model is English-only, got 'translate'.",
+        );
+      }
+    }
     if (!timestamps) ids.push(this.noTimestamps);
     return ids;
   }
 
   /**
-   * Labels of one utterance: [start, language?, task, notimestamps?, ...text, end]. With `compat: 'reference'` the
+   * Labels of one utterance: the prompt, the text, the end: [start, language?, task, notimestamps?, ...text, end]. With `compat: 'reference'` the
    * language token is left out, as in the reference's training (its decoder input then starts with a doubled start token).
    */
   labels(text: string, options: LabelOptions = {}): number[] {
@@ -365,21 +448,4 @@ function preTokenizer(json: TokenizerJSON): Record<string, unknown> | null {
       { ...given, use_regex: false },
     ],
   };
-}
-
-async function readJSON(file: string): Promise<unknown> {
-  let text: string;
-  try {
-    text = await readFile(file, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new DistilWhisperError('ERR_FILE_READ', `${file} cannot be read: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new DistilWhisperError('ERR_TOKENIZER', `${file} is not JSON: ${(error as Error).message}`, { cause: error });
-  }
 }

@@ -1,6 +1,6 @@
 import { DistilWhisperError } from '../errors/index.js';
 import { editDistance } from './edit-distance.js';
-import { PYTHON_SPACE, strip } from './whitespace.js';
+import { MAX_TEXT, PYTHON_SPACE, strip } from './whitespace.js';
 
 /** Corpus-level error rate: `rate` = `errors` / `length`, a fraction (it may exceed 1); `length` counts the references. */
 export interface ErrorRate {
@@ -54,7 +54,14 @@ function errorRate(
         `The reference of row ${row + 1} (of ${references.length}) is empty: an error rate needs references with text. Drop the row, or look at what the normaliser left of it.`,
       );
     }
-    errors += editDistance(reference, hypothesis);
+    const distance = editDistance(reference, hypothesis);
+    if (distance === undefined) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `The texts of row ${row + 1} are too long to be aligned (${reference.length} by ${hypothesis.length}): compare them in parts.`,
+      );
+    }
+    errors += distance;
     length += reference.length;
   }
   return { errors, length, rate: errors / length };
@@ -63,6 +70,12 @@ function errorRate(
 function clean(text: unknown, side: string, row: number): string {
   if (typeof text !== 'string') {
     throw new DistilWhisperError('ERR_ARGUMENT', `The ${side} of row ${row + 1} must be a string, got ${typeof text}.`);
+  }
+  if (text.length > MAX_TEXT) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `The ${side} of row ${row + 1} must have at most ${MAX_TEXT} characters, got ${text.length}.`,
+    );
   }
   return strip(text.replace(spaces, ' '));
 }

@@ -9,10 +9,10 @@
 import { mkdir, open, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DistilWhisperError, fileWriteError } from '../errors/index.js';
+import { readJsonObject } from '../files/index.js';
 import type { DType, Tensor } from '../tensor/index.js';
 import {
   openSafetensors,
-  readJsonObject,
   type WeightEntry,
   writeFileAtomic,
   writeFolderAtomic,

@@ -1,7 +1,7 @@
 /** What a Whisper is made of: its config.json (Hugging Face names) and the exact list of tensors that it implies. */
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, shown } from '../errors/index.js';
+import { isJsonObject } from '../files/index.js';
 import { formatShape, type HostDtype, sameShape } from './host.js';
-import { isJsonObject } from './json.js';
 
 /** Sizes and settings of a Whisper, by their names in config.json. */
 export interface WhisperConfig {
@@ -48,7 +48,18 @@ const SIZES = [
   'max_target_positions',
 ] as const;
 const TOKEN_IDS = ['decoder_start_token_id', 'pad_token_id', 'bos_token_id', 'eos_token_id'] as const;
+/** What an id that is null is taken from. */
+const INSTEAD = {
+  decoder_start_token_id: [],
+  pad_token_id: ['eos_token_id', 'bos_token_id'],
+  bos_token_id: ['eos_token_id', 'pad_token_id'],
+  eos_token_id: ['pad_token_id', 'bos_token_id'],
+} as const;
 const TOKEN_LISTS = ['suppress_tokens', 'begin_suppress_tokens'] as const;
+/** In a list of `suppress_tokens`: what openai/whisper suppresses where nothing is said. */
+export const DEFAULT_SUPPRESSION = -1;
+/** transformers writes its default into the config of any model, whatever its vocabulary. */
+const DEFAULT_BEGIN_SUPPRESSION = [220, 50256];
 const RATES = ['dropout', 'attention_dropout', 'activation_dropout', 'encoder_layerdrop', 'decoder_layerdrop'] as const;
 /** Above this a size is a mistake, and products of sizes would leave the whole numbers. */
 const MAX_SIZE = 2 ** 24;
@@ -62,8 +73,8 @@ export function parseWhisperConfig(json: unknown, file: string): WhisperConfig {
   const refuse = (what: string): never => {
     throw new DistilWhisperError('ERR_CONFIG', `${file}: ${what}`);
   };
-  if (!isJsonObject(json)) return refuse(`expected an object with a Whisper's sizes, got ${JSON.stringify(json)}`);
-  const got = (field: string) => (json[field] === undefined ? 'it is missing' : `it is ${JSON.stringify(json[field])}`);
+  if (!isJsonObject(json)) return refuse(`expected an object with a Whisper's sizes, got ${shown(json)}`);
+  const got = (field: string) => (json[field] === undefined ? 'it is missing' : `it is ${shown(json[field])}`);
   if (json.model_type !== undefined && json.model_type !== 'whisper')
     refuse(`model_type must be "whisper", ${got('model_type')}`);
 
@@ -78,18 +89,22 @@ export function parseWhisperConfig(json: unknown, file: string): WhisperConfig {
   const vocabulary = numbers.vocab_size!;
   const isToken = (value: unknown): value is number =>
     typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < vocabulary;
+  // A list names more than one end; the first is the model's own.
+  const idOf = (field: (typeof TOKEN_IDS)[number]): unknown =>
+    Array.isArray(json[field]) && json[field].every(isToken) ? json[field][0] : json[field];
   for (const field of TOKEN_IDS) {
-    const value = json[field];
+    const value = idOf(field) ?? (json[field] === null ? INSTEAD[field].map(idOf).find(isToken) : undefined);
     if (!isToken(value)) return refuse(`${field} must be a token id below vocab_size (${vocabulary}), ${got(field)}`);
     numbers[field] = value;
   }
   const lists: Partial<Record<(typeof TOKEN_LISTS)[number], number[] | null>> = {};
   for (const field of TOKEN_LISTS) {
     const value = json[field] ?? null;
-    if (value !== null && !(Array.isArray(value) && value.every(isToken))) {
+    const list = value === null ? null : suppressionList(field, value, vocabulary);
+    if (list === undefined) {
       return refuse(`${field} must be null or a list of token ids below vocab_size (${vocabulary}), ${got(field)}`);
     }
-    lists[field] = value;
+    lists[field] = list;
   }
   for (const field of RATES) {
     const value = json[field] ?? 0;
@@ -111,6 +126,27 @@ export function parseWhisperConfig(json: unknown, file: string): WhisperConfig {
   const activation = json.activation_function ?? 'gelu';
   if (activation !== 'gelu') refuse(`activation_function must be "gelu", ${got('activation_function')}`);
   return { ...numbers, ...lists, scale_embedding: scale, activation_function: 'gelu' } as WhisperConfig;
+}
+
+/**
+ * A list of suppressed ids of a config or generation config, checked: `suppress_tokens` may hold -1 (`DEFAULT_SUPPRESSION`), and
+ * of transformers' default for the beginning only what a small vocabulary has is kept. Undefined for anything else.
+ */
+export function suppressionList(
+  name: (typeof TOKEN_LISTS)[number],
+  value: unknown,
+  vocabulary: number,
+): number[] | undefined {
+  const isToken = (id: unknown): id is number =>
+    typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < vocabulary;
+  if (!Array.isArray(value)) return undefined;
+  const list: unknown[] = value;
+  const isDefault =
+    list.length === DEFAULT_BEGIN_SUPPRESSION.length && DEFAULT_BEGIN_SUPPRESSION.every((id, i) => list[i] === id);
+  if (name === 'begin_suppress_tokens' && isDefault) return DEFAULT_BEGIN_SUPPRESSION.filter(isToken);
+  const allowed = (id: unknown): id is number =>
+    isToken(id) || (name === 'suppress_tokens' && id === DEFAULT_SUPPRESSION);
+  return list.every(allowed) ? list : undefined;
 }
 
 export type WhisperSize = 'tiny' | 'base' | 'small' | 'medium' | 'large-v2' | 'large-v3';
@@ -139,7 +175,7 @@ export function whisperPreset(size: WhisperSize): WhisperConfig {
   if (!Object.hasOwn(PUBLISHED, size)) {
     throw new DistilWhisperError(
       'ERR_ARGUMENT',
-      `whisperPreset knows ${Object.keys(PUBLISHED).join(', ')}; it was asked for ${JSON.stringify(size)}`,
+      `whisperPreset knows ${Object.keys(PUBLISHED).join(', ')}; it was asked for ${shown(size)}`,
     );
   }
   const [width, layers, heads] = PUBLISHED[size];
@@ -230,10 +266,22 @@ export function whisperTensorShapes(config: WhisperConfig): Map<string, readonly
   return shapes;
 }
 
-/** The name with `model.` in front, as `WhisperForConditionalGeneration` saves it (`WhisperModel` leaves it off). */
+/** What wraps a model puts its own name into those of the tensors: torch.compile and FSDP anywhere, others in front. */
+const WRAPPERS = /(?<=^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\./g;
+const WRAPPERS_IN_FRONT = /^(module\.|base_model\.model\.|_forward_module\.)+/;
+
+/**
+ * The name as `WhisperForConditionalGeneration` saves it: with `model.` in front (`WhisperModel` leaves it off), without what
+ * torch.compile (`_orig_mod.`), DataParallel (`module.`), FSDP or PEFT (`base_model.model.`) put into it.
+ */
 export function canonicalName(name: string): string {
-  return name.startsWith('encoder.') || name.startsWith('decoder.') ? `model.${name}` : name;
+  const bare = name.replace(WRAPPERS, '').replace(WRAPPERS_IN_FRONT, '');
+  return bare.startsWith('encoder.') || bare.startsWith('decoder.') ? `model.${bare}` : bare;
 }
+
+/** Where a checkpoint has only one of the two tied tensors, that one is the token embedding. */
+export const EMBEDDING = 'model.decoder.embed_tokens.weight';
+export const PROJECTION = 'proj_out.weight';
 
 /** What `compareTensors` and `checkWeights` look at: each tensor's name, shape and dtype. */
 export type TensorInfos = Iterable<readonly [name: string, info: { dtype: HostDtype; shape: readonly number[] }]>;
@@ -251,8 +299,10 @@ export function compareTensors(
 ): { names: Map<string, string>; problems: string[] } {
   const found = new Map<string, string>();
   const problems: string[] = [];
-  for (const [name, { dtype, shape }] of infos) {
-    const canonical = canonicalName(name);
+  const present = Array.from(infos, ([name, info]) => [canonicalName(name), name, info] as const);
+  const tied = !present.some(([canonical]) => canonical === EMBEDDING);
+  for (const [given, name, { dtype, shape }] of present) {
+    const canonical = tied && given === PROJECTION && expected.has(EMBEDDING) ? EMBEDDING : given;
     const wanted = expected.get(canonical);
     if (wanted === undefined) {
       problems.push(`unexpected ${name} ${formatShape(shape)}`);
@@ -283,20 +333,20 @@ export function summarizeProblems(problems: readonly string[]): string {
 /**
  * Holds the tensors of a model file against the exact list that the config implies; names may come with or without
  * `model.`, and `proj_out.weight` may be there (it is tied to the token embedding; comparing the two is for the caller
- * that reads data). Returns the map from Hugging Face name to the name in the file.
+ * that reads data) or stand for the embedding. Returns the map from Hugging Face name to the name in the file.
  * Throws ERR_MODEL with the first few problems; `file` names the model.
  */
 export function checkWeights(config: WhisperConfig, infos: TensorInfos, file = 'The model'): Map<string, string> {
   const expected = whisperTensorShapes(config);
   const present = [...infos];
-  const projection = present.filter(([name]) => name === 'proj_out.weight');
-  if (projection.length > 0) expected.set('proj_out.weight', [config.vocab_size, config.d_model]);
-  const { names, problems } = compareTensors(expected, present);
+  const names = new Set(present.map(([name]) => canonicalName(name)));
+  if (names.has(PROJECTION) && names.has(EMBEDDING)) expected.set(PROJECTION, [config.vocab_size, config.d_model]);
+  const { names: found, problems } = compareTensors(expected, present);
   if (problems.length > 0) {
     throw new DistilWhisperError(
       'ERR_MODEL',
       `${file} does not hold the weights that its config implies: ${summarizeProblems(problems)}`,
     );
   }
-  return names;
+  return found;
 }

@@ -5,10 +5,12 @@
  *   S.proj.<language>.fc1.weight [F, D] .bias [F]    S.proj.<language>.fc2.weight [D, F] .bias [D]
  * The reference's whole checkpoints hold the backbone's own FFN as language "shared".
  */
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, shown } from '../errors/index.js';
 import {
   canonicalName,
   compareTensors,
+  EMBEDDING,
+  PROJECTION,
   type Side,
   summarizeProblems,
   type TensorInfos,
@@ -29,7 +31,7 @@ function checkLanguage(language: string): void {
   if (typeof language !== 'string' || !LANGUAGE.test(language) || language === 'shared') {
     throw new DistilWhisperError(
       'ERR_LANGUAGE',
-      `An expert's language is the lower-case English name of a language ("catalan"), got ${JSON.stringify(language)}`,
+      `An expert's language is the lower-case English name of a language ("catalan"), got ${shown(language)}`,
     );
   }
 }
@@ -120,7 +122,7 @@ export function splitClsrCheckpoint(names: Iterable<string>, file = 'The checkpo
     } else if (language === 'shared' || !LANGUAGE.test(language!)) {
       throw new DistilWhisperError(
         'ERR_MODEL',
-        `${file} holds ${name}, whose language ${JSON.stringify(language)} is no language's name`,
+        `${file} holds ${name}, whose language ${shown(language)} is no language's name`,
       );
     } else {
       let expert = experts.get(language!);
@@ -130,6 +132,11 @@ export function splitClsrCheckpoint(names: Iterable<string>, file = 'The checkpo
       }
       put(expert, canonical, name);
     }
+  }
+  const projection = backbone.get(PROJECTION);
+  if (projection !== undefined && !backbone.has(EMBEDDING)) {
+    backbone.delete(PROJECTION);
+    backbone.set(EMBEDDING, projection);
   }
   return { backbone, experts };
 }
@@ -213,7 +220,7 @@ function expertLanguage(names: readonly string[], metadata: Readonly<Record<stri
   const languages = new Set<string>();
   for (const name of names) {
     const language = CLSR_NAME.exec(canonicalName(name))?.[4];
-    if (language === undefined) return refuse(`it holds ${JSON.stringify(name)}, which belongs to no expert`);
+    if (language === undefined) return refuse(`it holds ${shown(name)}, which belongs to no expert`);
     languages.add(language);
   }
   if (languages.size !== 1) {
@@ -222,10 +229,9 @@ function expertLanguage(names: readonly string[], metadata: Readonly<Record<stri
     );
   }
   const language = [...languages][0]!;
-  if (!LANGUAGE.test(language!) || language === 'shared')
-    return refuse(`${JSON.stringify(language)} is no language's name`);
+  if (!LANGUAGE.test(language!) || language === 'shared') return refuse(`${shown(language)} is no language's name`);
   if (metadata.language !== undefined && metadata.language !== language) {
-    return refuse(`its metadata says ${JSON.stringify(metadata.language)}, its tensors are ${language}`);
+    return refuse(`its metadata says ${shown(metadata.language)}, its tensors are ${language}`);
   }
   return language;
 }

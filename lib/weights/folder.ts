@@ -1,12 +1,20 @@
 /** Model folders in Hugging Face's layout: config.json, weights (one file or shards), tokenizer and settings beside. */
 import { copyFile, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DistilWhisperError, fileReadError, fileWriteError } from '../errors/index.js';
-import { checkWeights, parseWhisperConfig, type WhisperConfig, whisperConfigJson } from './config.js';
+import { DistilWhisperError, fileReadError, fileWriteError, shown } from '../errors/index.js';
+import { isJsonObject, type JsonObject, readJsonObject } from '../files/index.js';
+import {
+  checkWeights,
+  EMBEDDING,
+  PROJECTION,
+  parseWhisperConfig,
+  type WhisperConfig,
+  whisperConfigJson,
+} from './config.js';
 import { checkExpert, splitClsrCheckpoint } from './experts.js';
 import { writeFolderAtomic, writeSynced } from './files.js';
+import { unfollowedSettings } from './generation.js';
 import type { HostTensor, StoredTensor, TensorInfo } from './host.js';
-import { isJsonObject, type JsonObject, readJsonObject } from './json.js';
 import { Renamed } from './renamed.js';
 import {
   entryBytes,
@@ -29,16 +37,36 @@ export interface ModelFolder {
   /** All of config.json, with the fields that `config` leaves out. */
   readonly configJson: JsonObject;
   readonly generationConfig?: JsonObject;
+  /** preprocessor_config.json, or the feature extractor's part of processor_config.json. */
   readonly preprocessorConfig?: JsonObject;
   /** Where tokenizer.json and tokenizer_config.json lie, if they do. */
   readonly tokenizerPath?: string;
   readonly tokenizerConfigPath?: string;
+  /** What of the tokenizer's and the processor's files lies in the folder, by path: a copy of the model needs all of them. */
+  readonly processorFiles: readonly string[];
+  /** What the folder asks for and is not followed, a sentence each. */
+  readonly warnings: readonly string[];
   /** The backbone's tensors under plain Hugging Face names, exactly those that the config implies. */
   readonly weights: TensorSource;
   /** Experts inside the weights (the reference's whole checkpoints), by language; usually empty. */
   readonly experts: ReadonlyMap<string, TensorSource>;
   close(): Promise<void>;
 }
+
+/**
+ * Files that say how text and audio go in and come out: the tokenizer's, of today (tokenizer.json) and of earlier, and
+ * transformers 5's processor_config.json.
+ */
+const PROCESSOR_FILES = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'vocab.json',
+  'merges.txt',
+  'added_tokens.json',
+  'special_tokens_map.json',
+  'normalizer.json',
+  'processor_config.json',
+];
 
 async function isFile(path: string): Promise<boolean> {
   return stat(path).then(
@@ -83,8 +111,7 @@ class Shards implements TensorSource {
 
   #holder(name: string): SafetensorsFile {
     const file = this.#where.get(name);
-    if (file === undefined)
-      throw new DistilWhisperError('ERR_MODEL', `No shard holds a tensor ${JSON.stringify(name)}`);
+    if (file === undefined) throw new DistilWhisperError('ERR_MODEL', `No shard holds a tensor ${shown(name)}`);
     return file;
   }
 }
@@ -100,7 +127,7 @@ async function openShards(folder: string): Promise<Shards> {
     if (typeof shard !== 'string' || !/^[\w][\w.-]*\.safetensors$/.test(shard)) {
       throw new DistilWhisperError(
         'ERR_MODEL',
-        `${indexPath} puts ${name} in ${JSON.stringify(shard)}, which is no safetensors file name`,
+        `${indexPath} puts ${name} in ${shown(shard)}, which is no safetensors file name`,
       );
     }
     shardNames.add(shard);
@@ -150,14 +177,25 @@ async function openWeights(folder: string): Promise<TensorSource> {
 
 /** An untied output projection would be another model; where one is stored it must equal the embedding. */
 async function checkTied(weights: TensorSource, folder: string): Promise<void> {
-  const embedding = await weights.read('model.decoder.embed_tokens.weight');
-  const projection = await weights.read('proj_out.weight');
+  const embedding = await weights.read(EMBEDDING);
+  const projection = await weights.read(PROJECTION);
   if (embedding.dtype !== projection.dtype || Buffer.compare(embedding.data, projection.data) !== 0) {
     throw new DistilWhisperError(
       'ERR_MODEL',
       `${folder}: proj_out.weight differs from the token embedding, to which Whisper ties it`,
     );
   }
+}
+
+/** What of the feature extractor's settings is not how features are made here, a sentence each. */
+function unfollowedFeatures(settings: JsonObject, config: WhisperConfig, folder: string): string[] {
+  const followed = { feature_size: config.num_mel_bins, sampling_rate: 16_000, hop_length: 160, n_fft: 400, dither: 0 };
+  return Object.entries({ ...followed, do_normalize: false })
+    .filter(([name, value]) => settings[name] !== undefined && settings[name] !== null && settings[name] !== value)
+    .map(
+      ([name, value]) =>
+        `${folder}: the preprocessor's ${name} ${shown(settings[name])} is not followed, it is ${value}`,
+    );
 }
 
 /**
@@ -182,11 +220,20 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
   const config = parseWhisperConfig(configJson, at('config.json'));
   const optionalJson = async (name: string) =>
     (await isFile(at(name))) ? readJsonObject(at(name), 'ERR_CONFIG') : undefined;
-  const optionalPath = async (name: string) => ((await isFile(at(name))) ? at(name) : undefined);
   const generationConfig = await optionalJson('generation_config.json');
-  const preprocessorConfig = await optionalJson('preprocessor_config.json');
-  const tokenizerPath = await optionalPath('tokenizer.json');
-  const tokenizerConfigPath = await optionalPath('tokenizer_config.json');
+  const processorConfig = await optionalJson('processor_config.json');
+  const nested = processorConfig?.feature_extractor;
+  const preprocessorConfig =
+    (await optionalJson('preprocessor_config.json')) ?? (isJsonObject(nested) ? nested : undefined);
+  const processorFiles: string[] = [];
+  for (const name of PROCESSOR_FILES) if (await isFile(at(name))) processorFiles.push(at(name));
+  const pathOf = (name: string) => processorFiles.find((file) => file === at(name));
+  const tokenizerPath = pathOf('tokenizer.json');
+  const tokenizerConfigPath = pathOf('tokenizer_config.json');
+  const warnings = [
+    ...unfollowedSettings(generationConfig ?? {}, at('generation_config.json')),
+    ...unfollowedFeatures(preprocessorConfig ?? {}, config, path),
+  ];
 
   const source = await openWeights(path);
   try {
@@ -194,9 +241,9 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
     const infosOf = (names: ReadonlyMap<string, string>) =>
       Array.from(names, ([canonical, name]) => [canonical, source.info(name)] as const);
     checkWeights(config, infosOf(backbone), path);
-    if (backbone.has('proj_out.weight')) {
+    if (backbone.has(PROJECTION)) {
       await checkTied(new Renamed(source, backbone), path);
-      backbone.delete('proj_out.weight');
+      backbone.delete(PROJECTION);
     }
     for (const [language, names] of experts) checkExpert(config, language, infosOf(names), path);
     return {
@@ -207,6 +254,8 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
       ...(preprocessorConfig && { preprocessorConfig }),
       ...(tokenizerPath && { tokenizerPath }),
       ...(tokenizerConfigPath && { tokenizerConfigPath }),
+      processorFiles,
+      warnings,
       weights: new Renamed(source, backbone),
       experts: new Map(Array.from(experts, ([language, names]) => [language, new Renamed(source, names)])),
       close: () => source.close(),
@@ -267,15 +316,17 @@ async function writeWeights(folder: string, entries: readonly WeightEntry[], lim
     for (const entry of shard) weightMap.push([entry.name, name]);
   }
   const total = entries.reduce((sum, entry) => sum + entryBytes(entry), 0);
-  await writeSynced(
-    folder,
-    INDEX,
-    formatJson({ metadata: { total_size: total }, weight_map: Object.fromEntries(weightMap) }),
-  );
+  const index = { metadata: { total_size: total }, weight_map: Object.fromEntries(weightMap) };
+  await writeSynced(folder, INDEX, formatJson(INDEX, index));
 }
 
-function formatJson(value: unknown): string {
-  return `${JSON.stringify(value, undefined, 2)}\n`;
+/** A file of JSON. Throws ERR_ARGUMENT, naming the file, for a value that JSON has no form for. */
+function formatJson(name: string, value: unknown): string {
+  try {
+    return `${JSON.stringify(value, undefined, 2)}\n`;
+  } catch (cause) {
+    throw new DistilWhisperError('ERR_ARGUMENT', `writeModelFolder: ${name} would hold ${shown(value)}`, { cause });
+  }
 }
 
 /** Names that this module writes itself; another file must not take them. */
@@ -305,7 +356,7 @@ export async function writeModelFolder(
     if (!/^\w[\w.-]*$/.test(name) || OWN_FILES.has(name) || /^model-.*\.safetensors$/.test(name)) {
       throw new DistilWhisperError(
         'ERR_ARGUMENT',
-        `writeModelFolder: ${JSON.stringify(name)} cannot be the name of a file beside the weights`,
+        `writeModelFolder: ${shown(name)} cannot be the name of a file beside the weights`,
       );
     }
   }
@@ -313,11 +364,19 @@ export async function writeModelFolder(
     path,
     async (folder) => {
       const config = { ...content.configExtra, ...whisperConfigJson(content.config) };
-      await writeSynced(folder, 'config.json', formatJson(config));
+      await writeSynced(folder, 'config.json', formatJson('config.json', config));
       if (content.generationConfig)
-        await writeSynced(folder, 'generation_config.json', formatJson(content.generationConfig));
+        await writeSynced(
+          folder,
+          'generation_config.json',
+          formatJson('generation_config.json', content.generationConfig),
+        );
       if (content.preprocessorConfig)
-        await writeSynced(folder, 'preprocessor_config.json', formatJson(content.preprocessorConfig));
+        await writeSynced(
+          folder,
+          'preprocessor_config.json',
+          formatJson('preprocessor_config.json', content.preprocessorConfig),
+        );
       for (const [name, file] of files) {
         if (typeof file === 'string' || file instanceof Uint8Array) await writeSynced(folder, name, file);
         else await copySynced(file.copyFrom, join(folder, name));

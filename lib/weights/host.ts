@@ -2,7 +2,7 @@
  * Tensors on the host as the files hold them: raw bytes with a dtype and a shape. Nothing here computes; the model
  * uploads these bytes, and the conversions are made once, when weights are read or written.
  */
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, shown } from '../errors/index.js';
 
 /** Bytes of one element of each dtype. The names are safetensors' own, in lower case. */
 export const DTYPE_BYTES = {
@@ -89,7 +89,7 @@ export function allocateBytes(byteLength: number, purpose: string): Uint8Array {
 export function checkHostTensor(tensor: HostTensor, name: string): number {
   const size: number | undefined = DTYPE_BYTES[tensor.dtype];
   if (size === undefined) {
-    throw new DistilWhisperError('ERR_DTYPE', `${name} has the unknown dtype ${JSON.stringify(tensor.dtype)}`);
+    throw new DistilWhisperError('ERR_DTYPE', `${name} has the unknown dtype ${shown(tensor.dtype)}`);
   }
   const count = elementCount(tensor.shape);
   if (count === undefined || !Number.isSafeInteger(count * size)) {

@@ -2,8 +2,10 @@
 export {
   canonicalName,
   checkWeights,
+  DEFAULT_SUPPRESSION,
   parseWhisperConfig,
   type Side,
+  suppressionList,
   type TensorInfos,
   type WhisperConfig,
   type WhisperSize,
@@ -35,6 +37,7 @@ export {
   type WriteFolderOptions,
   writeModelFolder,
 } from './folder.js';
+export { unfollowedSettings } from './generation.js';
 export {
   DTYPE_BYTES,
   type FloatDtype,
@@ -46,7 +49,6 @@ export {
   type TensorInfo,
   toFloat32,
 } from './host.js';
-export { type JsonObject, readJsonObject } from './json.js';
 export {
   openSafetensors,
   parseSafetensors,

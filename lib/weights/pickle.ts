@@ -3,7 +3,7 @@
  * knows the instructions that build dicts, tuples, numbers and strings, and a closed list of names to call. Nothing else
  * is ever looked up or run: any other instruction or name is refused with ERR_MODEL.
  */
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, shown } from '../errors/index.js';
 import type { HostDtype } from './host.js';
 
 /** A storage in the archive: `key` names the entry, `count` its elements. */
@@ -47,6 +47,9 @@ const GLOBALS: ReadonlyMap<string, Global> = new Map(
 
 const MARK = Symbol('mark');
 const MAX_DIMENSIONS = 16;
+/** The largest Whisper with a hundred experts has 10,000 tensors, of 40 instructions and one dict each. */
+const MAX_INSTRUCTIONS = 1_000_000;
+const MAX_DICTS = 50_000;
 
 type Dict = Map<unknown, unknown>;
 
@@ -62,6 +65,7 @@ class Unpickler {
   readonly #stack: unknown[] = [];
   readonly #memo = new Map<number, unknown>();
   #at = 0;
+  #dicts = 0;
 
   constructor(bytes: Uint8Array, file: string) {
     this.#bytes = bytes;
@@ -70,7 +74,8 @@ class Unpickler {
   }
 
   run(): unknown {
-    for (;;) {
+    for (let done = 0; ; done++) {
+      if (done === MAX_INSTRUCTIONS) this.#refuse(`has more than ${MAX_INSTRUCTIONS} instructions`);
       const at = this.#at;
       const opcode = this.#view.getUint8(this.#take(1));
       if (opcode === 0x2e) return this.#pop(); // STOP
@@ -172,7 +177,7 @@ class Unpickler {
         stack.push(MARK);
         return;
       case 0x7d: // EMPTY_DICT
-        stack.push(new Map());
+        stack.push(this.#dict());
         return;
       case 0x29: // EMPTY_TUPLE
         stack.push([]);
@@ -229,7 +234,7 @@ class Unpickler {
         // GLOBAL
         const name = `${this.#line()}.${this.#line()}`;
         const global = GLOBALS.get(name);
-        if (global === undefined) this.#refuse(`names ${JSON.stringify(name)}`);
+        if (global === undefined) this.#refuse(`names ${shown(name)}`);
         stack.push(global);
         return;
       }
@@ -253,6 +258,11 @@ class Unpickler {
       default:
         this.#refuse(`has the instruction 0x${opcode.toString(16).padStart(2, '0')} at byte ${at}`);
     }
+  }
+
+  #dict(): Dict {
+    if (++this.#dicts > MAX_DICTS) this.#refuse(`makes more than ${MAX_DICTS} dicts`);
+    return new Map();
   }
 
   #long(): number {
@@ -280,7 +290,7 @@ class Unpickler {
       return this.#broken('it calls something that is no function');
     switch (callee.name) {
       case 'collections.OrderedDict':
-        if (args.length === 0) return new Map() as Dict;
+        if (args.length === 0) return this.#dict();
         break;
       case 'torch._utils._rebuild_tensor_v2': {
         const [storage, offset, shape, strides] = args as unknown[];

@@ -1,4 +1,4 @@
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, shown } from '../errors/index.js';
 import type { HostTensor, StoredTensor, TensorInfo } from './host.js';
 import type { TensorSource } from './safetensors.js';
 
@@ -36,8 +36,7 @@ export class Renamed implements TensorSource {
 
   #inner(name: string): string {
     const inner = this.#names.get(name);
-    if (inner === undefined)
-      throw new DistilWhisperError('ERR_MODEL', `The model holds no tensor ${JSON.stringify(name)}`);
+    if (inner === undefined) throw new DistilWhisperError('ERR_MODEL', `The model holds no tensor ${shown(name)}`);
     return inner;
   }
 }

@@ -4,7 +4,16 @@
  * refused with ERR_SAFETENSORS, which names the file, the tensor and what is wrong.
  */
 import type { FileHandle } from 'node:fs/promises';
-import { DistilWhisperError, fileReadError } from '../errors/index.js';
+import { DistilWhisperError, fileReadError, shown } from '../errors/index.js';
+import {
+  decodeText,
+  findFraction,
+  isJsonObject,
+  isLfsPointer,
+  LFS_POINTER_SENTENCE,
+  parseJson,
+  TextError,
+} from '../files/index.js';
 import { mapFile, unmapFile } from '../native/index.js';
 import { openRegularFile, readExactly, writeFileAtomic } from './files.js';
 import {
@@ -19,11 +28,15 @@ import {
   type StoredTensor,
   type TensorInfo,
 } from './host.js';
-import { isJsonObject, JsonTextError, parseJsonBytes } from './json.js';
 
-/** The format's own limit on the header. */
-const MAX_HEADER_BYTES = 100_000_000;
+/**
+ * A header of a hundred experts beside the largest Whisper has 10 MB. The format itself allows 100 MB, which as objects would
+ * take a gigabyte.
+ */
+const MAX_HEADER_BYTES = 16 * 1024 * 1024;
 const LENGTH_BYTES = 8;
+/** Enough to tell a Git LFS pointer from a header's length. */
+const PREFIX_BYTES = 64;
 /** Data begins at a multiple of a cache line: weights that are read where they are mapped cost up to a fifth more beside one. */
 const DATA_ALIGNMENT = 64;
 
@@ -47,14 +60,15 @@ function refuse(file: string, what: string): never {
   throw new DistilWhisperError('ERR_SAFETENSORS', `${file} is not a sound safetensors file: ${what}`);
 }
 
-/** The length of the header from the first 8 bytes of a file of `fileBytes` bytes, checked. */
+/** The length of the header from the first bytes of a file of `fileBytes` bytes, checked. */
 function headerLength(prefix: Uint8Array, fileBytes: number, file: string): number {
   if (fileBytes < LENGTH_BYTES) {
     refuse(file, `it has ${fileBytes} bytes, fewer than the 8 that say how long its header is`);
   }
+  if (isLfsPointer(prefix)) throw new DistilWhisperError('ERR_SAFETENSORS', `${file} ${LFS_POINTER_SENTENCE}`);
   const length = new DataView(prefix.buffer, prefix.byteOffset, LENGTH_BYTES).getBigUint64(0, true);
   if (length > BigInt(MAX_HEADER_BYTES)) {
-    refuse(file, `its header would be ${length} bytes long, the format allows ${MAX_HEADER_BYTES}`);
+    refuse(file, `its header would be ${length} bytes long, expected at most ${MAX_HEADER_BYTES}`);
   }
   if (Number(length) > fileBytes - LENGTH_BYTES) {
     refuse(file, `its header would be ${length} bytes long, but only ${fileBytes - LENGTH_BYTES} bytes follow`);
@@ -65,14 +79,15 @@ function headerLength(prefix: Uint8Array, fileBytes: number, file: string): numb
 /** Checks the header's text and every promise that it makes about the `dataBytes` bytes after it. */
 function parseHeader(bytes: Uint8Array, dataBytes: number, file: string): Header {
   if (bytes[0] !== 0x7b) refuse(file, "its header does not start with '{'");
-  let parsed: { text: string; value: unknown };
+  let text: string;
+  let json: Record<string, unknown>;
   try {
-    parsed = parseJsonBytes(bytes);
+    text = decodeText(bytes);
+    json = parseJson(text) as Record<string, unknown>;
   } catch (error) {
-    if (!(error instanceof JsonTextError)) throw error;
+    if (!(error instanceof TextError)) throw error;
     refuse(file, `its header ${error.message}`);
   }
-  const json = parsed.value as Record<string, unknown>;
   const dataStart = LENGTH_BYTES + bytes.byteLength;
   const metadata: Record<string, string> = Object.create(null);
   const entries = new Map<string, Entry>();
@@ -81,35 +96,35 @@ function parseHeader(bytes: Uint8Array, dataBytes: number, file: string): Header
     else entries.set(name, parseEntry(name, value, dataStart, dataBytes, file));
   }
   checkLayout(entries, dataStart, dataBytes, file);
+  const fraction = findFraction(text);
+  if (fraction !== undefined)
+    refuse(file, `its header holds the number ${shown(fraction)}, expected whole ones in digits`);
   return { entries, metadata };
 }
 
 function checkMetadata(value: unknown, file: string): Record<string, string> {
   if (!isJsonObject(value)) refuse(file, '__metadata__ is not an object of strings');
   for (const [key, text] of Object.entries(value)) {
-    if (typeof text !== 'string') refuse(file, `__metadata__ holds ${JSON.stringify(key)}, which is not a string`);
+    if (typeof text !== 'string') refuse(file, `__metadata__ holds ${shown(key)}, which is not a string`);
   }
   return value as Record<string, string>;
 }
 
 function parseEntry(name: string, value: unknown, dataStart: number, dataBytes: number, file: string): Entry {
-  const tensor = `tensor ${JSON.stringify(name)}`;
+  const tensor = `tensor ${shown(name)}`;
   if (!isJsonObject(value)) refuse(file, `${tensor} is not described by an object`);
   for (const field of Object.keys(value)) {
     if (field !== 'dtype' && field !== 'shape' && field !== 'data_offsets') {
-      refuse(file, `${tensor} has the unknown field ${JSON.stringify(field)}`);
+      refuse(file, `${tensor} has the unknown field ${shown(field)}`);
     }
   }
   const dtype = typeof value.dtype === 'string' ? DTYPE_BY_FILE_NAME.get(value.dtype) : undefined;
-  if (dtype === undefined) refuse(file, `${tensor} has the dtype ${JSON.stringify(value.dtype)}, which is not known`);
+  if (dtype === undefined) refuse(file, `${tensor} has the dtype ${shown(value.dtype)}, which is not known`);
   const shape = value.shape;
   if (!Array.isArray(shape)) refuse(file, `${tensor} has no shape`);
   const count = elementCount(shape);
   if (count === undefined || !Number.isSafeInteger(count * DTYPE_BYTES[dtype])) {
-    refuse(
-      file,
-      `${tensor} has the shape ${JSON.stringify(shape)}; expected whole numbers ≥ 0 of a product below 2^53`,
-    );
+    refuse(file, `${tensor} has the shape ${shown(shape)}; expected whole numbers ≥ 0 of a product below 2^53`);
   }
   const offsets = value.data_offsets;
   if (
@@ -117,7 +132,7 @@ function parseEntry(name: string, value: unknown, dataStart: number, dataBytes: 
     offsets.length !== 2 ||
     !offsets.every((offset) => typeof offset === 'number' && Number.isSafeInteger(offset) && offset >= 0)
   ) {
-    refuse(file, `${tensor} has the data_offsets ${JSON.stringify(offsets)}; expected two whole numbers ≥ 0`);
+    refuse(file, `${tensor} has the data_offsets ${shown(offsets)}; expected two whole numbers ≥ 0`);
   }
   const [begin, end] = offsets as [number, number];
   if (begin > end || end > dataBytes) {
@@ -139,9 +154,9 @@ function checkLayout(entries: ReadonlyMap<string, Entry>, dataStart: number, dat
   let next = dataStart;
   let before = '';
   for (const [name, entry] of inOrder) {
-    if (entry.start < next) refuse(file, `tensor ${JSON.stringify(name)} overlaps tensor ${JSON.stringify(before)}`);
+    if (entry.start < next) refuse(file, `tensor ${shown(name)} overlaps tensor ${shown(before)}`);
     if (entry.start > next) {
-      refuse(file, `${entry.start - next} bytes before tensor ${JSON.stringify(name)} belong to no tensor`);
+      refuse(file, `${entry.start - next} bytes before tensor ${shown(name)} belong to no tensor`);
     }
     next = entry.start + entry.byteLength;
     before = name;
@@ -153,7 +168,7 @@ function checkLayout(entries: ReadonlyMap<string, Entry>, dataStart: number, dat
 function lookUp(header: Header, name: string, file: string): Entry {
   const entry = header.entries.get(name);
   if (entry === undefined) {
-    throw new DistilWhisperError('ERR_SAFETENSORS', `${file} holds no tensor ${JSON.stringify(name)}`);
+    throw new DistilWhisperError('ERR_SAFETENSORS', `${file} holds no tensor ${shown(name)}`);
   }
   return entry;
 }
@@ -218,14 +233,7 @@ export class SafetensorsFile implements TensorSource {
   async read(name: string): Promise<HostTensor> {
     const { dtype, shape, byteLength, start } = lookUp(this.#header, name, this.path);
     const file = this.#open(name);
-    const reading = readExactly(
-      file,
-      start,
-      byteLength,
-      this.path,
-      `tensor ${JSON.stringify(name)}`,
-      'ERR_SAFETENSORS',
-    );
+    const reading = readExactly(file, start, byteLength, this.path, `tensor ${shown(name)}`, 'ERR_SAFETENSORS');
     this.#reads.add(reading);
     try {
       return { dtype, shape, data: await reading };
@@ -283,7 +291,7 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
     const prefix = await readExactly(
       file,
       0,
-      Math.min(size, LENGTH_BYTES),
+      Math.min(size, PREFIX_BYTES),
       path,
       'its header length',
       'ERR_SAFETENSORS',
@@ -327,24 +335,18 @@ export interface WeightEntry {
 export function entryBytes(entry: WeightEntry): number {
   const { name, dtype, shape, data } = entry;
   if (typeof name !== 'string' || name === '__metadata__' || LONE_SURROGATE.test(name)) {
-    throw new DistilWhisperError(
-      'ERR_ARGUMENT',
-      `${JSON.stringify(name)} cannot be the name of a tensor in safetensors`,
-    );
+    throw new DistilWhisperError('ERR_ARGUMENT', `${shown(name)} cannot be the name of a tensor in safetensors`);
   }
-  if (typeof data !== 'function') checkHostTensor({ dtype, shape, data }, `tensor ${JSON.stringify(name)}`);
+  if (typeof data !== 'function') checkHostTensor({ dtype, shape, data }, `tensor ${shown(name)}`);
   const size: number | undefined = DTYPE_BYTES[dtype];
   const count = elementCount(shape);
   if (size === undefined) {
-    throw new DistilWhisperError(
-      'ERR_DTYPE',
-      `tensor ${JSON.stringify(name)} has the unknown dtype ${JSON.stringify(dtype)}`,
-    );
+    throw new DistilWhisperError('ERR_DTYPE', `tensor ${shown(name)} has the unknown dtype ${shown(dtype)}`);
   }
   if (count === undefined || !Number.isSafeInteger(count * size)) {
     throw new DistilWhisperError(
       'ERR_SHAPE',
-      `tensor ${JSON.stringify(name)} has the shape ${formatShape(shape)}; expected whole numbers ≥ 0 of a product below 2^53`,
+      `tensor ${shown(name)} has the shape ${formatShape(shape)}; expected whole numbers ≥ 0 of a product below 2^53`,
     );
   }
   return count * size;
@@ -363,10 +365,7 @@ function buildHeader(
   if (metadata !== undefined) {
     for (const [key, value] of Object.entries(metadata)) {
       if (typeof value !== 'string' || LONE_SURROGATE.test(key + value)) {
-        throw new DistilWhisperError(
-          'ERR_ARGUMENT',
-          `metadata ${JSON.stringify(key)} must be a string, it is ${JSON.stringify(value)}`,
-        );
+        throw new DistilWhisperError('ERR_ARGUMENT', `metadata ${shown(key)} must be a string, it is ${shown(value)}`);
       }
     }
     header.push(['__metadata__', metadata]);
@@ -376,7 +375,7 @@ function buildHeader(
   for (const entry of entries) {
     const byteLength = entryBytes(entry);
     if (names.has(entry.name)) {
-      throw new DistilWhisperError('ERR_ARGUMENT', `tensor ${JSON.stringify(entry.name)} is given twice`);
+      throw new DistilWhisperError('ERR_ARGUMENT', `tensor ${shown(entry.name)} is given twice`);
     }
     names.add(entry.name);
     const end = offset + byteLength;
@@ -396,7 +395,7 @@ function buildHeader(
   if (padded > MAX_HEADER_BYTES) {
     throw new DistilWhisperError(
       'ERR_ARGUMENT',
-      `the header would be ${padded} bytes long, safetensors allows ${MAX_HEADER_BYTES}`,
+      `the header would be ${padded} bytes long, expected at most ${MAX_HEADER_BYTES}`,
     );
   }
   const bytes = new Uint8Array(LENGTH_BYTES + padded).fill(0x20);
@@ -421,7 +420,7 @@ export async function writeSafetensors(
     await sink.append(header);
     for (const { name, dtype, shape, data } of entries) {
       const bytes = typeof data === 'function' ? await data() : data;
-      checkHostTensor({ dtype, shape, data: bytes }, `tensor ${JSON.stringify(name)}`);
+      checkHostTensor({ dtype, shape, data: bytes }, `tensor ${shown(name)}`);
       await sink.append(bytes);
     }
   });

@@ -1,14 +1,15 @@
 /** PyTorch checkpoints (torch.save of a state dict, the zip format since 1.6): how the reference publishes its experts. */
 import type { FileHandle } from 'node:fs/promises';
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, shown } from '../errors/index.js';
+import { isLfsPointer, LFS_POINTER_SENTENCE } from '../files/index.js';
 import { openRegularFile, readExactly } from './files.js';
 import { allocateBytes, DTYPE_BYTES, elementCount, formatShape, type HostTensor, type TensorInfo } from './host.js';
 import { TorchTensor, unpickle } from './pickle.js';
 import type { TensorSource } from './safetensors.js';
-import { readZipDirectory, type ZipEntry, zipDataOffset } from './zip.js';
+import { checkZipData, checkZipEntry, readZipDirectory, type ZipEntry, zipDataOffset } from './zip.js';
 
 /** A state dict of the largest Whisper with its names and shapes is below 1 MB. */
-const MAX_PICKLE_BYTES = 64 * 1024 * 1024;
+const MAX_PICKLE_BYTES = 16 * 1024 * 1024;
 
 interface Located {
   readonly tensor: TorchTensor;
@@ -22,6 +23,8 @@ export class TorchCheckpoint implements TensorSource {
   readonly path: string;
   readonly #size: number;
   readonly #tensors: ReadonlyMap<string, Located>;
+  /** Entries whose data have the checksum that the archive gives. */
+  readonly #sound = new Set<ZipEntry>();
   #file: FileHandle | undefined;
 
   /** Use `importTorchCheckpoint`. */
@@ -53,8 +56,13 @@ export class TorchCheckpoint implements TensorSource {
       throw new DistilWhisperError('ERR_DISPOSED', `${this.path} was closed before ${name} was read`);
     const size = DTYPE_BYTES[info.dtype];
     const span = count === 0 ? 0 : lastIndex(tensor) + 1;
-    const start = (await zipDataOffset(file, this.#size, entry, this.path)) + tensor.offset * size;
-    const bytes = await readExactly(file, start, span * size, this.path, `tensor ${JSON.stringify(name)}`, 'ERR_MODEL');
+    const start = await zipDataOffset(file, this.#size, entry, this.path);
+    const at = start + tensor.offset * size;
+    const bytes = await readExactly(file, at, span * size, this.path, `tensor ${shown(name)}`, 'ERR_MODEL');
+    if (bytes.byteLength === entry.byteLength) checkZipData(entry, bytes, this.path);
+    // A storage that several tensors are views of is checked with the first of them.
+    else if (!this.#sound.has(entry)) await checkZipEntry(file, start, entry, this.path);
+    this.#sound.add(entry);
     const data = isContiguous(tensor) ? bytes : gather(bytes, tensor, count, size, this.path);
     return { dtype: info.dtype, shape: info.shape, data };
   }
@@ -72,8 +80,7 @@ export class TorchCheckpoint implements TensorSource {
 
   #locate(name: string): Located {
     const located = this.#tensors.get(name);
-    if (located === undefined)
-      throw new DistilWhisperError('ERR_MODEL', `${this.path} holds no tensor ${JSON.stringify(name)}`);
+    if (located === undefined) throw new DistilWhisperError('ERR_MODEL', `${this.path} holds no tensor ${shown(name)}`);
     return located;
   }
 }
@@ -120,6 +127,8 @@ export async function importTorchCheckpoint(path: string): Promise<TorchCheckpoi
   const file = await openRegularFile(path);
   try {
     const { size } = await file.stat();
+    const begin = await readExactly(file, 0, Math.min(size, 64), path, 'its beginning', 'ERR_MODEL');
+    if (isLfsPointer(begin)) throw new DistilWhisperError('ERR_MODEL', `${path} ${LFS_POINTER_SENTENCE}`);
     const entries = await readZipDirectory(file, size, path);
     return new TorchCheckpoint(path, file, size, await locateTensors(file, size, entries, path));
   } catch (error) {
@@ -145,27 +154,32 @@ async function locateTensors(
   const content = async (entry: ZipEntry) =>
     readExactly(file, await zipDataOffset(file, size, entry, path), entry.byteLength, path, entry.name, 'ERR_MODEL');
   const order = entries.get(`${prefix}byteorder`);
-  if (order !== undefined && (order.byteLength > 16 || new TextDecoder().decode(await content(order)) !== 'little')) {
-    refuse('its numbers are not little-endian');
+  if (order !== undefined) {
+    const said = order.byteLength > 16 ? undefined : await content(order);
+    if (said === undefined || new TextDecoder().decode(said) !== 'little') refuse('its numbers are not little-endian');
+    checkZipData(order, said!, path);
   }
-  const dict = unpickle(await content(pickle), path);
+  const program = await content(pickle);
+  const dict = unpickle(program, path);
+  // Behind the machine, which says better what is wrong, and takes no harm from what it reads.
+  checkZipData(pickle, program, path);
   if (!(dict instanceof Map)) return refuse('it does not hold a state dict');
   const located = new Map<string, Located>();
   for (const [name, tensor] of dict as Map<string, unknown>) {
-    if (!(tensor instanceof TorchTensor)) return refuse(`${JSON.stringify(name)} is no tensor`);
+    if (!(tensor instanceof TorchTensor)) return refuse(`${shown(name)} is no tensor`);
     const { storage, offset, shape } = tensor;
     const bytes = DTYPE_BYTES[storage.dtype];
     const entry = entries.get(`${prefix}data/${storage.key}`);
-    if (entry === undefined) return refuse(`the data of ${JSON.stringify(name)} (${storage.key}) are missing`);
+    if (entry === undefined) return refuse(`the data of ${shown(name)} (${storage.key}) are missing`);
     if (entry.byteLength !== storage.count * bytes) {
-      refuse(`the data of ${JSON.stringify(name)} have ${entry.byteLength} bytes, expected ${storage.count * bytes}`);
+      refuse(`the data of ${shown(name)} have ${entry.byteLength} bytes, expected ${storage.count * bytes}`);
     }
     const count = elementCount(shape);
     const last = count === 0 ? offset - 1 : offset + lastIndex(tensor);
     // A stride of 0 repeats elements: torch.save never needs it, and it would turn a small file into a huge tensor.
     if (count === undefined || count > storage.count || !(last < storage.count)) {
       return refuse(
-        `${JSON.stringify(name)} of shape ${formatShape(shape)} reaches beyond its data of ${storage.count} elements`,
+        `${shown(name)} of shape ${formatShape(shape)} reaches beyond its data of ${storage.count} elements`,
       );
     }
     located.set(name, { tensor, info: { dtype: storage.dtype, shape, byteLength: count * bytes }, count, entry });

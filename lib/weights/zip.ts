@@ -1,5 +1,6 @@
 /** Zip archives as PyTorch writes them: entries stored, not compressed. Every offset is checked against the file. */
 import type { FileHandle } from 'node:fs/promises';
+import { crc32 } from 'node:zlib';
 import { DistilWhisperError } from '../errors/index.js';
 import { readExactly } from './files.js';
 
@@ -12,13 +13,18 @@ const END_BYTES = 22;
 const LOCATOR_BYTES = 20;
 const MAX_COMMENT_BYTES = 65535;
 /** A checkpoint has a few thousand entries; this bounds what a hostile file can make us allocate. */
-const MAX_DIRECTORY_BYTES = 64 * 1024 * 1024;
+const MAX_DIRECTORY_BYTES = 16 * 1024 * 1024;
+const MAX_ENTRIES = 100_000;
+/** Data that are read only for their checksum are read in pieces of this size. */
+const PIECE_BYTES = 4 * 1024 * 1024;
 
 export interface ZipEntry {
   readonly name: string;
   /** Where its local header lies in the file. */
   readonly headerOffset: number;
   readonly byteLength: number;
+  /** CRC-32 of its data, as the directory gives it. */
+  readonly checksum: number;
 }
 
 function refuse(path: string, what: string): never {
@@ -113,13 +119,14 @@ export async function readZipDirectory(file: FileHandle, size: number, path: str
     const next = at + 46 + nameBytes + extraBytes + header.getUint16(at + 32, true);
     if (next > bytes.byteLength) refuse(path, `entry ${i} of its directory is cut off`);
     const name = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + nameBytes));
+    if (i === MAX_ENTRIES) refuse(path, `it has more than ${MAX_ENTRIES} entries`);
     if ((header.getUint16(at + 8, true) & 1) !== 0) refuse(path, `${name} is encrypted`);
     if (header.getUint16(at + 10, true) !== 0)
       refuse(path, `${name} is compressed; a checkpoint's entries are stored as they are`);
     const { stored, byteLength, headerOffset } = wideFields(header, at, nameBytes, extraBytes, path);
     if (stored !== byteLength) refuse(path, `${name} is stored in ${stored} bytes but has ${byteLength}`);
     if (entries.has(name)) refuse(path, `it holds ${name} twice`);
-    entries.set(name, { name, headerOffset, byteLength });
+    entries.set(name, { name, headerOffset, byteLength, checksum: header.getUint32(at + 16, true) });
     at = next;
   }
   return entries;
@@ -134,4 +141,21 @@ export async function zipDataOffset(file: FileHandle, size: number, entry: ZipEn
   const start = entry.headerOffset + 30 + header.getUint16(26, true) + header.getUint16(28, true);
   if (start + entry.byteLength > size) refuse(path, `${entry.name} reaches beyond its end`);
   return start;
+}
+
+/** Holds data against the checksum of the entry that they are all of. Throws ERR_MODEL. */
+export function checkZipData(entry: ZipEntry, data: Uint8Array, path: string): void {
+  if (crc32(data) !== entry.checksum)
+    refuse(path, `${entry.name} is damaged: its data do not have the checksum that it gives`);
+}
+
+/** The same for an entry that is not needed as a whole: its data are read from `start` in pieces. Throws ERR_MODEL. */
+export async function checkZipEntry(file: FileHandle, start: number, entry: ZipEntry, path: string): Promise<void> {
+  let checksum = 0;
+  for (let done = 0; done < entry.byteLength; done += PIECE_BYTES) {
+    const length = Math.min(PIECE_BYTES, entry.byteLength - done);
+    checksum = crc32(await readExactly(file, start + done, length, path, entry.name, 'ERR_MODEL'), checksum);
+  }
+  if (checksum !== entry.checksum)
+    refuse(path, `${entry.name} is damaged: its data do not have the checksum that it gives`);
 }

@@ -5,10 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readManifest } from '../../lib/data/index.js';
+import type { JsonObject } from '../../lib/files/index.js';
 import { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import { type TokenizerJSON, WhisperTokenizer } from '../../lib/text/index.js';
-import { fromFloat32, type JsonObject, type WhisperConfig, writeModelFolder } from '../../lib/weights/index.js';
+import { fromFloat32, type WhisperConfig, writeModelFolder } from '../../lib/weights/index.js';
 import { tinyConfig } from './tiny.js';
 
 export const root = fileURLToPath(new URL('../..', import.meta.url));

@@ -2,10 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { JsonObject } from '../../lib/files/index.js';
 import { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import { WhisperTokenizer } from '../../lib/text/index.js';
-import { fromFloat32, type JsonObject, type WhisperConfig, writeModelFolder } from '../../lib/weights/index.js';
+import { fromFloat32, type WhisperConfig, writeModelFolder } from '../../lib/weights/index.js';
 import { normals, random } from './random.js';
 import { tinyConfig } from './tiny.js';
 
