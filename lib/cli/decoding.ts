@@ -3,16 +3,8 @@ import { type Command, Option } from 'commander';
 import { type BeamOptions, Transcriber } from '../decode/index.js';
 import type { CacheType } from '../model/index.js';
 import { embedded } from '../recipes/index.js';
-import {
-  again,
-  computeType,
-  computeTypeOption,
-  deviceOption,
-  profileOption,
-  real,
-  threadsOption,
-  whole,
-} from './options.js';
+import { computeType, computeTypeOption, deviceOption, profileOption, real, threadsOption, whole } from './options.js';
+import { again } from './repeats.js';
 import { type CommandContext, withProfile, withStream } from './run.js';
 
 export interface DecodingOptions {

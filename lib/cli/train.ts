@@ -5,17 +5,21 @@ import type { Stream } from '../tensor/index.js';
 import { type TrainingOptions, trainingDefaults } from '../train/index.js';
 import type { FloatDtype } from '../weights/index.js';
 import {
+  audioRootOption,
   computeType,
   computeTypeOption,
   deviceOption,
   endHelp,
   jsonOption,
+  MANIFESTS,
   pair,
   profileOption,
   real,
+  skipBadOption,
   threadsOption,
   whole,
 } from './options.js';
+import { again } from './repeats.js';
 import { type CommandContext, printJson, run, withProfile, withStream } from './run.js';
 import { trainingOutput } from './training-output.js';
 
@@ -27,11 +31,13 @@ type Options = Omit<TrainingOptions, 'steps'> & {
   method: TrainMethod;
   language?: string;
   fromScratch?: boolean;
-  split?: string;
-  validationSplit?: string;
+  split?: string[];
+  audioRoot?: string;
+  validationSplit?: string[];
   validationManifest?: string;
   validateEvery?: number;
   skipEmptyText?: boolean;
+  skipBad?: boolean;
   batchSize: number;
   epochs?: number;
   steps?: number;
@@ -104,12 +110,22 @@ export function define(command: Command): void {
       'with --method full: from random weights; of the model the config and the tokenizer are used',
     )
     .optionsGroup('Data:')
-    .requiredOption('--manifest <file>', 'JSONL or TSV with the columns audio, text and language')
-    .option('--split <name>', 'rows to train on (default: all)')
-    .option('--validation-split <name>', 'rows to validate on; the parameters with the best word error rate are kept')
+    .requiredOption('--manifest <file>', 'utterances: audio, text and language; see below')
+    .option(
+      '--split <name>',
+      'rows to train on; give it again for more, or all for every row (default: every row, and refused where some are marked as tests or validation)',
+      again,
+    )
+    .addOption(audioRootOption())
+    .option(
+      '--validation-split <name>',
+      'rows to validate on; the parameters with the best word error rate are kept; give it again for more',
+      again,
+    )
     .option('--validation-manifest <file>', 'where the validation rows are (default: in the same manifest)')
     .option('--validate-every <n>', 'updates between validations (default: an epoch)', whole(1))
     .option('--skip-empty-text', 'leave out rows without a text instead of refusing them')
+    .addOption(skipBadOption())
     .optionsGroup('Length and pace:')
     .addOption(
       new Option('--batch-size <n>', 'utterances in a batch').argParser(whole(1)).default(recipeDefaults.batchSize),
@@ -142,7 +158,8 @@ export function define(command: Command): void {
     notes:
       'Everything is checked before anything is written. On standard output comes the path of the result: an expert file, or with\n' +
       '--method full a model folder. A run that was interrupted or killed goes on from its last checkpoint when the same command is\n' +
-      'given again, with the numbers it would have had.',
+      'given again, with the numbers it would have had.\n' +
+      MANIFESTS,
     examples: [
       'distilwhisper train --model whisper-small --teacher whisper-large-v2 --manifest common-voice-ca.tsv --language ca --output runs/ca',
       'distilwhisper train --model whisper-tiny --manifest words.jsonl --language pl --split train --validation-split dev --steps 500 --output runs/pl',
@@ -169,6 +186,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
   const work = (stream: Stream): Promise<TrainResult> =>
     train({
       ...given('model', 'manifest', 'output', 'method', 'language', 'fromScratch', 'teacher', 'split', 'skipEmptyText'),
+      ...given('audioRoot', 'skipBad'),
       ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'saveAs', 'gradientCheckpointing'),
       compute: computeType(options.computeType),
       options: given(...OBJECTIVE.map(([name]) => name)),

@@ -1,3 +1,4 @@
+import { listRows } from '../data/index.js';
 import type { TrainPlan, TrainRecipe } from '../recipes/index.js';
 import type { CommandContext } from './run.js';
 
@@ -14,7 +15,12 @@ export function trainingOutput({
     onCheck: (done, total) => display.progress('checking audio', done, total),
     onStart: (started) => {
       plan = started;
-      const { utterances, steps, trainable, parameters } = started;
+      const { utterances, steps, trainable, parameters, badRows, heldOut } = started;
+      if (badRows.length > 0) display.note(`${count(badRows.length)} bad rows left out:\n${listRows(badRows)}`);
+      if (heldOut.length > 0) {
+        const names = heldOut.map((name) => JSON.stringify(name)).join(', ');
+        display.note(`trained on as asked, although it is marked for tests or validation: ${names}`);
+      }
       display.note(
         `plan: ${count(steps)} updates on ${count(utterances)} utterances; ` +
           `${count(trainable)} of ${count(parameters)} parameters train`,

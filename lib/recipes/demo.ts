@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { type ManifestEntry, readManifest } from '../data/index.js';
 import { Transcriber } from '../decode/index.js';
-import { DistilWhisperError } from '../errors/index.js';
+import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { type EvaluationGroup, type EvaluationReport, evaluate, formatColumns } from '../evaluate/index.js';
 import { packageRoot } from '../native/index.js';
 import type { Stream } from '../tensor/index.js';
@@ -47,6 +47,22 @@ export interface DemoSettings {
   onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
 }
 
+const SETTINGS: Record<keyof DemoSettings, true> = {
+  output: true,
+  student: true,
+  teacher: true,
+  manifest: true,
+  language: true,
+  epochs: true,
+  stream: true,
+  signal: true,
+  onStage: true,
+  onProgress: true,
+  onStart: true,
+  onUpdate: true,
+  onValidation: true,
+};
+
 export type DemoStage = 'before' | 'train' | 'after';
 
 export interface DemoRow {
@@ -80,6 +96,7 @@ export interface DemoResult {
  * evaluates again. Errors: those of `train` and `evaluate`; ERR_INTERRUPTED leaves a run that the same call resumes.
  */
 export async function demo(settings: DemoSettings): Promise<DemoResult> {
+  checkOptions('demo', settings, SETTINGS);
   const start = performance.now();
   const { teacher, student, manifest } = { ...embedded(), ...settings };
   const { signal, stream, onStage, onProgress, onStart, onUpdate, onValidation } = settings;
@@ -97,6 +114,8 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
     });
     try {
       return await evaluate(transcriber, tests, {
+        // The second time the same audio is heard.
+        checked: experts.length > 0,
         ...(signal && { signal }),
         onProgress: ({ done, total }) => onProgress?.(done, total),
       });
