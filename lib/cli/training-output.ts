@@ -19,7 +19,7 @@ export function trainingOutput({
       if (badRows.length > 0) display.note(`${count(badRows.length)} bad rows left out:\n${listRows(badRows)}`);
       if (heldOut.length > 0) {
         const names = heldOut.map((name) => JSON.stringify(name)).join(', ');
-        display.note(`trained on as asked, although it is marked for tests or validation: ${names}`);
+        display.note(`training on rows that are marked for tests or validation, as asked: ${names}`);
       }
       display.note(
         `plan: ${count(steps)} updates on ${count(utterances)} utterances; ` +

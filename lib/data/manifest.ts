@@ -123,7 +123,7 @@ export function readManifest(path: string, options: ManifestOptions = {}): Manif
   const given = options.defaultLanguage && resolveLanguage(options.defaultLanguage).code;
   // Of rows that name no language, unless others do.
   const implied = keep.language?.size === 1 ? [...keep.language][0] : undefined;
-  const folder = fleurs && !given && !implied ? folderLanguage(path) : undefined;
+  const folder = fleurs && !given ? folderLanguage(path, implied === undefined) : undefined;
   if (header) {
     for (const column of ['audio', 'text', 'language'] as const) {
       if (names[column].some((name) => header.names.includes(name))) continue;
@@ -163,7 +163,7 @@ export function readManifest(path: string, options: ManifestOptions = {}): Manif
     try {
       if (language === undefined) throw missing(names.language);
       if (keep.language && !keep.language.has(language)) continue;
-      if (options.checkFiles !== false && !isFile(entry.audio)) {
+      if (options.checkFiles !== false && reader.missing.has(entry)) {
         throw new DistilWhisperError(
           'ERR_FILE_NOT_FOUND',
           `there is no audio file ${JSON.stringify(entry.audio).slice(1, -1)}`,
@@ -219,6 +219,8 @@ type Nameless = Omit<ManifestEntry, 'language'> & { language?: undefined };
 class RowReader {
   /** Whether the last row named a language. */
   named = false;
+  /** Entries whose audio is nowhere. */
+  readonly missing = new Set<object>();
   private readonly ids = new Map<string, number>();
   private readonly root: string;
 
@@ -252,10 +254,12 @@ class RowReader {
       if (given) throw fault(`id ${JSON.stringify(id)} was already used on line ${before}`);
       id = `${audio}:${line}`;
     }
-    const entry: Omit<ManifestEntry, 'language'> = {
+    const found = locate(audio, this.root, this.path);
+    const entry: ManifestEntry | Nameless = {
       id,
-      audio: locate(audio, this.root, this.path),
+      audio: found ?? resolve(this.root, audio),
       text,
+      ...(language !== undefined && { language }),
       manifest: this.path,
       line,
       ...(split && { split }),
@@ -263,7 +267,8 @@ class RowReader {
       ...this.optional(values),
     };
     this.ids.set(id, line);
-    return language === undefined ? entry : { ...entry, language };
+    if (found === null) this.missing.add(entry);
+    return entry;
   }
 
   /** A column's text; undefined where the row has none. */
@@ -343,24 +348,25 @@ function pathOf(value: object, column: string): unknown {
   return value;
 }
 
-/** Where a row's audio lies: as written, or in a folder where corpora keep it beside their tables. */
-function locate(audio: string, root: string, manifest: string): string {
+/** Where a row's audio lies: as written, or in a folder where corpora keep it beside their tables; null where it is not. */
+function locate(audio: string, root: string, manifest: string): string | null {
   const plain = resolve(root, audio);
-  if (isAbsolute(audio) || isFile(plain)) return plain;
+  if (isFile(plain)) return plain;
+  if (isAbsolute(audio)) return null;
   const stem = basename(manifest, extname(manifest));
   const folders = ['clips', join('audio', stem), stem, 'audio'];
-  return folders.map((folder) => resolve(root, folder, audio)).find(isFile) ?? plain;
+  return folders.map((folder) => resolve(root, folder, audio)).find(isFile) ?? null;
 }
 
-/** The language of FLEURS' folders: ca_es/train.tsv. */
-function folderLanguage(path: string): string {
-  const name = basename(dirname(resolve(path)));
+/** The language of FLEURS' folders (ca_es/train.tsv); undefined where the name is none and it is not `needed`. */
+function folderLanguage(path: string, needed: boolean): string | undefined {
   try {
-    return resolveLanguage(name).code;
+    return resolveLanguage(basename(dirname(resolve(path)))).code;
   } catch (error) {
+    if (!needed) return undefined;
     throw new DistilWhisperError(
       'ERR_MANIFEST',
-      `${path}: a FLEURS table does not name its language, and its folder's name is none: ${(error as Error).message} Give the language, or rename the folder`,
+      `${path}: a table of FLEURS does not name its language: expected a folder named after it, or an option (${(error as Error).message})`,
       { cause: error },
     );
   }

@@ -112,6 +112,8 @@ export async function evaluate(
   options: EvaluateOptions = {},
 ): Promise<EvaluationReport> {
   checkOptions('evaluate', options, OPTIONS);
+  if (!Array.isArray(entries))
+    throw new DistilWhisperError('ERR_ARGUMENT', `entries: expected a list of manifest entries, got ${typeof entries}`);
   const { normalizer = defaultNormalizer, onProgress, beamSize = 1, patience = 1, lengthPenalty } = options;
   const { skipBad = false, signal } = options;
   const start = performance.now();

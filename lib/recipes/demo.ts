@@ -40,8 +40,10 @@ export interface DemoSettings {
   stream?: Stream;
   signal?: AbortSignal;
   onStage?: (stage: DemoStage) => void;
-  /** Utterances evaluated, or whose audio was checked before training. */
+  /** Utterances evaluated. */
   onProgress?: (done: number, total: number) => void;
+  /** Utterances whose audio was checked, before the first evaluation and before training. */
+  onCheck?: (done: number, total: number) => void;
   onStart?: (plan: TrainPlan) => void;
   onUpdate?: (report: UpdateReport) => void;
   onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
@@ -58,6 +60,7 @@ const SETTINGS: Record<keyof DemoSettings, true> = {
   signal: true,
   onStage: true,
   onProgress: true,
+  onCheck: true,
   onStart: true,
   onUpdate: true,
   onValidation: true,
@@ -99,7 +102,7 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
   checkOptions('demo', settings, SETTINGS);
   const start = performance.now();
   const { teacher, student, manifest } = { ...embedded(), ...settings };
-  const { signal, stream, onStage, onProgress, onStart, onUpdate, onValidation } = settings;
+  const { signal, stream, onStage, onProgress, onCheck, onStart, onUpdate, onValidation } = settings;
   const tests = readManifest(manifest, { split: 'test' });
   const target = resolveLanguage(settings.language ?? DEMO_LANGUAGE);
   if (!tests.some((entry) => entry.language === target.code)) {
@@ -116,6 +119,7 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
       return await evaluate(transcriber, tests, {
         // The second time the same audio is heard.
         checked: experts.length > 0,
+        ...(onCheck && { onCheck }),
         ...(signal && { signal }),
         onProgress: ({ done, total }) => onProgress?.(done, total),
       });
@@ -139,7 +143,7 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
     options: DEMO_OPTIONS,
     ...(stream && { stream }),
     ...(signal && { signal }),
-    ...(onProgress && { onCheck: onProgress }),
+    ...(onCheck && { onCheck }),
     ...(onStart && { onStart }),
     ...(onUpdate && { onUpdate }),
     ...(onValidation && { onValidation }),
