@@ -63,7 +63,7 @@ export function define(command: Command): void {
     notes: MANIFESTS,
     examples: [
       'distilwhisper evaluate --split test --language ca',
-      'distilwhisper evaluate --model whisper-small --expert runs/ca/expert.catalan.safetensors --manifest fleurs-ca.jsonl',
+      'distilwhisper evaluate --model whisper-small --expert runs/ca/expert.catalan.safetensors --manifest fleurs/ca_es/test.tsv',
       'distilwhisper evaluate --manifest words.tsv --skip-empty-text --hypotheses heard.jsonl --json',
     ],
   });

@@ -161,7 +161,7 @@ export function define(command: Command): void {
       'given again, with the numbers it would have had.\n' +
       MANIFESTS,
     examples: [
-      'distilwhisper train --model whisper-small --teacher whisper-large-v2 --manifest common-voice-ca.tsv --language ca --output runs/ca',
+      'distilwhisper train --model whisper-small --teacher whisper-large-v2 --manifest cv-corpus/ca/train.tsv --language ca --output runs/ca',
       'distilwhisper train --model whisper-tiny --manifest words.jsonl --language pl --split train --validation-split dev --steps 500 --output runs/pl',
       'distilwhisper train --model config-and-tokenizer --method full --from-scratch --manifest speech.jsonl --epochs 20 --output runs/scratch',
     ],

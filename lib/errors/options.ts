@@ -28,5 +28,5 @@ function nearest(name: string, names: readonly string[]): string | null {
   const given = letters(name);
   const scored = names.map((known) => ({ known, edits: editDistance(given, letters(known)) }));
   const best = scored.reduce((a, b) => (b.edits < a.edits ? b : a), { known: '', edits: Number.POSITIVE_INFINITY });
-  return best.edits <= Math.max(1, Math.floor(0.4 * given.length)) ? best.known : null;
+  return best.edits <= Math.max(given.length < 4 ? 1 : 2, Math.floor(0.4 * given.length)) ? best.known : null;
 }
