@@ -12,7 +12,15 @@ import {
   searchOptions,
   withTranscriber,
 } from './decoding.js';
-import { audioRootOption, checkOutputFile, endHelp, jsonOption, MANIFESTS, skipBadOption } from './options.js';
+import {
+  audioRootOption,
+  checkOutputFile,
+  endHelp,
+  hintingSkipBad,
+  jsonOption,
+  MANIFESTS,
+  skipBadOption,
+} from './options.js';
 import { again } from './repeats.js';
 import { type CommandContext, printJson, run } from './run.js';
 
@@ -58,7 +66,9 @@ export function define(command: Command): void {
   addDecodingOptions(command, 'utterances')
     .option('--hypotheses <file>', 'write id, reference, hypothesis and wer of every utterance there, as JSON lines')
     .addOption(jsonOption('the report'))
-    .action((options: Options) => run(options, (context) => evaluateManifest(options, context)));
+    .action((options: Options) =>
+      run(options, (context) => hintingSkipBad(options.skipBad, () => evaluateManifest(options, context))),
+    );
   endHelp(command, {
     notes: MANIFESTS,
     examples: [

@@ -2,6 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { BadRowsError } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { isCudaDevice } from '../native/index.js';
 
@@ -32,6 +33,16 @@ export const skipBadOption = (): Option =>
     '--skip-bad',
     'go on without the rows that cannot be used, and tell how many (default: refuse, naming all)',
   );
+
+/** Runs `work`; where bad rows end it, the error says what the option is for. */
+export async function hintingSkipBad<T>(skipBad: boolean | undefined, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof BadRowsError) || skipBad) throw error;
+    throw new BadRowsError(error.rows, '--skip-bad goes on without them');
+  }
+}
 
 export const audioRootOption = (): Option =>
   new Option('--audio-root <folder>', "where relative audio paths start from (default: the manifest's folder)");

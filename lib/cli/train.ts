@@ -10,6 +10,7 @@ import {
   computeTypeOption,
   deviceOption,
   endHelp,
+  hintingSkipBad,
   jsonOption,
   MANIFESTS,
   pair,
@@ -153,7 +154,9 @@ export function define(command: Command): void {
       choice('--save-as <type>', 'type of the weights that are written', ['f32', 'bf16', 'f16'], recipeDefaults.saveAs),
     )
     .addOption(jsonOption('the report'))
-    .action((options: Options) => run(options, (context) => runRecipe(options, context)));
+    .action((options: Options) =>
+      run(options, (context) => hintingSkipBad(options.skipBad, () => runRecipe(options, context))),
+    );
   endHelp(command, {
     notes:
       'Everything is checked before anything is written. On standard output comes the path of the result: an expert file, or with\n' +

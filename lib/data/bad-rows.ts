@@ -34,9 +34,6 @@ export class BadRowsError extends DistilWhisperError {
   }
 }
 
-/** What `skipBad` means in train and evaluate, said where it was not asked for. */
-export const SKIP_HINT = '--skip-bad (skipBad in a script) goes on without them';
-
 /** The first rows with their reasons, a line each, and how many more there are. */
 export function listRows(rows: readonly BadRow[]): string {
   const lines = rows.slice(0, LISTED).map((row) => `  ${placed(row)}`);

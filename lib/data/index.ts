@@ -1,4 +1,4 @@
-export { type BadRow, BadRowsError, badRow, blamesRow, listRows, SKIP_HINT, sortRows } from './bad-rows.js';
+export { type BadRow, BadRowsError, badRow, blamesRow, listRows, sortRows } from './bad-rows.js';
 export { type LoadedBatch, PrefetchLoader, type PrefetchLoaderOptions } from './loader.js';
 export { type ManifestColumn, type ManifestEntry, type ManifestOptions, readManifest, type Task } from './manifest.js';
 export { permutation, philox4x32 } from './philox.js';

@@ -380,9 +380,10 @@ function wanted(filter: string | readonly string[] | undefined, map = (name: str
   return new Set(list.map(map));
 }
 
+/** A regular file: rows are read more than once, which a pipe or a device is not for. */
 function isFile(path: string): boolean {
   try {
-    return statSync(path, { throwIfNoEntry: false })?.isDirectory() === false;
+    return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
   } catch {
     return false;
   }

@@ -1,12 +1,4 @@
-import {
-  type BadRow,
-  BadRowsError,
-  badRow,
-  blamesRow,
-  type ManifestEntry,
-  SKIP_HINT,
-  sortRows,
-} from '../data/index.js';
+import { type BadRow, BadRowsError, badRow, blamesRow, type ManifestEntry, sortRows } from '../data/index.js';
 import type { BeamOptions, TranscribeProgress, Transcriber, Transcript } from '../decode/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { cer, extendedNormalizer, type Normalizer, wer } from '../text/index.js';
@@ -142,7 +134,7 @@ export async function evaluate(
   }
   if (!skipBad) {
     if (!options.checked) bad.push(...(await checkAudio([...runs.values()].flat(), signal, options.onCheck)));
-    if (bad.length > 0) throw new BadRowsError(sortRows(bad), SKIP_HINT);
+    if (bad.length > 0) throw new BadRowsError(sortRows(bad));
   }
   const total = [...runs.values()].reduce((sum, run) => sum + run.length, 0);
   const transcripts = new Map<ManifestEntry, Transcript>();

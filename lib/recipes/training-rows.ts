@@ -8,7 +8,6 @@ import {
   blamesRow,
   type ManifestEntry,
   readManifest,
-  SKIP_HINT,
   sortRows,
 } from '../data/index.js';
 import { DistilWhisperError, type ErrorCode } from '../errors/index.js';
@@ -109,7 +108,7 @@ export async function checkRows(
   batchesOf: (entries: readonly ManifestEntry[], onBadRow: (row: BadRow) => void) => AudioBatches,
 ): Promise<CheckedRows> {
   const bad = [...unread];
-  const refuse = (hint?: string): BadRowsError => new BadRowsError(sortRows(bad), hint);
+  const refuse = (): BadRowsError => new BadRowsError(sortRows(bad));
   /** The batches know of their own bad rows alone, and end where none is left. */
   const tried = async <T>(work: () => T | Promise<T>): Promise<T> => {
     try {
@@ -150,7 +149,7 @@ export async function checkRows(
     kept = kept.filter(({ line }) => !lines.has(line));
     bad.push(...refused);
   }
-  if (bad.length > 0 && !skipBad) throw refuse(SKIP_HINT);
+  if (bad.length > 0 && !skipBad) throw refuse();
   if (validates && kept.length === 0) throw refuse();
   // A row of both parts is one row.
   const once = sortRows([...new Map(bad.map((row) => [`${nameOf(row)} ${row.line}`, row])).values()]);

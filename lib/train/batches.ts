@@ -148,8 +148,9 @@ export class AudioBatches implements BatchSource {
     for (const row of bad) onBadRow?.(row);
     this.examples = this.examples.filter((example) => !refused.has(example));
     if (bad.length > 0 && (!onBadRow || this.length === 0)) throw new BadRowsError(bad);
+    const { compat: _, cacheBytes: __, onBadRow: ___, ...sampling } = this.options;
     const entries = this.examples.map(({ entry }) => entry);
-    return new EpochSampler(entries, this.options);
+    return new EpochSampler(entries, sampling);
   }
 
   async *stream(from: number): AsyncGenerator<TrainBatch, void, undefined> {
