@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
-import { type BadRow, listRows, readManifest } from '../data/index.js';
+import { type BadRow, readManifest } from '../data/index.js';
 import { defaultNormalizer, evaluate, formatHypotheses, formatTable, toJSON } from '../evaluate/index.js';
 import { embedded } from '../recipes/index.js';
 import { basicNormalizer, type Normalizer } from '../text/index.js';
@@ -18,6 +18,7 @@ import {
   endHelp,
   hintingSkipBad,
   jsonOption,
+  leftOutNote,
   MANIFESTS,
   skipBadOption,
 } from './options.js';
@@ -111,7 +112,7 @@ async function evaluateManifest(options: Options, context: CommandContext): Prom
   }
   if (report.skipped > 0) display.note(`${report.skipped} utterances left out: the normaliser leaves no reference`);
   const left = report.badRows;
-  if (left.length > 0) display.note(`${left.length.toLocaleString('en')} bad rows left out:\n${listRows(left)}`);
+  if (left.length > 0) display.note(leftOutNote(left));
   if (options.json) {
     const { hypotheses: _, ...rest } = toJSON(report);
     printJson(rest);

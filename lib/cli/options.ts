@@ -2,7 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { BadRowsError } from '../data/index.js';
+import { type BadRow, BadRowsError, listRows } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { isCudaDevice } from '../native/index.js';
 
@@ -42,6 +42,12 @@ export async function hintingSkipBad<T>(skipBad: boolean | undefined, work: () =
     if (!(error instanceof BadRowsError) || skipBad) throw error;
     throw new BadRowsError(error.rows, '--skip-bad goes on without them');
   }
+}
+
+/** What was left out, in words and a line each. */
+export function leftOutNote(rows: readonly BadRow[]): string {
+  const number = rows.length === 1 ? '1 bad row' : `${rows.length.toLocaleString('en')} bad rows`;
+  return `${number} left out:\n${listRows(rows)}`;
 }
 
 export const audioRootOption = (): Option =>

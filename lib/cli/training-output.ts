@@ -1,5 +1,5 @@
-import { listRows } from '../data/index.js';
 import type { TrainPlan, TrainRecipe } from '../recipes/index.js';
+import { leftOutNote } from './options.js';
 import type { CommandContext } from './run.js';
 
 const count = (n: number): string => n.toLocaleString('en');
@@ -16,7 +16,7 @@ export function trainingOutput({
     onStart: (started) => {
       plan = started;
       const { utterances, steps, trainable, parameters, badRows, heldOut } = started;
-      if (badRows.length > 0) display.note(`${count(badRows.length)} bad rows left out:\n${listRows(badRows)}`);
+      if (badRows.length > 0) display.note(leftOutNote(badRows));
       if (heldOut.length > 0) {
         const names = heldOut.map((name) => JSON.stringify(name)).join(', ');
         display.note(`training on rows that are marked for tests or validation, as asked: ${names}`);
