@@ -21,10 +21,13 @@ export {
 } from './audio/index.js';
 // Data: manifests, sampling, prefetching.
 export {
+  type BadRow,
+  BadRowsError,
   type Batch,
   EpochSampler,
   type LoadedBatch,
   type ManifestEntry,
+  type ManifestFormat,
   type ManifestOptions,
   PrefetchLoader,
   type PrefetchLoaderOptions,

@@ -113,7 +113,11 @@ test('bad manifests: typed errors with the file and the line', (t) => {
   const good = JSON.stringify({ audio: 'clips/a.wav', text: 'hola', language: 'ca' });
   const cases: [content: string | Uint8Array, ending: string, message: RegExp][] = [
     [tsv(['audio', 'language'], ['clips/a.wav', 'ca']), 'tsv', /line 1: missing column text or transcript or sentence/],
-    [tsv(['file', 'text', 'language'], row), 'tsv', /line 1: missing column audio or path; the header has file, text/],
+    [
+      tsv(['file', 'text', 'language'], row),
+      'tsv',
+      /line 1: missing column audio or path or file_name.*; the header has file, text/,
+    ],
     [tsv(['audio', 'text'], ['clips/a.wav', 'hola']), 'tsv', /line 1: missing column language/],
     [tsv(HEADER, row, ['clips/b.wav', 'hola']), 'tsv', /line 3: missing column language/],
     [tsv(HEADER, row, ['clips/b.wav', ' ', 'ca']), 'tsv', /line 3: column text is empty/],
@@ -128,12 +132,12 @@ test('bad manifests: typed errors with the file and the line', (t) => {
     [tsv(HEADER), 'tsv', /it has no rows/],
     ['', 'tsv', /it has no rows/],
     ['', 'jsonl', /it has no rows/],
-    [`${good}\n{"audio": "clips/b.wav", "text": "ho`, 'jsonl', /line 2: .*bad JSON/],
+    [`${good}\n{"audio": "clips/b.wav", "text": "ho`, 'jsonl', /line 2: .*not valid JSON/],
     [`${good}\n{"audio": "clips/b.wav", "language": "ca"}`, 'jsonl', /line 2: missing column text/],
     [`${good}\n{"audio": "clips/b.wav", "text": null, "language": "ca"}`, 'jsonl', /line 2: missing column text/],
     [`${good}\n{"audio": {"path": 1}, "text": "a", "language": "ca"}`, 'jsonl', /line 2: column audio must be text/],
     [`${good}\n["clips/b.wav"]`, 'jsonl', /line 2: expected one JSON object a line/],
-    ['[\n{"audio": 1}\n]', 'txt', /line 1: expected a JSON object|line 1: .*bad JSON/],
+    ['[\n{"audio": 1}\n]', 'txt', /line 2: missing column text/],
     [Buffer.from(`${HEADER.join('\t')}\nclips/a.wav\tM\xfcller\tde\n`, 'latin1'), 'tsv', /line 2: expected UTF-8/],
   ];
   for (const [content, ending, message] of cases) {

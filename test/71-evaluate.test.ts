@@ -186,8 +186,8 @@ test.serial('progress counts the utterances of all languages', async (t) => {
 test.serial('an unknown language, bad audio, a wrong batch size and an abort end an evaluation by name', async (t) => {
   const with_ = (change: Partial<ManifestEntry>) => [...entries, { ...entries[0]!, ...change }];
   const nowhere = join(scratch, 'nowhere.wav');
-  await refused(t, 'ERR_LANGUAGE', /no token for french/, () =>
-    evaluate(transcriber, [...with_({ audio: nowhere }), { ...entries[0]!, language: 'fr' }]),
+  await refused(t, 'ERR_LANGUAGE', /manifest\.jsonl line 1: .*no token for french/, () =>
+    evaluate(transcriber, with_({ language: 'fr' })),
   );
   await refused(t, 'ERR_LANGUAGE', /klingon/i, () => evaluate(transcriber, with_({ language: 'klingon' })));
   await refused(t, 'ERR_FILE_NOT_FOUND', /nowhere\.wav/, () => evaluate(transcriber, with_({ audio: nowhere })));
@@ -243,6 +243,7 @@ const written: EvaluationReport = {
     { id: 'u2', reference: 'a', hypothesis: 'b c' },
   ],
   skipped: 1,
+  badRows: [],
   secondsTaken: 1.23456,
 };
 

@@ -4,7 +4,6 @@ import { type BeamOptions, Transcriber } from '../decode/index.js';
 import type { CacheType } from '../model/index.js';
 import { embedded } from '../recipes/index.js';
 import {
-  again,
   computeType,
   computeTypeOption,
   copyWeightsOption,
@@ -14,6 +13,7 @@ import {
   threadsOption,
   whole,
 } from './options.js';
+import { again } from './repeats.js';
 import { type CommandContext, withProfile, withStream } from './run.js';
 
 export interface DecodingOptions {

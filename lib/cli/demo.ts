@@ -56,18 +56,16 @@ export function define(command: Command): void {
 async function runDemo(options: Options, context: CommandContext): Promise<undefined> {
   const { display } = context;
   const { threads, json: _, ...settings } = options;
-  let stage: DemoStage = 'before';
   const result = await withStream({ device: 'cpu', ...(threads !== undefined && { threads }) }, (stream) =>
     demo({
       ...settings,
       stream,
       ...trainingOutput(context),
       onStage: (started) => {
-        stage = started;
         display.end();
         display.note(`* ${STAGES[started]}`);
       },
-      onProgress: (done, total) => display.progress(stage === 'train' ? 'checking audio' : 'evaluating', done, total),
+      onProgress: (done, total) => display.progress('evaluating', done, total),
     }),
   );
   if (result.training.updates === 0) {

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
-import { readManifest } from '../data/index.js';
+import { type BadRow, readManifest } from '../data/index.js';
 import { defaultNormalizer, evaluate, formatHypotheses, formatTable, toJSON } from '../evaluate/index.js';
 import { embedded } from '../recipes/index.js';
 import { basicNormalizer, type Normalizer } from '../text/index.js';
@@ -12,7 +12,17 @@ import {
   searchOptions,
   withTranscriber,
 } from './decoding.js';
-import { again, checkOutputFile, endHelp, jsonOption } from './options.js';
+import {
+  audioRootOption,
+  checkOutputFile,
+  endHelp,
+  hintingSkipBad,
+  jsonOption,
+  leftOutNote,
+  MANIFESTS,
+  skipBadOption,
+} from './options.js';
+import { again } from './repeats.js';
 import { type CommandContext, printJson, run } from './run.js';
 
 const NORMALIZERS: Record<string, Normalizer> = {
@@ -26,7 +36,9 @@ interface Options extends DecodingOptions {
   split?: string[];
   language?: string[];
   domain?: string[];
+  audioRoot?: string;
   skipEmptyText?: boolean;
+  skipBad?: boolean;
   normalizer: string;
   hypotheses?: string;
   json?: boolean;
@@ -34,14 +46,16 @@ interface Options extends DecodingOptions {
 
 export function define(command: Command): void {
   command.description(
-    'Transcribe the utterances of a manifest, each in its own language, and count word and character errors by language and domain. A manifest is JSONL or TSV with the columns audio, text and language, and where wanted split and domain.',
+    'Transcribe the utterances of a manifest, each in its own language, and count word and character errors by language and domain.',
   );
   addModelOptions(command)
     .option('--manifest <file>', 'utterances (default: the embedded corpus)')
     .option('--split <name>', 'only rows of this split; give it again for more', again)
     .option('--language <language>', 'only rows of this language; give it again for more', again)
     .option('--domain <name>', 'only rows of this domain; give it again for more', again)
+    .addOption(audioRootOption())
     .option('--skip-empty-text', 'leave out rows without a text instead of refusing them')
+    .addOption(skipBadOption())
     .addOption(
       new Option(
         '--normalizer <name>',
@@ -53,32 +67,41 @@ export function define(command: Command): void {
   addDecodingOptions(command, 'utterances')
     .option('--hypotheses <file>', 'write id, reference, hypothesis and wer of every utterance there, as JSON lines')
     .addOption(jsonOption('the report'))
-    .action((options: Options) => run(options, (context) => evaluateManifest(options, context)));
+    .action((options: Options) =>
+      run(options, (context) => hintingSkipBad(options.skipBad, () => evaluateManifest(options, context))),
+    );
   endHelp(command, {
+    notes: MANIFESTS,
     examples: [
       'distilwhisper evaluate --split test --language ca',
-      'distilwhisper evaluate --model whisper-small --expert runs/ca/expert.catalan.safetensors --manifest fleurs-ca.jsonl',
+      'distilwhisper evaluate --model whisper-small --expert runs/ca/expert.catalan.safetensors --manifest fleurs/ca_es/test.tsv',
       'distilwhisper evaluate --manifest words.tsv --skip-empty-text --hypotheses heard.jsonl --json',
     ],
   });
 }
 
-async function evaluateManifest(options: Options, context: CommandContext): Promise<undefined> {
+async function evaluateManifest(options: Options, context: CommandContext): Promise<'failed' | undefined> {
   const { signal, display } = context;
   await checkOutputFile(options.hypotheses);
   const normalizer = NORMALIZERS[options.normalizer]!;
-  const { split, domain, language } = options;
+  const { split, domain, language, audioRoot, skipBad = false } = options;
+  const badRows: BadRow[] = [];
   const entries = readManifest(options.manifest ?? embedded().manifest, {
     ...(split && { split }),
     ...(domain && { domain }),
     ...(language && { language }),
+    ...(audioRoot !== undefined && { audioRoot }),
     emptyText: options.skipEmptyText ? 'skip' : 'error',
+    onBadRow: (row) => badRows.push(row),
   });
   const report = await withTranscriber(options, context, (transcriber) =>
     evaluate(transcriber, entries, {
       normalizer,
       ...searchOptions(options),
       signal,
+      skipBad,
+      badRows,
+      onCheck: (done, total) => display.progress('checking audio', done, total),
       onProgress: ({ done, total, seconds }) =>
         display.progress('evaluating', done, total, `utterances, ${seconds.toFixed(1)} s of audio`),
     }),
@@ -88,11 +111,14 @@ async function evaluateManifest(options: Options, context: CommandContext): Prom
     await writeFileAtomic(options.hypotheses, (sink) => sink.append(Buffer.from(lines)));
   }
   if (report.skipped > 0) display.note(`${report.skipped} utterances left out: the normaliser leaves no reference`);
+  const left = report.badRows;
+  if (left.length > 0) display.note(leftOutNote(left));
   if (options.json) {
     const { hypotheses: _, ...rest } = toJSON(report);
     printJson(rest);
   } else {
     process.stdout.write(formatTable(report));
   }
-  return undefined;
+  // Audio that was lost after it had been tried: the others count, but nobody asked to go on without these.
+  return left.length > 0 && !skipBad ? 'failed' : undefined;
 }

@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { refuseRepeats } from './repeats.js';
 
 interface CommandModule {
   define(command: Command): void;
@@ -47,7 +48,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 try {
   for (const [name, summary, load] of COMMANDS) {
     const command = program.command(name).summary(summary);
-    if (args.includes(name)) (await load()).define(command);
+    if (!args.includes(name)) continue;
+    (await load()).define(command);
+    refuseRepeats(command);
   }
   await program.parseAsync(args, { from: 'user' });
 } catch (error) {

@@ -2,6 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type BadRow, BadRowsError, listRows } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { isCudaDevice } from '../native/index.js';
 
@@ -27,8 +28,36 @@ export function pair(text: string): [number, number] {
   throw new InvalidArgumentError('Expected two numbers with a comma between them, such as 0.9,0.98.');
 }
 
-/** Collects an option that may be given again. */
-export const again = (value: string, earlier: string[] = []): string[] => [...earlier, value];
+export const skipBadOption = (): Option =>
+  new Option(
+    '--skip-bad',
+    'go on without the rows that cannot be used, and tell how many (default: refuse, naming all)',
+  );
+
+/** Runs `work`; where bad rows end it, the error says what the option is for. */
+export async function hintingSkipBad<T>(skipBad: boolean | undefined, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof BadRowsError) || skipBad) throw error;
+    throw new BadRowsError(error.rows, '--skip-bad goes on without them');
+  }
+}
+
+/** What was left out, in words and a line each. */
+export function leftOutNote(rows: readonly BadRow[]): string {
+  const number = rows.length === 1 ? '1 bad row' : `${rows.length.toLocaleString('en')} bad rows`;
+  return `${number} left out:\n${listRows(rows)}`;
+}
+
+export const audioRootOption = (): Option =>
+  new Option('--audio-root <folder>', "where relative audio paths start from (default: the manifest's folder)");
+
+/** What a manifest may be, for the ends of help texts. */
+export const MANIFESTS =
+  'A manifest is JSON lines, a JSON array, TSV or CSV with the columns audio (or path, file_name), text (or sentence,\n' +
+  'transcription) and language (or locale; where no row has one, that of --language), or the tables of Common Voice and FLEURS\n' +
+  'as they are downloaded.';
 
 /** Types by the names that the command line has for them. */
 const COMPUTE_TYPES = { auto: 'auto', fp32: 'f32', bf16: 'bf16', int8: 'int8' } as const;

@@ -1,5 +1,6 @@
 /** What all commands share: signals, errors, exit codes, the stream. */
 import { basename, relative, sep } from 'node:path';
+import { BadRowsError } from '../data/index.js';
 import { isDistilWhisperError } from '../errors/index.js';
 import { Profile } from '../profile/index.js';
 import { Stream } from '../tensor/index.js';
@@ -43,7 +44,8 @@ export async function run(
     const interrupted = code === 'ERR_INTERRUPTED';
     if (isDistilWhisperError(error)) display.note(interrupted ? `interrupted: ${message}` : errorLine(error));
     else display.note(error instanceof Error ? (error.stack ?? message) : message);
-    if (options.json) printJson({ error: { code, message } });
+    if (options.json)
+      printJson({ error: { code, message, ...(error instanceof BadRowsError && { rows: error.rows }) } });
     process.exitCode = interrupted ? EXIT[stopped ?? 'SIGINT'] : EXIT.failed;
   } finally {
     display.end();

@@ -5,18 +5,23 @@ import type { Stream } from '../tensor/index.js';
 import { type TrainingOptions, trainingDefaults } from '../train/index.js';
 import type { FloatDtype } from '../weights/index.js';
 import {
+  audioRootOption,
   computeType,
   computeTypeOption,
   copyWeightsOption,
   deviceOption,
   endHelp,
+  hintingSkipBad,
   jsonOption,
+  MANIFESTS,
   pair,
   profileOption,
   real,
+  skipBadOption,
   threadsOption,
   whole,
 } from './options.js';
+import { again } from './repeats.js';
 import { type CommandContext, printJson, run, withProfile, withStream } from './run.js';
 import { trainingOutput } from './training-output.js';
 
@@ -28,11 +33,13 @@ type Options = Omit<TrainingOptions, 'steps'> & {
   method: TrainMethod;
   language?: string;
   fromScratch?: boolean;
-  split?: string;
-  validationSplit?: string;
+  split?: string[];
+  audioRoot?: string;
+  validationSplit?: string[];
   validationManifest?: string;
   validateEvery?: number;
   skipEmptyText?: boolean;
+  skipBad?: boolean;
   batchSize: number;
   epochs?: number;
   steps?: number;
@@ -106,12 +113,22 @@ export function define(command: Command): void {
       'with --method full: from random weights; of the model the config and the tokenizer are used',
     )
     .optionsGroup('Data:')
-    .requiredOption('--manifest <file>', 'JSONL or TSV with the columns audio, text and language')
-    .option('--split <name>', 'rows to train on (default: all)')
-    .option('--validation-split <name>', 'rows to validate on; the parameters with the best word error rate are kept')
+    .requiredOption('--manifest <file>', 'utterances: audio, text and language; see below')
+    .option(
+      '--split <name>',
+      'rows to train on; give it again for more, or all for every row (default: every row, and refused where some are marked as tests or validation)',
+      again,
+    )
+    .addOption(audioRootOption())
+    .option(
+      '--validation-split <name>',
+      'rows to validate on; the parameters with the best word error rate are kept; give it again for more',
+      again,
+    )
     .option('--validation-manifest <file>', 'where the validation rows are (default: in the same manifest)')
     .option('--validate-every <n>', 'updates between validations (default: an epoch)', whole(1))
     .option('--skip-empty-text', 'leave out rows without a text instead of refusing them')
+    .addOption(skipBadOption())
     .optionsGroup('Length and pace:')
     .addOption(
       new Option('--batch-size <n>', 'utterances in a batch').argParser(whole(1)).default(recipeDefaults.batchSize),
@@ -140,14 +157,17 @@ export function define(command: Command): void {
       choice('--save-as <type>', 'type of the weights that are written', ['f32', 'bf16', 'f16'], recipeDefaults.saveAs),
     )
     .addOption(jsonOption('the report'))
-    .action((options: Options) => run(options, (context) => runRecipe(options, context)));
+    .action((options: Options) =>
+      run(options, (context) => hintingSkipBad(options.skipBad, () => runRecipe(options, context))),
+    );
   endHelp(command, {
     notes:
       'Everything is checked before anything is written. On standard output comes the path of the result: an expert file, or with\n' +
       '--method full a model folder. A run that was interrupted or killed goes on from its last checkpoint when the same command is\n' +
-      'given again, with the numbers it would have had.',
+      'given again, with the numbers it would have had.\n' +
+      MANIFESTS,
     examples: [
-      'distilwhisper train --model whisper-small --teacher whisper-large-v2 --manifest common-voice-ca.tsv --language ca --output runs/ca',
+      'distilwhisper train --model whisper-small --teacher whisper-large-v2 --manifest cv-corpus/ca/train.tsv --language ca --output runs/ca',
       'distilwhisper train --model whisper-tiny --manifest words.jsonl --language pl --split train --validation-split dev --steps 500 --output runs/pl',
       'distilwhisper train --model config-and-tokenizer --method full --from-scratch --manifest speech.jsonl --epochs 20 --output runs/scratch',
     ],
@@ -173,6 +193,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
     train({
       ...given('model', 'manifest', 'output', 'method', 'language', 'fromScratch', 'teacher', 'split', 'skipEmptyText'),
       ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'saveAs', 'gradientCheckpointing', 'copyWeights'),
+      ...given('audioRoot', 'skipBad'),
       compute: computeType(options.computeType),
       options: given(...OBJECTIVE.map(([name]) => name)),
       ...(validates && {

@@ -1,4 +1,5 @@
 import type { TrainPlan, TrainRecipe } from '../recipes/index.js';
+import { leftOutNote } from './options.js';
 import type { CommandContext } from './run.js';
 
 const count = (n: number): string => n.toLocaleString('en');
@@ -14,7 +15,12 @@ export function trainingOutput({
     onCheck: (done, total) => display.progress('checking audio', done, total),
     onStart: (started) => {
       plan = started;
-      const { utterances, steps, trainable, parameters } = started;
+      const { utterances, steps, trainable, parameters, badRows, heldOut } = started;
+      if (badRows.length > 0) display.note(leftOutNote(badRows));
+      if (heldOut.length > 0) {
+        const names = heldOut.map((name) => JSON.stringify(name)).join(', ');
+        display.note(`training on rows that are marked for tests or validation, as asked: ${names}`);
+      }
       display.note(
         `plan: ${count(steps)} updates on ${count(utterances)} utterances; ` +
           `${count(trainable)} of ${count(parameters)} parameters train`,

@@ -1,5 +1,5 @@
 /** Loads the next batches while the current one is computed on. */
-import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
+import { checkOptions, DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { onLane } from '../profile/index.js';
 import type { Batch } from './sampler.js';
 
@@ -20,6 +20,17 @@ export interface PrefetchLoaderOptions<Example, Item, Output> {
   /** Called once when the loader ends, fails or is closed: for instance to close a DecodePool that belongs to it alone. */
   onClose?(): void | Promise<void>;
 }
+
+const OPTIONS: Record<keyof PrefetchLoaderOptions<unknown, unknown, unknown>, true> = {
+  examples: true,
+  batches: true,
+  load: true,
+  collate: true,
+  lookAhead: true,
+  concurrency: true,
+  describe: true,
+  onClose: true,
+};
 
 export interface LoadedBatch<Output> extends Batch {
   data: Output;
@@ -47,6 +58,7 @@ export class PrefetchLoader<Example, Item, Output> implements AsyncIterableItera
   #closing: Promise<void> | undefined;
 
   constructor(options: PrefetchLoaderOptions<Example, Item, Output>) {
+    checkOptions('PrefetchLoader', options, OPTIONS);
     const { lookAhead = 4, concurrency = 4 } = options;
     for (const [name, value] of Object.entries({ lookAhead, concurrency }))
       if (!Number.isInteger(value) || value < 1)

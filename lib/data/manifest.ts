@@ -1,8 +1,11 @@
-/** Manifests: the list of utterances that training and evaluation run on, as JSON lines or a TSV table. */
-import { existsSync, readFileSync, statSync } from 'node:fs';
-import { dirname, extname, resolve } from 'node:path';
-import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
+/** Manifests: the list of utterances that training and evaluation run on, in the forms that corpora come in. */
+import { statSync } from 'node:fs';
+import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { checkOptions, DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { resolveLanguage } from '../text/index.js';
+import { type BadRow, BadRowsError, badRow } from './bad-rows.js';
+import { type ManifestFormat, type Row, readRows } from './rows.js';
 
 export type Task = 'transcribe' | 'translate';
 
@@ -37,15 +40,18 @@ export type ManifestColumn =
   | 'task';
 
 export interface ManifestOptions {
-  /** By default told by the ending (.jsonl, .ndjson, .tsv), else by the first character. */
-  format?: 'jsonl' | 'tsv';
+  /** By default told by the ending (.jsonl, .ndjson, .json, .tsv, .csv), else by the first character. */
+  format?: ManifestFormat;
   /** Names of the manifest's own columns, where they differ from the known ones. */
   columns?: Partial<Record<ManifestColumn, string>>;
   /** Folder that relative audio paths start from; the manifest's own by default. */
   audioRoot?: string;
   /** Language of rows that do not name one. */
   defaultLanguage?: string;
-  /** Keep only rows of these splits, domains or languages. A row without the value is not kept. */
+  /**
+   * Keep only rows of these splits, domains or languages. A row without the value is not kept. The split 'all' means every row;
+   * a single language is also that of the rows, where none of them names one.
+   */
   split?: string | readonly string[];
   domain?: string | readonly string[];
   language?: string | readonly string[];
@@ -53,12 +59,30 @@ export interface ManifestOptions {
   emptyText?: 'error' | 'skip';
   /** Check that every kept audio file exists (true by default), so that a long run does not find out late. */
   checkFiles?: boolean;
+  /**
+   * Takes the rows that cannot be used, which are left out then. Without it they end the call, all in one error. With it the
+   * call returns no entry where every row was bad.
+   */
+  onBadRow?: (row: BadRow) => void;
 }
+
+const OPTIONS: Record<keyof ManifestOptions, true> = {
+  format: true,
+  columns: true,
+  audioRoot: true,
+  defaultLanguage: true,
+  split: true,
+  domain: true,
+  language: true,
+  emptyText: true,
+  checkFiles: true,
+  onBadRow: true,
+};
 
 /** Names that a column is known by, the first one preferred. */
 const ALIASES: Record<ManifestColumn, readonly string[]> = {
-  audio: ['audio', 'path'],
-  text: ['text', 'transcript', 'sentence'],
+  audio: ['audio', 'path', 'file_name', 'audio_filepath'],
+  text: ['text', 'transcript', 'sentence', 'transcription', 'raw_transcription'],
   language: ['language', 'locale'],
   id: ['id'],
   split: ['split'],
@@ -68,45 +92,90 @@ const ALIASES: Record<ManifestColumn, readonly string[]> = {
   task: ['task'],
 };
 const COLUMNS = Object.keys(ALIASES) as ManifestColumn[];
+const FORMATS: readonly string[] = ['jsonl', 'json', 'tsv', 'csv'] satisfies ManifestFormat[];
+/** Characters of a value: an hour of speech has some 60,000. */
+const MAX_VALUE = 2 ** 20;
 
-type Row = { line: number; values: Map<string, unknown> };
+/** What a filter means: undefined keeps everything. */
+type Filter = ReadonlySet<string> | undefined;
 
 /**
- * Reads a manifest. Columns: audio (or path), text (or transcript, sentence), language (or locale); optional id, split, domain,
- * duration (or seconds), speaker, task. All rows are checked; then the filters apply.
- * @throws ERR_FILE_NOT_FOUND, ERR_FILE_READ for the manifest; ERR_MANIFEST, with the line, for a bad row (missing column, bad
- * JSON, unknown language, empty text, duplicated id, bad duration or task) and when nothing is left; ERR_FILE_NOT_FOUND, with
- * the line, for a missing audio file; ERR_LANGUAGE for an unknown language in the options
+ * Reads a manifest: JSON lines, a JSON array of objects, TSV, CSV (RFC 4180), or the TSV of FLEURS, which has no header and whose
+ * language, unless the options say it, is its folder's name. Columns: audio (or path, file_name, audio_filepath; a path, a
+ * file:// URL, or Hugging Face's {"path": …}), text (or transcript, sentence, transcription, raw_transcription), language (or
+ * locale); optional id, split, domain, duration (or seconds), speaker, task. Audio is looked for from `audioRoot` on, then in
+ * clips/ (Common Voice), audio/, and the folders named after the manifest (FLEURS).
+ * @throws ERR_FILE_NOT_FOUND, ERR_FILE_READ for the manifest; ERR_MANIFEST when it is no manifest, when its header lacks a
+ * column, and when nothing is left; BadRowsError for bad rows of the kept splits and domains, all of them: ERR_MANIFEST (missing
+ * column, bad JSON, unknown language, empty text, duplicated id, bad duration or task), ERR_FILE_NOT_FOUND (no such audio file);
+ * ERR_LANGUAGE for an unknown language in the options; ERR_ARGUMENT for other options
  */
 export function readManifest(path: string, options: ManifestOptions = {}): ManifestEntry[] {
-  const text = readText(path);
-  const format = options.format ?? formatOf(path, text);
-  const lines = text.split(/\r?\n/);
-  const rows = format === 'jsonl' ? jsonRows(lines, path) : tsvRows(lines, path, options);
+  checkManifestOptions(path, options);
+  const names = Object.fromEntries(COLUMNS.map((column) => [column, namesOf(column, options)])) as Names;
   const keep = {
     split: wanted(options.split),
     domain: wanted(options.domain),
     language: wanted(options.language, (name) => resolveLanguage(name).code),
   };
-  const defaultLanguage = options.defaultLanguage && resolveLanguage(options.defaultLanguage).code;
-  const ids = new Map<string, number>();
-  const entries: ManifestEntry[] = [];
-  let total = 0;
+  if (keep.split?.has('all')) keep.split = undefined;
+  const { rows, header, fleurs } = readRows(path, options.format, (name) => names.audio.includes(name));
+  const given = options.defaultLanguage && resolveLanguage(options.defaultLanguage).code;
+  // Of rows that name no language, unless others do.
+  const implied = keep.language?.size === 1 ? [...keep.language][0] : undefined;
+  const folder = fleurs && !given ? folderLanguage(path, implied === undefined) : undefined;
+  if (header) {
+    for (const column of ['audio', 'text', 'language'] as const) {
+      if (names[column].some((name) => header.names.includes(name))) continue;
+      if (column === 'language' && (given ?? implied)) continue;
+      const has = header.names.join(', ').slice(0, 400);
+      throw new DistilWhisperError(
+        'ERR_MANIFEST',
+        `${path} line ${header.line}: missing column ${names[column].join(' or ')}; the header has ${has}`,
+      );
+    }
+  }
+
+  const bad: BadRow[] = [];
+  const report = options.onBadRow ?? ((row: BadRow) => bad.push(row));
+  const reader = new RowReader(path, options, names, keep, given ?? folder);
+  let [total, refused] = [0, 0];
+  const kept: (ManifestEntry | Nameless)[] = [];
+  let named = false;
+  const refuse = (line: number, error: unknown): void => {
+    if (!isDistilWhisperError(error)) throw error;
+    refused++;
+    report(badRow({ manifest: path, line }, error));
+  };
   for (const row of rows) {
     total++;
-    const entry = toEntry(row, path, options, defaultLanguage, ids);
-    if (entry.text === '') continue;
-    if (keep.split && !keep.split.has(entry.split ?? '')) continue;
-    if (keep.domain && !keep.domain.has(entry.domain ?? '')) continue;
-    if (keep.language && !keep.language.has(entry.language)) continue;
-    if (options.checkFiles !== false && !isFile(entry.audio))
-      throw new DistilWhisperError(
-        'ERR_FILE_NOT_FOUND',
-        `${path} line ${entry.line}: there is no audio file ${entry.audio}`,
-      );
-    entries.push(entry);
+    try {
+      const entry = reader.read(row);
+      if (entry) kept.push(entry);
+    } catch (error) {
+      refuse(row.line, error);
+    }
+    named ||= reader.named;
   }
-  if (entries.length === 0) {
+  const entries: ManifestEntry[] = [];
+  for (const entry of kept) {
+    const language = entry.language ?? (named ? undefined : implied);
+    try {
+      if (language === undefined) throw missing(names.language);
+      if (keep.language && !keep.language.has(language)) continue;
+      if (options.checkFiles !== false && reader.missing.has(entry)) {
+        throw new DistilWhisperError(
+          'ERR_FILE_NOT_FOUND',
+          `there is no audio file ${JSON.stringify(entry.audio).slice(1, -1)}`,
+        );
+      }
+      entries.push({ ...entry, language });
+    } catch (error) {
+      refuse(entry.line, error);
+    }
+  }
+  if (bad.length > 0) throw new BadRowsError(bad.sort((a, b) => a.line - b.line));
+  if (entries.length === 0 && refused === 0) {
     const filters = (['split', 'domain', 'language'] as const).flatMap((key) =>
       keep[key] ? `${key} ${[...keep[key]].join(' or ')}` : [],
     );
@@ -117,171 +186,205 @@ export function readManifest(path: string, options: ManifestOptions = {}): Manif
   return entries;
 }
 
-function readText(path: string): string {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(path);
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR')
-      throw new DistilWhisperError('ERR_FILE_NOT_FOUND', `${path}: there is no such manifest`, { cause: error });
-    const why = code === 'EISDIR' ? 'expected a manifest, got a directory' : `the manifest cannot be read (${message})`;
-    throw new DistilWhisperError('ERR_FILE_READ', `${path}: ${why}`, { cause: error });
-  }
-  const decoder = new TextDecoder('utf-8', { fatal: true });
-  try {
-    return decoder.decode(bytes);
-  } catch {
-    let line = 1;
-    for (let from = 0; from < bytes.length; line++) {
-      const end = bytes.indexOf(10, from);
-      const to = end < 0 ? bytes.length : end;
-      try {
-        decoder.decode(bytes.subarray(from, to));
-      } catch {
-        break;
-      }
-      from = to + 1;
-    }
-    throw new DistilWhisperError('ERR_MANIFEST', `${path} line ${line}: expected UTF-8 text, got other bytes`);
-  }
+function checkManifestOptions(path: string, options: ManifestOptions): void {
+  const refuse = (what: string, got: unknown): never => {
+    throw new DistilWhisperError('ERR_ARGUMENT', `readManifest: expected ${what}, got ${typeof got}`);
+  };
+  if (typeof path !== 'string') refuse('the path of a manifest', path);
+  checkOptions('readManifest', options, OPTIONS);
+  if (options.columns) checkOptions('readManifest, columns', options.columns, COLUMN_NAMES);
+  const { format, audioRoot, emptyText, onBadRow } = options;
+  if (format !== undefined && !FORMATS.includes(format))
+    throw new DistilWhisperError('ERR_ARGUMENT', `format: expected ${FORMATS.join(' or ')}, got ${String(format)}`);
+  if (audioRoot !== undefined && typeof audioRoot !== 'string') refuse('audioRoot to be a path', audioRoot);
+  if (emptyText !== undefined && emptyText !== 'error' && emptyText !== 'skip')
+    throw new DistilWhisperError('ERR_ARGUMENT', `emptyText: expected error or skip, got ${String(emptyText)}`);
+  if (onBadRow !== undefined && typeof onBadRow !== 'function') refuse('onBadRow to be a function', onBadRow);
 }
 
-function formatOf(path: string, text: string): 'jsonl' | 'tsv' {
-  const ending = extname(path).toLowerCase();
-  if (ending === '.jsonl' || ending === '.ndjson') return 'jsonl';
-  if (ending === '.tsv') return 'tsv';
-  return /^\s*[{[]/.test(text) ? 'jsonl' : 'tsv';
-}
+const COLUMN_NAMES = Object.fromEntries(COLUMNS.map((column) => [column, true])) as Record<ManifestColumn, true>;
 
-const fail = (path: string, line: number, what: string, cause?: unknown): never => {
-  throw new DistilWhisperError(
-    'ERR_MANIFEST',
-    `${path} line ${line}: ${what}`,
-    cause === undefined ? undefined : { cause },
-  );
-};
-
-function* jsonRows(lines: string[], path: string): Generator<Row> {
-  for (const [index, text] of lines.entries()) {
-    if (text.trim() === '') continue;
-    const line = index + 1;
-    let value: unknown;
-    try {
-      value = JSON.parse(text);
-    } catch (error) {
-      fail(path, line, `expected a JSON object on this line, got bad JSON (${(error as Error).message})`, error);
-    }
-    if (typeof value !== 'object' || value === null || Array.isArray(value))
-      fail(path, line, `expected one JSON object a line, got ${text.trim().slice(0, 40)}`);
-    yield { line, values: new Map(Object.entries(value as object)) };
-  }
-}
-
-function* tsvRows(lines: string[], path: string, options: ManifestOptions): Generator<Row> {
-  const start = lines.findIndex((text) => text.trim() !== '');
-  if (start < 0) return;
-  const header = lines[start]!.split('\t').map((name) => unquote(name).trim());
-  const twice = header.find((name, at) => name !== '' && header.indexOf(name) !== at);
-  if (twice !== undefined) fail(path, start + 1, `the header names column ${JSON.stringify(twice)} twice`);
-  for (const column of ['audio', 'text', 'language'] as const) {
-    if (column === 'language' && options.defaultLanguage) continue;
-    const names = namesOf(column, options);
-    if (!names.some((name) => header.includes(name)))
-      fail(path, start + 1, `missing column ${names.join(' or ')}; the header has ${header.join(', ')}`);
-  }
-  for (let index = start + 1; index < lines.length; index++) {
-    const text = lines[index]!;
-    if (text.trim() === '') continue;
-    const fields = text.split('\t');
-    if (fields.length > header.length)
-      fail(
-        path,
-        index + 1,
-        `expected ${header.length} columns as in the header, got ${fields.length} (a tab within a value?)`,
-      );
-    yield { line: index + 1, values: new Map(fields.map((field, at) => [header[at]!, unquote(field)])) };
-  }
-}
-
-/** A field that is quoted as a whole, with its inner quotes doubled, loses the quoting; any other quote is text. */
-function unquote(field: string): string {
-  const inner = /^"((?:[^"]|"")*)"$/.exec(field)?.[1];
-  return inner === undefined ? field : inner.replaceAll('""', '"');
-}
+type Names = Record<ManifestColumn, readonly string[]>;
 
 const namesOf = (column: ManifestColumn, options: ManifestOptions): readonly string[] =>
   options.columns?.[column] === undefined ? ALIASES[column] : [options.columns[column]];
 
-function toEntry(
-  { line, values }: Row,
-  path: string,
-  options: ManifestOptions,
-  defaultLanguage: string | undefined,
-  ids: Map<string, number>,
-): ManifestEntry {
-  const found: Partial<Record<ManifestColumn, string>> = {};
-  for (const column of COLUMNS) {
-    for (const name of namesOf(column, options)) {
-      const value = values.get(name);
+const fault = (what: string): DistilWhisperError => new DistilWhisperError('ERR_MANIFEST', what);
+const missing = (names: readonly string[]): DistilWhisperError => fault(`missing column ${names.join(' or ')}`);
+
+/** A row that is whole but for its language. */
+type Nameless = Omit<ManifestEntry, 'language'> & { language?: undefined };
+
+/** Makes entries of rows, one after the other: ids are told apart. */
+class RowReader {
+  /** Whether the last row named a language. */
+  named = false;
+  /** Entries whose audio is nowhere. */
+  readonly missing = new Set<object>();
+  private readonly ids = new Map<string, number>();
+  private readonly root: string;
+
+  constructor(
+    private readonly path: string,
+    private readonly options: ManifestOptions,
+    private readonly names: Names,
+    private readonly keep: { split: Filter; domain: Filter },
+    private readonly defaultLanguage: string | undefined,
+  ) {
+    this.root = options.audioRoot ?? dirname(path);
+  }
+
+  /** The row's entry, or null where it is left out. Throws what is wrong with it. */
+  read(row: Row): ManifestEntry | Nameless | null {
+    this.named = false;
+    if ('problem' in row) throw fault(row.problem);
+    const { values, line } = row;
+    const split = this.value('split', values);
+    const domain = this.value('domain', values);
+    if (this.keep.split && !this.keep.split.has(split ?? '')) return null;
+    if (this.keep.domain && !this.keep.domain.has(domain ?? '')) return null;
+    const audio = this.audio(values);
+    const text = this.need('text', values);
+    const language = this.language(values);
+    if (text === '') return null;
+    const given = this.value('id', values);
+    let id = given || audio;
+    const before = this.ids.get(id);
+    if (before !== undefined) {
+      if (given) throw fault(`id ${JSON.stringify(id)} was already used on line ${before}`);
+      id = `${audio}:${line}`;
+    }
+    const found = locate(audio, this.root, this.path);
+    const entry: ManifestEntry | Nameless = {
+      id,
+      audio: found ?? resolve(this.root, audio),
+      text,
+      ...(language !== undefined && { language }),
+      manifest: this.path,
+      line,
+      ...(split && { split }),
+      ...(domain && { domain }),
+      ...this.optional(values),
+    };
+    this.ids.set(id, line);
+    if (found === null) this.missing.add(entry);
+    return entry;
+  }
+
+  /** A column's text; undefined where the row has none. */
+  private value(column: ManifestColumn, values: ReadonlyMap<string, unknown>): string | undefined {
+    for (const name of this.names[column]) {
+      let value = values.get(name);
+      if (column === 'audio' && typeof value === 'object' && value !== null) value = pathOf(value, name);
       if (value === undefined || value === null) continue;
       if (typeof value !== 'string' && typeof value !== 'number')
-        fail(path, line, `column ${name} must be text or a number, got ${JSON.stringify(value).slice(0, 40)}`);
-      found[column] = String(value).trim();
-      break;
+        throw fault(`column ${name} must be text or a number, got ${JSON.stringify(value).slice(0, 40)}`);
+      const text = String(value).trim();
+      if (text.length <= MAX_VALUE) return text;
+      const [most, got] = [MAX_VALUE, text.length].map((n) => n.toLocaleString('en'));
+      throw fault(`column ${name} must have at most ${most} characters, got ${got}`);
     }
+    return undefined;
   }
-  const need = (column: 'audio' | 'text' | 'language'): string => {
-    const value = found[column];
-    if (value === undefined) fail(path, line, `missing column ${namesOf(column, options).join(' or ')}`);
-    if (value === '' && !(column === 'text' && options.emptyText === 'skip'))
-      fail(path, line, `column ${column} is empty`);
-    return value!;
-  };
-  const audio = need('audio');
-  const text = need('text');
-  let language = defaultLanguage;
-  if (!defaultLanguage || found.language) {
-    const name = need('language');
+
+  private need(column: 'audio' | 'text', values: ReadonlyMap<string, unknown>): string {
+    const value = this.value(column, values);
+    if (value === undefined) throw missing(this.names[column]);
+    if (value === '' && !(column === 'text' && this.options.emptyText === 'skip'))
+      throw fault(`column ${column} is empty`);
+    return value;
+  }
+
+  private audio(values: ReadonlyMap<string, unknown>): string {
+    const audio = this.need('audio', values);
+    if (!/^[a-z][a-z0-9+.-]*:\/\//i.test(audio)) return audio;
+    const shown = JSON.stringify(audio.slice(0, 80));
+    if (!/^file:/i.test(audio)) throw fault(`column audio must be a path or a file:// URL, got ${shown}`);
     try {
-      language = resolveLanguage(name).code;
+      return fileURLToPath(audio);
     } catch (error) {
-      if (!isDistilWhisperError(error)) throw error;
-      fail(path, line, error.message, error);
+      throw fault(`column audio is no URL of a file here: ${shown} (${(error as Error).message})`);
     }
   }
-  let id = found.id || audio;
-  const before = ids.get(id);
-  if (before !== undefined) {
-    if (found.id) fail(path, line, `id ${JSON.stringify(id)} was already used on line ${before}`);
-    id = `${audio}:${line}`;
+
+  private language(values: ReadonlyMap<string, unknown>): string | undefined {
+    const name = this.value('language', values);
+    if (name === undefined || (name === '' && this.defaultLanguage)) return this.defaultLanguage;
+    if (name === '') throw fault('column language is empty');
+    this.named = true;
+    try {
+      return resolveLanguage(name).code;
+    } catch (error) {
+      throw isDistilWhisperError(error) ? fault(error.message) : error;
+    }
   }
-  ids.set(id, line);
-  const entry: ManifestEntry = {
-    id,
-    audio: resolve(options.audioRoot ?? dirname(path), audio),
-    text,
-    language: language!,
-    manifest: path,
-    line,
-  };
-  for (const column of ['split', 'domain', 'speaker'] as const) if (found[column]) entry[column] = found[column];
-  if (found.duration) {
-    entry.duration = Number(found.duration);
-    if (!(entry.duration > 0 && entry.duration < Number.POSITIVE_INFINITY))
-      fail(path, line, `duration must be a positive number of seconds, got ${JSON.stringify(found.duration)}`);
+
+  private optional(values: ReadonlyMap<string, unknown>): Pick<ManifestEntry, 'speaker' | 'duration' | 'task'> {
+    const [speaker, duration, task] = [
+      this.value('speaker', values),
+      this.value('duration', values),
+      this.value('task', values),
+    ];
+    const seconds = Number(duration);
+    if (duration && !(seconds > 0 && seconds < Number.POSITIVE_INFINITY))
+      throw fault(`duration must be a positive number of seconds, got ${JSON.stringify(duration.slice(0, 40))}`);
+    if (task && task !== 'transcribe' && task !== 'translate')
+      throw fault(`task must be transcribe or translate, got ${JSON.stringify(task.slice(0, 40))}`);
+    return {
+      ...(speaker && { speaker }),
+      ...(duration && { duration: seconds }),
+      ...(task && { task: task as Task }),
+    };
   }
-  if (found.task) {
-    if (found.task !== 'transcribe' && found.task !== 'translate')
-      fail(path, line, `task must be transcribe or translate, got ${JSON.stringify(found.task)}`);
-    entry.task = found.task as Task;
-  }
-  return entry;
 }
 
-function wanted(filter: string | readonly string[] | undefined, map = (name: string) => name): Set<string> | undefined {
+/** The path of an audio object as Hugging Face's data sets write it, {"path": …, "bytes": …}. */
+function pathOf(value: object, column: string): unknown {
+  const { path, bytes, array } = value as Record<string, unknown>;
+  if (typeof path === 'string') return path;
+  if ((path ?? undefined) === undefined && (bytes ?? array ?? undefined) === undefined) return undefined;
+  if ((path ?? undefined) === undefined)
+    throw fault(`column ${column} holds the audio itself: expected the path of a file`);
+  return value;
+}
+
+/** Where a row's audio lies: as written, or in a folder where corpora keep it beside their tables; null where it is not. */
+function locate(audio: string, root: string, manifest: string): string | null {
+  const plain = resolve(root, audio);
+  if (isFile(plain)) return plain;
+  if (isAbsolute(audio)) return null;
+  const stem = basename(manifest, extname(manifest));
+  const folders = ['clips', join('audio', stem), stem, 'audio'];
+  return folders.map((folder) => resolve(root, folder, audio)).find(isFile) ?? null;
+}
+
+/** The language of FLEURS' folders (ca_es/train.tsv); undefined where the name is none and it is not `needed`. */
+function folderLanguage(path: string, needed: boolean): string | undefined {
+  try {
+    return resolveLanguage(basename(dirname(resolve(path)))).code;
+  } catch (error) {
+    if (!needed) return undefined;
+    throw new DistilWhisperError(
+      'ERR_MANIFEST',
+      `${path}: a table of FLEURS does not name its language: expected a folder named after it, or an option (${(error as Error).message})`,
+      { cause: error },
+    );
+  }
+}
+
+function wanted(filter: string | readonly string[] | undefined, map = (name: string) => name): Filter {
   if (filter === undefined) return undefined;
-  return new Set((typeof filter === 'string' ? [filter] : filter).map(map));
+  const list = typeof filter === 'string' ? [filter] : filter;
+  if (!Array.isArray(list) || !list.every((name) => typeof name === 'string'))
+    throw new DistilWhisperError('ERR_ARGUMENT', `readManifest: expected filters to be names, got ${typeof filter}`);
+  return new Set(list.map(map));
 }
 
-const isFile = (path: string) => existsSync(path) && !statSync(path).isDirectory();
+/** A regular file: rows are read more than once, which a pipe or a device is not for. */
+function isFile(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+  } catch {
+    return false;
+  }
+}

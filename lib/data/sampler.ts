@@ -1,5 +1,5 @@
 /** Which examples form which batch: a pure function of (seed, epoch, items), so that a resumed run goes on at (epoch, position). */
-import { DistilWhisperError } from '../errors/index.js';
+import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { permutation } from './philox.js';
 
 export interface SamplerItem {
@@ -31,6 +31,18 @@ export interface SamplerOptions {
   bucketBatches?: number;
 }
 
+const OPTIONS: Record<keyof SamplerOptions, true> = {
+  batchSize: true,
+  seed: true,
+  shuffle: true,
+  dropLast: true,
+  groupByLanguage: true,
+  languageWeights: true,
+  temperature: true,
+  epochSize: true,
+  bucketBatches: true,
+};
+
 export interface Batch {
   epoch: number;
   /** Position of the batch in its epoch, from 0. */
@@ -56,6 +68,7 @@ export class EpochSampler {
 
   /** @throws ERR_ARGUMENT for options out of range, a missing language or duration, or no items */
   constructor(items: readonly SamplerItem[], options: SamplerOptions) {
+    checkOptions('EpochSampler', options, OPTIONS);
     const { batchSize, seed = 0, epochSize = items.length, bucketBatches = 0 } = options;
     const whole = (name: string, value: number, least: number, most = Number.MAX_SAFE_INTEGER) => {
       if (!Number.isInteger(value) || value < least || value > most)

@@ -1,7 +1,8 @@
-import type { ManifestEntry } from '../data/index.js';
+import { type BadRow, BadRowsError, badRow, blamesRow, type ManifestEntry, sortRows } from '../data/index.js';
 import type { BeamOptions, TranscribeProgress, Transcriber, Transcript } from '../decode/index.js';
-import { DistilWhisperError } from '../errors/index.js';
+import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { cer, extendedNormalizer, type Normalizer, wer } from '../text/index.js';
+import { checkAudio } from './check.js';
 
 /** Of the beam options `beamSize` is 1 by default: greedy decoding. */
 export interface EvaluateOptions extends Partial<BeamOptions> {
@@ -15,7 +16,30 @@ export interface EvaluateOptions extends Partial<BeamOptions> {
   signal?: AbortSignal;
   /** Run each language's expert where the model has one. Default true. */
   useExperts?: boolean;
+  /** Go on without rows whose language or audio is refused, and report them. Default false: all of them in one error, first. */
+  skipBad?: boolean;
+  /** Rows of the same manifests that were refused before: they are told with the others. */
+  badRows?: readonly BadRow[];
+  /** The audio was decoded before, so that it need not be tried before anything is transcribed. Default false. */
+  checked?: boolean;
+  /** While the audio is tried, which it is without `skipBad`. */
+  onCheck?: (done: number, total: number) => void;
 }
+
+const OPTIONS: Record<keyof EvaluateOptions, true> = {
+  batchSize: true,
+  normalizer: true,
+  onProgress: true,
+  signal: true,
+  useExperts: true,
+  skipBad: true,
+  badRows: true,
+  checked: true,
+  onCheck: true,
+  beamSize: true,
+  patience: true,
+  lengthPenalty: true,
+};
 
 /** Errors over some utterances. Rates are fractions of sums (micro averages); they may exceed 1. */
 export interface ErrorCounts {
@@ -55,6 +79,8 @@ export interface EvaluationReport {
   hypotheses: Hypothesis[];
   /** Entries left out because the normaliser leaves nothing of their reference. */
   skipped: number;
+  /** Rows left out: with `skipBad`; without it only those whose audio was lost after it had been tried. */
+  badRows: readonly BadRow[];
   secondsTaken: number;
 }
 
@@ -69,17 +95,23 @@ interface Scored {
 /**
  * Transcribes the entries, each in its own language, and counts word and character errors by language and domain. Utterances
  * of the same language and similar length are decoded together; what is reported does not depend on that order.
- * Errors: ERR_ARGUMENT when no entry has a reference left after the normaliser, and those of `Transcriber.transcribe`.
+ * Errors: ERR_ARGUMENT when no entry has a reference left after the normaliser; BadRowsError (ERR_LANGUAGE, those of
+ * `decodeAudio`) for rows that cannot be used, with `skipBad` when none is left; those of `Transcriber.transcribe`.
  */
 export async function evaluate(
   transcriber: Transcriber,
   entries: readonly ManifestEntry[],
   options: EvaluateOptions = {},
 ): Promise<EvaluationReport> {
+  checkOptions('evaluate', options, OPTIONS);
+  if (!Array.isArray(entries))
+    throw new DistilWhisperError('ERR_ARGUMENT', `entries: expected a list of manifest entries, got ${typeof entries}`);
   const { normalizer = defaultNormalizer, onProgress, beamSize = 1, patience = 1, lengthPenalty } = options;
+  const { skipBad = false, signal } = options;
   const start = performance.now();
+  const bad = [...(options.badRows ?? [])];
   const kept = entries.filter((entry) => normalizer(entry.text).trim() !== '');
-  if (kept.length === 0) {
+  if (kept.length === 0 && bad.length === 0) {
     throw new DistilWhisperError(
       'ERR_ARGUMENT',
       `entries: expected one with a text that the normaliser leaves something of, got none in ${entries.length}`,
@@ -88,19 +120,30 @@ export async function evaluate(
   const runs = new Map<string, ManifestEntry[]>();
   for (const entry of kept) {
     // An unknown language is found before any audio is transcribed.
-    transcriber.tokenizer.checkLanguage(entry.language);
+    try {
+      transcriber.tokenizer.checkLanguage(entry.language);
+    } catch (error) {
+      if (!blamesRow(error)) throw error;
+      bad.push(badRow(entry, error));
+      continue;
+    }
     const key = `${entry.language} ${entry.task ?? 'transcribe'}`;
     const run = runs.get(key);
     if (run) run.push(entry);
     else runs.set(key, [entry]);
   }
+  if (!skipBad) {
+    if (!options.checked) bad.push(...(await checkAudio([...runs.values()].flat(), signal, options.onCheck)));
+    if (bad.length > 0) throw new BadRowsError(sortRows(bad));
+  }
+  const total = [...runs.values()].reduce((sum, run) => sum + run.length, 0);
   const transcripts = new Map<ManifestEntry, Transcript>();
-  let seconds = 0;
+  let [done, seconds] = [0, 0];
   for (const run of runs.values()) {
     // The text's length, not the audio's, says how many steps a batch takes: audio is padded to the window anyway.
     const sorted = [...run].sort((a, b) => b.text.length - a.text.length);
     const { language, task = 'transcribe' } = sorted[0]!;
-    const done = transcripts.size;
+    const before = { done, seconds };
     const found = await transcriber.transcribe(
       sorted.map((entry) => entry.audio),
       {
@@ -111,17 +154,32 @@ export async function evaluate(
         beamSize,
         patience,
         ...(lengthPenalty !== undefined && { lengthPenalty }),
-        ...(options.signal && { signal: options.signal }),
+        ...(signal && { signal }),
         onProgress: (progress) =>
-          onProgress?.({ done: done + progress.done, total: kept.length, seconds: seconds + progress.seconds }),
+          onProgress?.({
+            done: before.done + progress.done,
+            total,
+            seconds: before.seconds + progress.seconds,
+          }),
+        onError: (source, error) => {
+          if (!blamesRow(error)) throw error;
+          bad.push(badRow(sorted[source]!, error));
+        },
       },
     );
+    done += run.length;
     for (const [i, transcript] of found.entries()) {
+      if (!transcript) continue;
       transcripts.set(sorted[i]!, transcript);
       seconds += transcript.duration;
     }
   }
-  const scored = kept.map((entry): Scored => ({ entry, transcript: transcripts.get(entry)! }));
+  const badRows = sortRows(bad);
+  if (transcripts.size === 0) throw new BadRowsError(badRows);
+  const scored = kept.flatMap((entry): Scored[] => {
+    const transcript = transcripts.get(entry);
+    return transcript ? [{ entry, transcript }] : [];
+  });
   return {
     groups: groupsOf(scored, normalizer),
     total: count(scored, normalizer),
@@ -131,6 +189,7 @@ export async function evaluate(
       hypothesis: transcript.text,
     })),
     skipped: entries.length - kept.length,
+    badRows,
     secondsTaken: (performance.now() - start) / 1000,
   };
 }

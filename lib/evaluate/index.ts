@@ -1,3 +1,4 @@
+export { checkAudio } from './check.js';
 export {
   defaultNormalizer,
   type ErrorCounts,

@@ -1,4 +1,4 @@
-import { DistilWhisperError } from '../errors/index.js';
+import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import {
   addPositions,
   attention,
@@ -63,6 +63,13 @@ export interface WhisperOptions {
   copyWeights?: boolean;
 }
 
+const OPTIONS: Record<keyof WhisperOptions, true> = {
+  compute: true,
+  cache: true,
+  trainable: true,
+  copyWeights: true,
+};
+
 const EMBEDDING = 'model.decoder.embed_tokens.weight';
 
 function refuseOnGpu(stream: Stream, option: string, type: string): void {
@@ -93,6 +100,8 @@ export interface ModelPass {
  */
 export class Whisper {
   readonly experts = new Map<string, LanguageExpert>();
+  /** Where experts were loaded from, by their language. */
+  private readonly expertFiles = new Map<string, string>();
   private readonly encoderLayers: Layer[];
   private readonly decoderLayers: Layer[];
 
@@ -149,6 +158,7 @@ export class Whisper {
     options: WhisperOptions = {},
     path: string | null = null,
   ): Whisper {
+    checkOptions('Whisper', options, OPTIONS);
     if (config.scale_embedding) {
       throw new DistilWhisperError(
         'ERR_CONFIG',
@@ -185,6 +195,8 @@ export class Whisper {
     config: WhisperConfig,
     options: WhisperOptions & { seed?: number } = {},
   ): Promise<Whisper> {
+    checkOptions('Whisper.create', options, { ...OPTIONS, seed: true });
+    const { seed = 0, ...others } = options;
     const tensors = new Map<string, HostTensor>();
     let op = 0;
     for (const [name, shape] of whisperTensorShapes(config)) {
@@ -193,11 +205,11 @@ export class Whisper {
       if (name === 'model.encoder.embed_positions.weight') values = sinusoids(shape[0]!, shape[1]!);
       else if (name.endsWith('norm.weight')) values = new Float32Array(size).fill(1);
       else if (name.endsWith('.bias')) values = new Float32Array(size);
-      else values = await randomNormals(stream, size, config.init_std, options.seed ?? 0, op);
+      else values = await randomNormals(stream, size, config.init_std, seed, op);
       op++;
       tensors.set(name, { dtype: 'f32', shape, data: new Uint8Array(values.buffer) });
     }
-    return Whisper.fromTensors(stream, config, tensors, options);
+    return Whisper.fromTensors(stream, config, tensors, others);
   }
 
   /** Every parameter that trains, backbone first. */
@@ -211,13 +223,23 @@ export class Whisper {
     this.experts.set(expert.language, expert);
   }
 
-  /** Loads an expert file, as `fromFolder` does, and attaches it. Errors: those of `openExpert`. */
+  /**
+   * Loads an expert file, as `fromFolder` does, and attaches it. Errors: those of `openExpert`; ERR_EXPERT when the language has
+   * one already: which of them was meant is not guessed.
+   */
   async loadExpert(
     path: string,
     options: { trainable?: boolean; copyWeights?: boolean } = {},
   ): Promise<LanguageExpert> {
     const file = await openExpert(path, this.config);
     try {
+      if (this.experts.has(file.language)) {
+        const other = this.expertFiles.get(file.language) ?? this.path ?? 'the model itself';
+        throw new DistilWhisperError(
+          'ERR_EXPERT',
+          `${path}: expected one expert for ${file.language}, got another one beside that of ${other}`,
+        );
+      }
       if (options.trainable) this.requireTrainable();
       const tensors = await storedTensors(file.weights, options.copyWeights);
       const expert = LanguageExpert.load(this.stream, this.config, file.language, tensors, {
@@ -226,6 +248,7 @@ export class Whisper {
       });
       await this.stream.sync();
       this.attach(expert);
+      this.expertFiles.set(expert.language, path);
       return expert;
     } finally {
       await file.close();

@@ -1,14 +1,15 @@
 /** The demonstration: a small Whisper learns a language, on the embedded models and synthetic speech. */
 import { join } from 'node:path';
-import { type ManifestEntry, readManifest } from '../data/index.js';
+import { BadRowsError, type ManifestEntry, readManifest } from '../data/index.js';
 import { Transcriber } from '../decode/index.js';
-import { DistilWhisperError } from '../errors/index.js';
+import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { type EvaluationGroup, type EvaluationReport, evaluate, formatColumns } from '../evaluate/index.js';
 import { packageRoot } from '../native/index.js';
 import type { Stream } from '../tensor/index.js';
 import { resolveLanguage } from '../text/index.js';
 import type { TrainingOptions, UpdateReport, ValidationReport } from '../train/index.js';
-import { type TrainPlan, type TrainResult, train } from './train.js';
+import { checkRecipe } from './checks.js';
+import { type TrainPlan, type TrainRecipe, type TrainResult, train } from './train.js';
 
 /** Where the embedded models and corpus lie. */
 export function embedded(): { teacher: string; student: string; manifest: string } {
@@ -40,12 +41,31 @@ export interface DemoSettings {
   stream?: Stream;
   signal?: AbortSignal;
   onStage?: (stage: DemoStage) => void;
-  /** Utterances evaluated, or whose audio was checked before training. */
+  /** Utterances evaluated. */
   onProgress?: (done: number, total: number) => void;
+  /** Utterances whose audio was checked, before the first evaluation and before training. */
+  onCheck?: (done: number, total: number) => void;
   onStart?: (plan: TrainPlan) => void;
   onUpdate?: (report: UpdateReport) => void;
   onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
 }
+
+const SETTINGS: Record<keyof DemoSettings, true> = {
+  output: true,
+  student: true,
+  teacher: true,
+  manifest: true,
+  language: true,
+  epochs: true,
+  stream: true,
+  signal: true,
+  onStage: true,
+  onProgress: true,
+  onCheck: true,
+  onStart: true,
+  onUpdate: true,
+  onValidation: true,
+};
 
 export type DemoStage = 'before' | 'train' | 'after';
 
@@ -80,34 +100,12 @@ export interface DemoResult {
  * evaluates again. Errors: those of `train` and `evaluate`; ERR_INTERRUPTED leaves a run that the same call resumes.
  */
 export async function demo(settings: DemoSettings): Promise<DemoResult> {
+  checkOptions('demo', settings, SETTINGS);
   const start = performance.now();
   const { teacher, student, manifest } = { ...embedded(), ...settings };
-  const { signal, stream, onStage, onProgress, onStart, onUpdate, onValidation } = settings;
-  const tests = readManifest(manifest, { split: 'test' });
+  const { signal, stream, onStage, onProgress, onCheck, onStart, onUpdate, onValidation } = settings;
   const target = resolveLanguage(settings.language ?? DEMO_LANGUAGE);
-  if (!tests.some((entry) => entry.language === target.code)) {
-    throw new DistilWhisperError('ERR_MANIFEST', `${manifest}: expected test utterances in ${target.name}, got none`);
-  }
-  const test = async (experts: string[]): Promise<EvaluationReport> => {
-    const transcriber = await Transcriber.load(student, {
-      experts,
-      compute: 'f32',
-      batchSize: 40,
-      ...(stream && { stream }),
-    });
-    try {
-      return await evaluate(transcriber, tests, {
-        ...(signal && { signal }),
-        onProgress: ({ done, total }) => onProgress?.(done, total),
-      });
-    } finally {
-      await transcriber.close();
-    }
-  };
-  onStage?.('before');
-  const before = await test([]);
-  onStage?.('train');
-  const training = await train({
+  const recipe: TrainRecipe = {
     model: student,
     teacher,
     manifest,
@@ -120,11 +118,42 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
     options: DEMO_OPTIONS,
     ...(stream && { stream }),
     ...(signal && { signal }),
-    ...(onProgress && { onCheck: onProgress }),
+    ...(onCheck && { onCheck }),
     ...(onStart && { onStart }),
     ...(onUpdate && { onUpdate }),
     ...(onValidation && { onValidation }),
-  });
+  };
+  checkRecipe(recipe);
+  const tests = readManifest(manifest, { split: 'test' });
+  if (!tests.some((entry) => entry.language === target.code)) {
+    throw new DistilWhisperError('ERR_MANIFEST', `${manifest}: expected test utterances in ${target.name}, got none`);
+  }
+  const test = async (experts: string[]): Promise<EvaluationReport> => {
+    const transcriber = await Transcriber.load(student, {
+      experts,
+      compute: 'f32',
+      batchSize: 40,
+      ...(stream && { stream }),
+    });
+    try {
+      const report = await evaluate(transcriber, tests, {
+        // The second time the same audio is heard.
+        checked: experts.length > 0,
+        ...(onCheck && { onCheck }),
+        ...(signal && { signal }),
+        onProgress: ({ done, total }) => onProgress?.(done, total),
+      });
+      // Before and after are compared utterance by utterance.
+      if (report.badRows.length > 0) throw new BadRowsError(report.badRows);
+      return report;
+    } finally {
+      await transcriber.close();
+    }
+  };
+  onStage?.('before');
+  const before = await test([]);
+  onStage?.('train');
+  const training = await train(recipe);
   onStage?.('after');
   const after = await test([training.result]);
   return {

@@ -1,16 +1,15 @@
 /** Whole training runs: from a model folder and a manifest to an expert file or a model folder. */
 import { readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { DecodePool } from '../audio/index.js';
-import { type ManifestEntry, PrefetchLoader, readManifest } from '../data/index.js';
+import { type BadRow, BadRowsError } from '../data/index.js';
 import { Transcriber } from '../decode/index.js';
-import { DistilWhisperError } from '../errors/index.js';
 import { evaluate } from '../evaluate/index.js';
 import { Whisper } from '../model/index.js';
 import { type FloatType, Stream, type Tensor } from '../tensor/index.js';
 import { resolveLanguage, WhisperTokenizer } from '../text/index.js';
 import {
   AudioBatches,
+  checkTeacher,
   type RunReport,
   Trainer,
   type TrainingOptions,
@@ -31,6 +30,8 @@ import {
   writeFileAtomic,
   writeModelFolder,
 } from '../weights/index.js';
+import { checkRecipe } from './checks.js';
+import { checkRows, readTrainingRows } from './training-rows.js';
 
 export type TrainMethod = 'experts' | 'full';
 
@@ -57,12 +58,19 @@ export interface TrainRecipe {
   fromScratch?: boolean;
   /** Model folder of the teacher. Without one: cross-entropy alone. */
   teacher?: string;
-  /** Rows to train on, by their `split`. Default: all that the manifest has. */
-  split?: string;
+  /**
+   * Rows to train on, by their `split`; 'all': every row. Default: every row, and an error where some of them are marked as tests
+   * or validation.
+   */
+  split?: string | readonly string[];
+  /** Folder that the manifests' relative audio paths start from. Default: their own. */
+  audioRoot?: string;
   /** Rows for validation; the best parameters by their word error rate are kept. */
-  validation?: { manifest?: string; split?: string; every?: number };
+  validation?: { manifest?: string; split?: string | readonly string[]; every?: number };
   /** Rows without a text are skipped instead of refused. */
   skipEmptyText?: boolean;
+  /** Go on without the rows that cannot be used. Default: they are an error, all in one. */
+  skipBad?: boolean;
   batchSize?: number;
   /** Length of the run: passes over the rows, or updates. */
   epochs?: number;
@@ -98,6 +106,10 @@ export interface TrainPlan {
   parameters: number;
   /** Those that a row runs through at inference: its gates and one of the two FFNs, not both. */
   active: number;
+  /** Rows left out by `skipBad`. */
+  badRows: readonly BadRow[];
+  /** Splits of tests or validation that are trained on, because they were asked for. */
+  heldOut: readonly string[];
 }
 
 export interface TrainResult extends RunReport, TrainPlan {
@@ -111,37 +123,15 @@ const size = (parameters: Iterable<{ size: number }>): number => [...parameters]
 
 /**
  * Runs a recipe to its end, or on from its last checkpoint. Everything is checked before the run folder is touched.
- * Errors: those of model folders, manifests, audio and options, each naming the file or row; ERR_INTERRUPTED leaves a run
- * that the same recipe resumes.
+ * Errors: ERR_ARGUMENT for the recipe itself; those of model folders and manifests; BadRowsError for rows that cannot be used, of
+ * manifests, labels and audio (with `skipBad` when none is left); ERR_INTERRUPTED leaves a run that the same recipe resumes.
  */
 export async function train(recipe: TrainRecipe): Promise<TrainResult> {
-  const { method = recipeDefaults.method, batchSize = recipeDefaults.batchSize } = recipe;
+  checkRecipe(recipe);
+  const { method = recipeDefaults.method, batchSize = recipeDefaults.batchSize, validation } = recipe;
   const { compute = recipeDefaults.compute } = recipe;
-  if (method === 'experts' && recipe.fromScratch) {
-    throw new DistilWhisperError('ERR_ARGUMENT', "fromScratch: expected with method 'full', got it with 'experts'");
-  }
-  if (method === 'experts' && recipe.language === undefined) {
-    throw new DistilWhisperError('ERR_ARGUMENT', 'language: expected the language of the expert, got nothing');
-  }
-  if (recipe.epochs !== undefined && recipe.steps !== undefined) {
-    throw new DistilWhisperError('ERR_ARGUMENT', 'steps: expected either epochs or steps, got both');
-  }
-  const { validation } = recipe;
-  if (validation && validation.manifest === undefined && validation.split === undefined) {
-    throw new DistilWhisperError(
-      'ERR_ARGUMENT',
-      'validation: expected a split or a manifest of its own, got neither: it would validate on what it trains on',
-    );
-  }
   const language = recipe.language === undefined ? null : resolveLanguage(recipe.language);
-  const rows = (manifest: string, split: string | undefined) =>
-    readManifest(manifest, {
-      ...(split !== undefined && { split }),
-      ...(language && { language: language.code }),
-      emptyText: recipe.skipEmptyText ? 'skip' : 'error',
-    });
-  const entries = rows(recipe.manifest, recipe.split);
-  const validationRows = validation ? rows(validation.manifest ?? recipe.manifest, validation.split) : [];
+  const rows = readTrainingRows(recipe, language?.code);
 
   const folder = await openModelFolder(recipe.model);
   const stream = recipe.stream ?? new Stream({ device: recipe.device ?? 'cpu' });
@@ -151,6 +141,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   let transcriber: Transcriber | null = null;
   try {
     const tokenizer = await WhisperTokenizer.fromFolder(recipe.model);
+    if (language) tokenizer.checkLanguage(language.code);
     const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
     const copyWeights = recipe.copyWeights ?? false;
     const settings = { compute, copyWeights, ...(method === 'full' && { trainable: () => true }) };
@@ -158,9 +149,19 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       ? await Whisper.create(stream, folder.config, { ...settings, seed })
       : await Whisper.fromFolder(stream, folder, settings);
     if (recipe.teacher !== undefined) teacher = await Whisper.load(stream, recipe.teacher, { compute, copyWeights });
-    const batches = new AudioBatches(entries, folder.config, tokenizer, { batchSize, seed, compat });
-    // An unknown language is found before anything is written.
-    for (const entry of validationRows) tokenizer.checkLanguage(entry.language);
+    if (teacher) checkTeacher(model, teacher);
+    const sampling = { batchSize, seed, compat };
+    const {
+      batches,
+      validation: validationRows,
+      leftOut,
+      bad: badRows,
+    } = await checkRows(
+      rows,
+      recipe,
+      tokenizer,
+      (entries, onBadRow) => new AudioBatches(entries, folder.config, tokenizer, { ...sampling, onBadRow }),
+    );
     const perEpoch = Math.max(1, Math.floor(batches.sampler.batchesPerEpoch / accumulation));
     const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? recipeDefaults.epochs) * perEpoch);
     const options = trainingOptions({ ...recipe.options, steps });
@@ -178,7 +179,8 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
         method,
         language: language?.code ?? null,
         batchSize,
-        utterances: entries.length,
+        utterances: batches.length,
+        ...(leftOut.length > 0 && { leftOut }),
         model: recipe.fromScratch ? 'from scratch' : recipe.model,
         manifest: recipe.manifest,
       },
@@ -187,11 +189,12 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       ...(transcriber && {
         validateEvery: validation?.every ?? perEpoch,
         validate: async () => {
-          const { total } = await evaluate(
-            transcriber!,
-            validationRows,
-            recipe.signal ? { signal: recipe.signal } : {},
-          );
+          const { total, badRows: lost } = await evaluate(transcriber!, validationRows, {
+            checked: true,
+            ...(recipe.signal && { signal: recipe.signal }),
+          });
+          // Scores over other rows cannot be compared.
+          if (lost.length > 0) throw new BadRowsError(lost);
           return { score: total.wer, wer: total.wer, cer: total.cer, gateShare: total.gateShare };
         },
       }),
@@ -202,19 +205,14 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
     const backbone = size(model.parameters.values());
     const added = method === 'experts' ? model.trainable() : [];
     const plan: TrainPlan = {
-      utterances: entries.length,
+      utterances: batches.length,
       steps,
       trainable: size(model.trainable()),
       parameters: backbone + size(added),
       active: backbone + size(added.filter(({ name }) => name.includes('.gate_'))),
+      badRows,
+      heldOut: rows.heldOut,
     };
-    const resumes = await stat(join(recipe.output, 'run.json')).catch(() => null);
-    if (!resumes) {
-      const total = entries.length + validationRows.length;
-      const { onCheck, signal } = recipe;
-      await batches.check({ ...(signal && { signal }), onProgress: (done) => onCheck?.(done, total) });
-      await checkAudio(validationRows, signal, (done) => onCheck?.(entries.length + done, total));
-    }
     recipe.onStart?.(plan);
     const report = await trainer.run();
     const result = await save(recipe, folder, model, language?.name ?? null, report);
@@ -233,32 +231,6 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
     if (recipe.stream) recipe.stream.endStep();
     else stream.close();
     await folder.close();
-  }
-}
-
-/** Decodes every utterance once: as `AudioBatches.check`, but of any length, as transcription takes it. */
-async function checkAudio(
-  entries: readonly ManifestEntry[],
-  signal: AbortSignal | undefined,
-  onProgress: (done: number) => void,
-): Promise<void> {
-  if (entries.length === 0) return;
-  const pool = new DecodePool();
-  const loader = new PrefetchLoader<ManifestEntry, void, void>({
-    examples: entries,
-    batches: entries.map((_, position) => ({ epoch: 0, position, indices: Int32Array.of(position) })),
-    load: async (entry) => {
-      await pool.decode(entry.audio);
-    },
-    collate: () => {},
-    describe: (entry) => `${entry.id} (${entry.manifest} line ${entry.line})`,
-    onClose: () => pool.close(),
-  });
-  for await (const { position } of loader) {
-    if (signal?.aborted) {
-      throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
-    }
-    onProgress(position + 1);
   }
 }
 

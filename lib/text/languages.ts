@@ -1,5 +1,4 @@
-import { DistilWhisperError } from '../errors/index.js';
-import { editDistance } from './edit-distance.js';
+import { DistilWhisperError, editDistance } from '../errors/index.js';
 
 /** A language of Whisper: its token is `<|code|>`, its experts carry the lower-case English name. */
 export interface Language {

@@ -1,5 +1,4 @@
-import { DistilWhisperError } from '../errors/index.js';
-import { editDistance } from './edit-distance.js';
+import { DistilWhisperError, editDistance } from '../errors/index.js';
 import { MAX_TEXT, PYTHON_SPACE, strip } from './whitespace.js';
 
 /** Corpus-level error rate: `rate` = `errors` / `length`, a fraction (it may exceed 1); `length` counts the references. */

@@ -1,6 +1,16 @@
 import { DecodePool, FeatureExtractor } from '../audio/index.js';
-import { type Batch, EpochSampler, type ManifestEntry, PrefetchLoader, type SamplerOptions } from '../data/index.js';
-import { DistilWhisperError } from '../errors/index.js';
+import {
+  type BadRow,
+  BadRowsError,
+  type Batch,
+  badRow,
+  blamesRow,
+  EpochSampler,
+  type ManifestEntry,
+  PrefetchLoader,
+  type SamplerOptions,
+} from '../data/index.js';
+import { checkOptions, DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { resolveLanguage, type WhisperTokenizer } from '../text/index.js';
 import type { WhisperConfig } from '../weights/index.js';
 import type { TrainBatch } from './engine.js';
@@ -10,7 +20,24 @@ export interface AudioBatchOptions extends SamplerOptions {
   compat?: 'paper' | 'reference';
   /** Features kept in memory after their first use, in bytes: later epochs decode nothing. Default 1 GiB. */
   cacheBytes?: number;
+  /** Takes the rows whose labels or, in `check`, audio are refused; they are left out then. Without it they are an error. */
+  onBadRow?: (row: BadRow) => void;
 }
+
+const OPTIONS: Record<keyof AudioBatchOptions, true> = {
+  batchSize: true,
+  seed: true,
+  shuffle: true,
+  dropLast: true,
+  groupByLanguage: true,
+  languageWeights: true,
+  temperature: true,
+  epochSize: true,
+  bucketBatches: true,
+  compat: true,
+  cacheBytes: true,
+  onBadRow: true,
+};
 
 /**
  * Labels of an utterance: what the decoder shall say behind the start token. Errors: ERR_LABEL_TOO_LONG, ERR_TOKENIZER.
@@ -36,75 +63,133 @@ export function labelsOf(
 /** Utterances in one batch of `check`. */
 const CHECKED_AT_ONCE = 16;
 
+/** An utterance with what the decoder shall say, and its features where they are kept. */
+interface Example {
+  entry: ManifestEntry;
+  labels: number[];
+  features?: Float32Array;
+}
+
 /** Micro-batches of a manifest's utterances: decoded, turned into features and labels ahead of the training step. */
 export class AudioBatches implements BatchSource {
-  readonly sampler: EpochSampler;
-  private readonly labels: number[][];
-  private readonly cache = new Map<number, Float32Array>();
+  private examples: Example[] = [];
+  private dealt: EpochSampler;
   private cached = 0;
 
-  /** Checks every label at once, so that a long run does not find out late. Errors: those of `labelsOf`, ERR_ARGUMENT. */
+  /**
+   * Checks every label at once, so that a long run does not find out late. Errors: BadRowsError with those of `labelsOf`,
+   * ERR_LANGUAGE (no such token); ERR_ARGUMENT.
+   */
   constructor(
-    private readonly entries: readonly ManifestEntry[],
+    entries: readonly ManifestEntry[],
     private readonly config: WhisperConfig,
     tokenizer: WhisperTokenizer,
     private readonly options: AudioBatchOptions,
   ) {
-    this.labels = entries.map((entry) => labelsOf(entry, tokenizer, config, options.compat));
-    this.sampler = new EpochSampler(entries, options);
+    checkOptions('AudioBatches', options, OPTIONS);
+    const bad: BadRow[] = [];
+    for (const entry of entries) {
+      try {
+        this.examples.push({ entry, labels: labelsOf(entry, tokenizer, config, options.compat) });
+      } catch (error) {
+        if (!blamesRow(error)) throw error;
+        bad.push(badRow(entry, error));
+      }
+    }
+    this.dealt = this.without(bad, new Set());
+  }
+
+  /** Deals the utterances that are left into batches. */
+  get sampler(): EpochSampler {
+    return this.dealt;
+  }
+
+  /** Utterances that are left. */
+  get length(): number {
+    return this.examples.length;
   }
 
   /**
    * Decodes every utterance once, so that a bad file ends a run before anything is written, and keeps the features that fit
-   * the cache. Errors: those of `decodeAudio` and `FeatureExtractor`, with the utterance's id and line; ERR_INTERRUPTED.
+   * the cache. Errors: BadRowsError with those of `decodeAudio` and `FeatureExtractor`; ERR_INTERRUPTED.
    */
   async check(
     options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
   ): Promise<void> {
-    const { entries } = this;
+    const total = this.length;
+    const bad = new Map<Example, BadRow>();
     let done = 0;
-    const batches = Array.from({ length: Math.ceil(entries.length / CHECKED_AT_ONCE) }, (_, position) => ({
+    const batches = Array.from({ length: Math.ceil(total / CHECKED_AT_ONCE) }, (_, position) => ({
       epoch: 0,
       position,
       indices: Int32Array.from(
-        { length: Math.min(CHECKED_AT_ONCE, entries.length - position * CHECKED_AT_ONCE) },
+        { length: Math.min(CHECKED_AT_ONCE, total - position * CHECKED_AT_ONCE) },
         (_, i) => position * CHECKED_AT_ONCE + i,
       ),
     }));
-    for await (const count of this.load(batches, (items) => items.length)) {
+    const refused = (example: Example, error: DistilWhisperError): void => {
+      bad.set(example, badRow(example.entry, error));
+    };
+    for await (const count of this.load(batches, (items) => items.length, refused)) {
       if (options.signal?.aborted) {
         throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
       }
       done += count;
-      options.onProgress?.(done, entries.length);
+      options.onProgress?.(done, total);
     }
+    if (bad.size === 0) return;
+    const inOrder = this.examples.flatMap((example) => bad.get(example) ?? []);
+    this.dealt = this.without(inOrder, new Set(bad.keys()));
+  }
+
+  /** Tells of bad rows or throws them, and deals the examples that are left. */
+  private without(bad: readonly BadRow[], refused: ReadonlySet<Example>): EpochSampler {
+    const { onBadRow } = this.options;
+    for (const row of bad) onBadRow?.(row);
+    this.examples = this.examples.filter((example) => !refused.has(example));
+    if (bad.length > 0 && (!onBadRow || this.length === 0)) throw new BadRowsError(bad);
+    const { compat: _, cacheBytes: __, onBadRow: ___, ...sampling } = this.options;
+    const entries = this.examples.map(({ entry }) => entry);
+    return new EpochSampler(entries, sampling);
   }
 
   async *stream(from: number): AsyncGenerator<TrainBatch, void, undefined> {
-    const { entries } = this;
+    const { examples } = this;
     const perEpoch = this.sampler.batchesPerEpoch;
     const batches = this.sampler.iterate({ epoch: Math.floor(from / perEpoch), position: from % perEpoch });
     yield* this.load(batches, (features, { indices }) => ({
-      features,
-      labels: Array.from(indices, (i) => this.labels[i]!),
-      languages: Array.from(indices, (i) => resolveLanguage(entries[i]!.language).name),
+      features: features as Float32Array[],
+      labels: Array.from(indices, (i) => examples[i]!.labels),
+      languages: Array.from(indices, (i) => resolveLanguage(examples[i]!.entry.language).name),
     }));
   }
 
-  /** Features of the batches' utterances, loaded ahead by a pool of threads that lives as long as the iteration. */
+  /**
+   * Features of the batches' utterances, loaded ahead by a pool of threads that lives as long as the iteration. With `refused`
+   * an utterance at fault is handed to it, and null stands in its place.
+   */
   private async *load<T>(
     batches: Iterable<Batch>,
-    collate: (items: Float32Array[], batch: Batch) => T,
+    collate: (items: (Float32Array | null)[], batch: Batch) => T,
+    refused?: (example: Example, error: DistilWhisperError) => void,
   ): AsyncGenerator<T, void, undefined> {
-    const { config, entries } = this;
+    const { config } = this;
     const pool = new DecodePool();
     const extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames: 2 * config.max_source_positions });
-    const loader = new PrefetchLoader<number, Float32Array, T>({
-      examples: entries.map((_, i) => i),
+    const loader = new PrefetchLoader<Example, Float32Array | null, T>({
+      examples: this.examples,
       batches,
-      load: (i) => this.features(i, pool, extractor),
+      load: async (example) => {
+        try {
+          return await this.features(example, pool, extractor);
+        } catch (error) {
+          if (!refused || !blamesRow(error)) throw error;
+          refused(example, error);
+          return null;
+        }
+      },
       collate,
-      describe: (i) => `${entries[i]!.id} (${entries[i]!.manifest} line ${entries[i]!.line})`,
+      describe: ({ entry }) => `${entry.id} (${entry.manifest} line ${entry.line})`,
       onClose: () => pool.close(),
     });
     try {
@@ -115,12 +200,21 @@ export class AudioBatches implements BatchSource {
     }
   }
 
-  private async features(i: number, pool: DecodePool, extractor: FeatureExtractor): Promise<Float32Array> {
-    const known = this.cache.get(i);
-    if (known) return known;
-    const features = await extractor.extract(await pool.decode(this.entries[i]!.audio));
+  private async features(example: Example, pool: DecodePool, extractor: FeatureExtractor): Promise<Float32Array> {
+    if (example.features) return example.features;
+    const { audio } = example.entry;
+    const decoded = await pool.decode(audio);
+    let features: Float32Array;
+    try {
+      features = await extractor.extract(decoded);
+    } catch (error) {
+      // What is wrong with the file is told with its name.
+      throw isDistilWhisperError(error)
+        ? new DistilWhisperError(error.code, `${audio}: ${error.message}`, { cause: error })
+        : error;
+    }
     if (this.cached + features.byteLength <= (this.options.cacheBytes ?? 2 ** 30)) {
-      this.cache.set(i, features);
+      example.features = features;
       this.cached += features.byteLength;
     }
     return features;

@@ -234,7 +234,8 @@ function skipDraws(seed: number, micro: number, layers: number, probability: num
   return Array.from({ length: layers }, (_, layer) => word(layer) / 2 ** 32 < probability);
 }
 
-function checkTeacher(student: Whisper, teacher: Whisper): void {
+/** Whether a teacher can teach the student. Throws ERR_VOCABULARY, ERR_MODEL, ERR_STREAM. */
+export function checkTeacher(student: Whisper, teacher: Whisper): void {
   const s = student.config;
   const t = teacher.config;
   if (s.vocab_size !== t.vocab_size) {

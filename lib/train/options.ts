@@ -1,4 +1,4 @@
-import { DistilWhisperError } from '../errors/index.js';
+import { checkOptions, DistilWhisperError } from '../errors/index.js';
 
 /** What is minimised, and how (DESIGN section 4; REFERENCE sections 2 to 4). Defaults are the paper's recipe. */
 export interface TrainingOptions {
@@ -57,6 +57,10 @@ export const trainingDefaults: Omit<TrainingOptions, 'steps'> = {
   workspace: 0,
 };
 
+const OPTIONS: Readonly<Record<string, true>> = Object.fromEntries(
+  ['steps', ...Object.keys(trainingDefaults)].map((name) => [name, true]),
+);
+
 type Check = readonly [name: keyof TrainingOptions, ok: (value: number) => boolean, expected: string];
 const whole = (low: number) => (v: number) => Number.isSafeInteger(v) && v >= low;
 const within = (low: number, high: number) => (v: number) => v >= low && v <= high;
@@ -79,22 +83,26 @@ const CHECKS: Check[] = [
   ['workspace', (v) => v === 0 || whole(1 << 20)(v), '0, or at least 1 MiB in bytes'],
 ];
 
+const CHOICES = { distillation: ['js', 'kl', 'none'], compat: ['paper', 'reference'] } as const;
+
 /** Fills in the defaults and checks every value. Throws ERR_ARGUMENT that names the option. */
 export function trainingOptions(given: Partial<TrainingOptions> & { steps: number }): TrainingOptions {
+  checkOptions('training options', given, OPTIONS);
   const options: TrainingOptions = { ...trainingDefaults, ...given };
+  const refuse = (name: keyof TrainingOptions, expected: string): never => {
+    throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected ${expected}, got ${String(options[name])}`);
+  };
   for (const [name, ok, expected] of CHECKS) {
-    if (!ok(options[name] as number)) {
-      throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected ${expected}, got ${options[name]}`);
-    }
+    const value = options[name];
+    if (typeof value !== 'number' || !ok(value)) refuse(name, expected);
   }
-  const [b1, b2] = options.betas;
-  if (!(b1 >= 0 && b1 < 1 && b2 >= 0 && b2 < 1)) {
-    throw new DistilWhisperError('ERR_ARGUMENT', `betas: expected two numbers from 0 to below 1, got ${options.betas}`);
+  for (const [name, choices] of Object.entries(CHOICES) as [keyof typeof CHOICES, readonly string[]][]) {
+    if (!choices.includes(options[name])) refuse(name, choices.join(' or '));
   }
-  const [s0, s1] = options.sigma;
-  if (!(s0 > 0 && s1 > 0)) {
-    throw new DistilWhisperError('ERR_ARGUMENT', `sigma: expected two numbers above 0, got ${options.sigma}`);
-  }
+  const two = (pair: unknown, ok: (value: number) => boolean): boolean =>
+    Array.isArray(pair) && pair.length === 2 && pair.every((value) => typeof value === 'number' && ok(value));
+  if (!two(options.betas, (b) => b >= 0 && b < 1)) refuse('betas', 'two numbers from 0 to below 1');
+  if (!two(options.sigma, (s) => s > 0)) refuse('sigma', 'two numbers above 0');
   return options;
 }
 
