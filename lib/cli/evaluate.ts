@@ -2,9 +2,9 @@ import type { Command } from 'commander';
 import { Option } from 'commander';
 import { readManifest } from '../data/index.js';
 import { defaultNormalizer, evaluate, formatHypotheses, formatTable, toJSON } from '../evaluate/index.js';
+import { openOutput } from '../files/index.js';
 import { embedded } from '../recipes/index.js';
 import { basicNormalizer, type Normalizer } from '../text/index.js';
-import { writeFileAtomic } from '../weights/index.js';
 import {
   addDecodingOptions,
   addModelOptions,
@@ -12,8 +12,9 @@ import {
   searchOptions,
   withTranscriber,
 } from './decoding.js';
-import { again, checkOutputFile, endHelp, jsonOption } from './options.js';
-import { type CommandContext, printJson, run } from './run.js';
+import { again, endHelp, jsonOption } from './options.js';
+import { type CommandContext, run } from './run.js';
+import { print, printJson } from './streams.js';
 
 const NORMALIZERS: Record<string, Normalizer> = {
   extended: defaultNormalizer,
@@ -65,7 +66,7 @@ export function define(command: Command): void {
 
 async function evaluateManifest(options: Options, context: CommandContext): Promise<undefined> {
   const { signal, display } = context;
-  await checkOutputFile(options.hypotheses);
+  const hypotheses = options.hypotheses === undefined ? null : await openOutput(options.hypotheses, { signal });
   const normalizer = NORMALIZERS[options.normalizer]!;
   const { split, domain, language } = options;
   const entries = readManifest(options.manifest ?? embedded().manifest, {
@@ -83,16 +84,14 @@ async function evaluateManifest(options: Options, context: CommandContext): Prom
         display.progress('evaluating', done, total, `utterances, ${seconds.toFixed(1)} s of audio`),
     }),
   );
-  if (options.hypotheses !== undefined) {
-    const lines = formatHypotheses(report, normalizer);
-    await writeFileAtomic(options.hypotheses, (sink) => sink.append(Buffer.from(lines)));
-  }
+  await hypotheses?.append(formatHypotheses(report, normalizer));
+  await hypotheses?.close();
   if (report.skipped > 0) display.note(`${report.skipped} utterances left out: the normaliser leaves no reference`);
   if (options.json) {
     const { hypotheses: _, ...rest } = toJSON(report);
     printJson(rest);
   } else {
-    process.stdout.write(formatTable(report));
+    print(formatTable(report));
   }
   return undefined;
 }

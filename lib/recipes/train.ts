@@ -6,11 +6,13 @@ import { type ManifestEntry, PrefetchLoader, readManifest } from '../data/index.
 import { Transcriber } from '../decode/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { evaluate } from '../evaluate/index.js';
+import { ifThere, proveOutput, writeFileAtomic } from '../files/index.js';
 import { Whisper } from '../model/index.js';
 import { type FloatType, Stream, type Tensor } from '../tensor/index.js';
 import { resolveLanguage, WhisperTokenizer } from '../text/index.js';
 import {
   AudioBatches,
+  RunFolder,
   type RunReport,
   Trainer,
   type TrainingOptions,
@@ -28,9 +30,9 @@ import {
   openModelFolder,
   weightEntries,
   writeExpert,
-  writeFileAtomic,
   writeModelFolder,
 } from '../weights/index.js';
+import { digestOfRows, digestOfTokenizer, digestOfWeights } from './identity.js';
 
 export type TrainMethod = 'experts' | 'full';
 
@@ -81,10 +83,10 @@ export interface TrainRecipe {
   stream?: Stream;
   signal?: AbortSignal;
   /** While the audio is checked, before anything is written; not on resume. */
-  onCheck?: (done: number, total: number) => void;
-  onStart?: (plan: TrainPlan) => void;
-  onUpdate?: (report: UpdateReport) => void;
-  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
+  onCheck?: (done: number, total: number) => void | Promise<void>;
+  onStart?: (plan: TrainPlan) => void | Promise<void>;
+  onUpdate?: (report: UpdateReport) => void | Promise<void>;
+  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void | Promise<void>;
 }
 
 /** What a run is going to do. */
@@ -132,6 +134,14 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
     );
   }
   const language = recipe.language === undefined ? null : resolveLanguage(recipe.language);
+  const reportPath = join(recipe.output, 'report.json');
+  const resumes = await RunFolder.check(recipe.output);
+  if (resumes) await proveOutput(reportPath);
+  const { signal } = recipe;
+  const throwIfInterrupted = (): void => {
+    if (!signal?.aborted) return;
+    throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted before the training began; nothing was written');
+  };
   const rows = (manifest: string, split: string | undefined) =>
     readManifest(manifest, {
       ...(split !== undefined && { split }),
@@ -147,14 +157,27 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   let teacher: Whisper | null = null;
   let trainer: Trainer | null = null;
   let transcriber: Transcriber | null = null;
+  let outcome: TrainResult | undefined;
   try {
     const tokenizer = await WhisperTokenizer.fromFolder(recipe.model);
+    throwIfInterrupted();
     const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
     const settings = { compute, ...(method === 'full' && { trainable: () => true }) };
     model = recipe.fromScratch
       ? await Whisper.create(stream, folder.config, { ...settings, seed })
       : await Whisper.fromFolder(stream, folder, settings);
-    if (recipe.teacher !== undefined) teacher = await Whisper.load(stream, recipe.teacher, { compute });
+    throwIfInterrupted();
+    let teacherWeights: string | null = null;
+    if (recipe.teacher !== undefined) {
+      const source = await openModelFolder(recipe.teacher);
+      try {
+        teacher = await Whisper.fromFolder(stream, source, { compute });
+        teacherWeights = await digestOfWeights(source, signal);
+      } finally {
+        await source.close();
+      }
+    }
+    throwIfInterrupted();
     const batches = new AudioBatches(entries, folder.config, tokenizer, { batchSize, seed, compat });
     // An unknown language is found before anything is written.
     for (const entry of validationRows) tokenizer.languageId(entry.language);
@@ -176,8 +199,15 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
         language: language?.code ?? null,
         batchSize,
         utterances: entries.length,
-        model: recipe.fromScratch ? 'from scratch' : recipe.model,
-        manifest: recipe.manifest,
+        'training rows': await digestOfRows(entries),
+        ...(transcriber && {
+          'validation rows': await digestOfRows(validationRows),
+          validateEvery: validation?.every ?? perEpoch,
+          generation: folder.generationConfig ?? null,
+        }),
+        'model weights': recipe.fromScratch ? 'from scratch' : await digestOfWeights(folder, signal),
+        'teacher weights': teacherWeights,
+        tokenizer: await digestOfTokenizer(folder),
       },
       ...(recipe.checkpointEvery !== undefined && { checkpointEvery: recipe.checkpointEvery }),
       gradientCheckpointing: recipe.gradientCheckpointing ?? false,
@@ -192,7 +222,15 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
           return { score: total.wer, wer: total.wer, cer: total.cer, gateShare: total.gateShare };
         },
       }),
-      ...(recipe.signal && { signal: recipe.signal }),
+      ...(signal && { signal }),
+      onEnd: async (report) => {
+        const result = await save(recipe, folder, model!, language?.name ?? null, report);
+        outcome = { ...report, ...plan, result, language: language?.code ?? null };
+        // A run that was at its end has nothing to add to what it said then.
+        if (report.updates === 0 && (await ifThere(stat(reportPath)))) return;
+        const text = Buffer.from(`${JSON.stringify(outcome, null, 2)}\n`);
+        await writeFileAtomic(reportPath, (sink) => sink.append(text));
+      },
       ...(recipe.onUpdate && { onUpdate: recipe.onUpdate }),
       ...(recipe.onValidation && { onValidation: recipe.onValidation }),
     });
@@ -205,23 +243,16 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       parameters: backbone + size(added),
       active: backbone + size(added.filter(({ name }) => name.includes('.gate_'))),
     };
-    const resumes = await stat(join(recipe.output, 'run.json')).catch(() => null);
     if (!resumes) {
       const total = entries.length + validationRows.length;
-      const { onCheck, signal } = recipe;
+      const { onCheck } = recipe;
       await batches.check({ ...(signal && { signal }), onProgress: (done) => onCheck?.(done, total) });
       await checkAudio(validationRows, signal, (done) => onCheck?.(entries.length + done, total));
     }
-    recipe.onStart?.(plan);
-    const report = await trainer.run();
-    const result = await save(recipe, folder, model, language?.name ?? null, report);
-    const outcome: TrainResult = { ...report, ...plan, result, language: language?.code ?? null };
-    const path = join(recipe.output, 'report.json');
-    // A run that was at its end has nothing to add to what it said then.
-    if (report.updates > 0 || !(await stat(path).catch(() => null))) {
-      await writeFileAtomic(path, (sink) => sink.append(Buffer.from(`${JSON.stringify(outcome, null, 2)}\n`)));
-    }
-    return outcome;
+    throwIfInterrupted();
+    await recipe.onStart?.(plan);
+    await trainer.run();
+    return outcome!;
   } finally {
     await transcriber?.close();
     trainer?.dispose();
@@ -237,7 +268,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
 async function checkAudio(
   entries: readonly ManifestEntry[],
   signal: AbortSignal | undefined,
-  onProgress: (done: number) => void,
+  onProgress: (done: number) => unknown,
 ): Promise<void> {
   if (entries.length === 0) return;
   const pool = new DecodePool();
@@ -255,7 +286,7 @@ async function checkAudio(
     if (signal?.aborted) {
       throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
     }
-    onProgress(position + 1);
+    await onProgress(position + 1);
   }
 }
 

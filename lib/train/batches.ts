@@ -59,7 +59,7 @@ export class AudioBatches implements BatchSource {
    * the cache. Errors: those of `decodeAudio` and `FeatureExtractor`, with the utterance's id and line; ERR_INTERRUPTED.
    */
   async check(
-    options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
+    options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => unknown } = {},
   ): Promise<void> {
     const { entries } = this;
     let done = 0;
@@ -76,7 +76,7 @@ export class AudioBatches implements BatchSource {
         throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
       }
       done += count;
-      options.onProgress?.(done, entries.length);
+      await options.onProgress?.(done, entries.length);
     }
   }
 

@@ -2,9 +2,9 @@
 import { copyFile, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DistilWhisperError, fileReadError, fileWriteError } from '../errors/index.js';
+import { writeFolderAtomic, writeSynced } from '../files/index.js';
 import { checkWeights, parseWhisperConfig, type WhisperConfig, whisperConfigJson } from './config.js';
 import { checkExpert, splitClsrCheckpoint } from './experts.js';
-import { writeFolderAtomic, writeSynced } from './files.js';
 import type { HostTensor, StoredTensor, TensorInfo } from './host.js';
 import { isJsonObject, type JsonObject, readJsonObject } from './json.js';
 import { Renamed } from './renamed.js';

@@ -1,6 +1,7 @@
 /** Strict JSON: what JSON.parse accepts, less what it hides (names that occur twice in one object, broken UTF-8). */
 import { readFile } from 'node:fs/promises';
 import { DistilWhisperError, type ErrorCode, fileReadError } from '../errors/index.js';
+import { retried } from '../files/index.js';
 
 export type JsonObject = { [key: string]: unknown };
 
@@ -89,7 +90,7 @@ function endOfString(text: string, start: number): number {
 export async function readJsonObject(path: string, code: ErrorCode): Promise<JsonObject> {
   let bytes: Uint8Array;
   try {
-    bytes = await readFile(path);
+    bytes = await retried(() => readFile(path));
   } catch (error) {
     throw fileReadError(error, path);
   }

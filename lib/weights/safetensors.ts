@@ -5,10 +5,9 @@
  */
 import type { FileHandle } from 'node:fs/promises';
 import { DistilWhisperError, fileReadError } from '../errors/index.js';
+import { allocateBytes, openRegularFile, readExactly, writeFileAtomic } from '../files/index.js';
 import { mapFile, unmapFile } from '../native/index.js';
-import { openRegularFile, readExactly, writeFileAtomic } from './files.js';
 import {
-  allocateBytes,
   checkHostTensor,
   DTYPE_BYTES,
   elementCount,

@@ -1,8 +1,8 @@
 /** PyTorch checkpoints (torch.save of a state dict, the zip format since 1.6): how the reference publishes its experts. */
 import type { FileHandle } from 'node:fs/promises';
 import { DistilWhisperError } from '../errors/index.js';
-import { openRegularFile, readExactly } from './files.js';
-import { allocateBytes, DTYPE_BYTES, elementCount, formatShape, type HostTensor, type TensorInfo } from './host.js';
+import { allocateBytes, openRegularFile, readExactly } from '../files/index.js';
+import { DTYPE_BYTES, elementCount, formatShape, type HostTensor, type TensorInfo } from './host.js';
 import { TorchTensor, unpickle } from './pickle.js';
 import type { TensorSource } from './safetensors.js';
 import { readZipDirectory, type ZipEntry, zipDataOffset } from './zip.js';

@@ -1,7 +1,7 @@
 /** Zip archives as PyTorch writes them: entries stored, not compressed. Every offset is checked against the file. */
 import type { FileHandle } from 'node:fs/promises';
 import { DistilWhisperError } from '../errors/index.js';
-import { readExactly } from './files.js';
+import { readExactly } from '../files/index.js';
 
 const LOCAL_HEADER = 0x04034b50;
 const CENTRAL_HEADER = 0x02014b50;

@@ -1,0 +1,7 @@
+/** Files as other programs leave them and find them: reading, writing whole or not at all, outputs of every kind, locks. */
+export { removeFolderAtomic, writeFileAtomic, writeFolderAtomic, writeSynced } from './atomic.js';
+export { FolderLock } from './lock.js';
+export { type Output, openOutput, proveFolder, proveOutput, STANDARD_OUTPUT } from './output.js';
+export { allocateBytes, ifThere, openRegularFile, readExactly, readWhole, retried } from './read.js';
+export { type FileSink, isRemnant, syncFolder } from './replacement.js';
+export { visible } from './terminal.js';
