@@ -124,6 +124,8 @@ export class DecodePool {
   }
 
   #settle(thread: Thread, reply: DecodeReply): void {
+    // Behind close() the thread is waited for: unref() would let the process end before.
+    if (!this.#threads.has(thread)) return;
     const job = thread.job;
     thread.job = undefined;
     thread.worker.unref();

@@ -25,9 +25,13 @@ export class Display {
   constructor(private readonly stream: NodeJS.WriteStream = process.stderr) {}
 
   note(line: string): void {
-    const text = this.stream.isTTY ? visible(line) : line;
-    // The bar redraws itself below.
-    this.write(this.bar ? `\r\x1b[K${text}\n` : `${text}\n`);
+    this.clear();
+    this.write(`${this.stream.isTTY ? visible(line) : line}\n`);
+  }
+
+  /** Makes room for a line on the terminal; the bar redraws itself below. */
+  clear(): void {
+    if (this.bar) this.write('\r\x1b[K');
   }
 
   /** `done` of `total` under a title; another title begins another bar. */

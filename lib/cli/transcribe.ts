@@ -73,7 +73,7 @@ async function transcribe(
   context: CommandContext,
 ): Promise<'failed' | undefined> {
   const { signal, display } = context;
-  const output = await transcriptOutput(files, { ...options, signal });
+  const output = await transcriptOutput(files, { ...options, signal, clear: () => display.clear() });
   const outcomes = new Map<number, Outcome>();
   // A failed write ends the work as Ctrl-C does.
   const stop = new AbortController();

@@ -17,6 +17,8 @@ export interface TranscriptOutputOptions {
   output?: string;
   json?: boolean;
   signal: AbortSignal;
+  /** Called before something is put on a terminal. */
+  clear: () => void;
 }
 
 /** Where the outcomes of the files go, in the order of the files. */
@@ -96,6 +98,7 @@ class Lines implements TranscriptOutput {
   async add(outcome: Outcome): Promise<void> {
     if ('error' in outcome) return;
     const text = formatted(outcome.transcript, this.options, this.several ? `${nameInLine(outcome.file)}\t` : '');
+    if (this.output.terminal) this.options.clear();
     await this.output.append(this.output.terminal ? visible(text) : text);
     this.written++;
   }

@@ -25,6 +25,7 @@ const REASONS: Record<string, string> = {
   ENOENT: 'there is no such folder',
   ENOTDIR: 'a part of the path is no folder',
   EIO: 'the device failed',
+  ENXIO: 'nothing is at its other end',
 };
 
 /** The typed error for a failed write of `path`: ERR_DISK_FULL (also a full quota) or ERR_FILE_WRITE. */

@@ -34,7 +34,7 @@ export async function ifThere<T>(call: Promise<T>): Promise<T | null> {
   try {
     return await call;
   } catch (error) {
-    if (systemCode(error) === 'ENOENT') return null;
+    if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return null;
     throw error;
   }
 }
