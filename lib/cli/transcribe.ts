@@ -77,16 +77,19 @@ async function transcribe(
   const outcomes = new Map<number, Outcome>();
   // A failed write ends the work as Ctrl-C does.
   const stop = new AbortController();
+  if (signal.aborted) stop.abort();
   signal.addEventListener('abort', () => stop.abort(), { once: true });
   let [next, failed] = [0, 0];
   let failure: unknown;
+  let lost = false;
   let writing: Promise<void> = Promise.resolve();
   /** Writes what is whole, in the order of the files: a refusal may come before the transcripts of earlier ones. */
   const write = (from: Iterable<Outcome>): void => {
     for (const outcome of from) {
       writing = writing
-        .then(() => (failure === undefined ? output.add(outcome) : undefined))
+        .then(() => (lost ? undefined : output.add(outcome)))
         .catch((error: unknown) => {
+          lost = true;
           failure ??= error;
           stop.abort();
         });

@@ -3,5 +3,5 @@ export { removeFolderAtomic, writeFileAtomic, writeFolderAtomic, writeSynced } f
 export { FolderLock } from './lock.js';
 export { type Output, openOutput, proveFolder, proveOutput, STANDARD_OUTPUT } from './output.js';
 export { allocateBytes, ifThere, openRegularFile, readExactly, readWhole, retried } from './read.js';
-export { type FileSink, isRemnant, syncFolder } from './replacement.js';
+export { isRemnant } from './replacement.js';
 export { visible } from './terminal.js';

@@ -214,8 +214,11 @@ class StreamOutput implements Output {
   async close(): Promise<void> {
     if (this.ending !== '' && !this.failure) await this.write(this.ending);
     if (!this.owned) return;
-    await this.untilAborted((done) => this.stream.end(done));
-    this.stream.destroy();
+    try {
+      if (!this.failure) await this.untilAborted((done) => this.stream.end(done));
+    } finally {
+      this.stream.destroy();
+    }
   }
 
   private async write(content: Uint8Array | string): Promise<void> {
@@ -232,18 +235,21 @@ class StreamOutput implements Output {
   private untilAborted(start: (done: (error?: Error | null) => void) => void): Promise<void> {
     return new Promise((resolve, reject) => {
       const { signal } = this;
+      let timer: NodeJS.Timeout | undefined;
       const settle = (error?: Error | null): void => {
+        clearTimeout(timer);
         signal?.removeEventListener('abort', abort);
         if (error) reject(error);
         else resolve();
       };
       const abort = (): void => {
         // What the reader has room for is on its way.
-        setTimeout(() => settle(), 500).unref();
+        const unread = new DistilWhisperError('ERR_INTERRUPTED', `interrupted while nothing read ${this.path}`);
+        timer = setTimeout(() => settle(unread), 500);
       };
       signal?.addEventListener('abort', abort, { once: true });
-      start(settle);
       if (signal?.aborted) abort();
+      start(settle);
     });
   }
 }

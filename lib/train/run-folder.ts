@@ -38,6 +38,7 @@ export interface RunState {
 
 const CHECKPOINT = /^step-(\d{8})$/;
 const KEPT = 2;
+const PARTS = { 'run.json': 'file', 'log.jsonl': 'file', 'report.json': 'file', checkpoints: 'folder', best: 'folder' };
 const LOCK = 'run.lock';
 /** How what a run is is written down: 1 named its model and manifest by their paths. */
 const FORMAT = 2;
@@ -76,6 +77,14 @@ async function contentOf(path: string): Promise<'run' | 'nothing'> {
     if (!kind) return 'nothing';
     if (!kind.isDirectory()) return refuse(`run folder ${path}: expected a folder, got a file`);
     names = await readdir(path);
+    for (const [name, what] of Object.entries(PARTS)) {
+      const part = await ifThere(stat(join(path, name)));
+      if (part && part.isDirectory() !== (what === 'folder')) {
+        return refuse(
+          `run folder ${path}: expected ${name} to be a ${what}, got ${what === 'file' ? 'a folder' : 'a file'}`,
+        );
+      }
+    }
     if (names.includes('run.json')) return 'run';
     const empty = await ifThere(readdir(join(path, 'checkpoints')).then((inside) => inside.length === 0));
     names = names.filter((name) => name !== LOCK && !isRemnant(name) && !(name === 'checkpoints' && empty));
