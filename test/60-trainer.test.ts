@@ -349,8 +349,8 @@ test('a folder with another run, or with other files, is refused and left alone'
   await t.throwsAsync(RunFolder.open(path, { a: 1 }), { message: /expected an empty folder or a run/ });
   t.deepEqual(readdirSync(path), ['notes.txt']);
   const run = join(path, 'run');
-  await RunFolder.open(run, { a: 1, b: [2] });
-  await RunFolder.open(run, { a: 1, b: [2] });
+  await (await RunFolder.open(run, { a: 1, b: [2] })).close();
+  await (await RunFolder.open(run, { a: 1, b: [2] })).close();
   const error = await t.throwsAsync(RunFolder.open(run, { a: 1, b: [3] }));
   t.true(isDistilWhisperError(error) && error.code === 'ERR_RUN');
   t.regex(error!.message, /b = \[2\], got \[3\]/);

@@ -183,7 +183,7 @@ test('train, evaluate and transcribe with the expert', async (t) => {
   t.like(report, { steps: 12, updates: 12, utterances: 24, language: 'ca' });
   t.true(report.trainable > 0 && report.active < report.parameters && report.trainable < report.active);
   // Not a terminal: lines, on standard error.
-  t.regex(trained.stderr, /^checking audio 30\/30$/m);
+  t.regex(trained.stderr, /^checking audio 30\/30 \(\d+:\d\d(, [\d.]+\/s)?\)$/m);
   t.regex(trained.stderr, /^plan: 12 updates on 24 utterances; [\d,]+ of [\d,]+ parameters train$/m);
   t.regex(trained.stderr, /^training 1\/12 loss \d/m);
   t.regex(trained.stderr, /^training 12\/12 loss \d/m);
@@ -408,7 +408,7 @@ test('demo: stages, one table, and a command that works, on models and data of i
   t.is(words.code, 0, words.stderr);
   t.regex(
     words.stderr,
-    /\* the student before[\s\S]*^evaluating 12\/12$[\s\S]*\* training[\s\S]*^training 2\/2[\s\S]*\* the student with its expert/m,
+    /\* the student before[\s\S]*^evaluating 12\/12 \([\s\S]*\* training[\s\S]*^training 2\/2[\s\S]*\* the student with its expert/m,
   );
   t.regex(words.stdout, /^ca \* +in +(un)?changed +4 +[\d.]+ +[\d.]+ +[\d.]+$/m);
   t.regex(words.stdout, /^cs +in +unchanged +4 +([\d.]+) +\1 +-$/m);

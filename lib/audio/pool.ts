@@ -187,7 +187,8 @@ export class DecodePool {
       return;
     }
     const { job } = thread;
-    if (job?.id !== message.id) return;
+    // Behind close() the thread is waited for: unref() would let the process end before.
+    if (job?.id !== message.id || !this.#threads.has(thread)) return;
     if (message.type === 'opened') job.open(message);
     else if (message.type === 'piece') job.take(message.samples);
     else this.#finish(thread, job, message);

@@ -10,7 +10,8 @@ import {
   formatDemo,
 } from '../recipes/index.js';
 import { endHelp, jsonOption, real, threadsOption } from './options.js';
-import { type CommandContext, invocation, printJson, run, shellWord, withStream } from './run.js';
+import { type CommandContext, invocation, run, shellWord, withStream } from './run.js';
+import { print, printJson } from './streams.js';
 import { trainingOutput } from './training-output.js';
 
 const STAGES: Record<DemoStage, string> = {
@@ -73,7 +74,7 @@ async function runDemo(options: Options, context: CommandContext): Promise<undef
   }
   const command = transcribeCommand(options, result);
   if (options.json) printJson({ ...result, command });
-  else process.stdout.write(report(options, result, command));
+  else print(report(options, result, command));
   return undefined;
 }
 

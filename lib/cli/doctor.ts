@@ -15,7 +15,8 @@ import {
 } from '../native/index.js';
 import { Stream } from '../tensor/index.js';
 import { endHelp, jsonOption } from './options.js';
-import { printJson, run } from './run.js';
+import { run } from './run.js';
+import { print, printJson } from './streams.js';
 
 export function define(command: Command): void {
   command
@@ -25,7 +26,7 @@ export function define(command: Command): void {
       run(options, async () => {
         const findings = await diagnose();
         if (options.json) printJson(findings);
-        else process.stdout.write(format(findings));
+        else print(format(findings));
         return findings.ok ? undefined : 'failed';
       }),
     );

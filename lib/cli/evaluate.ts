@@ -2,9 +2,9 @@ import type { Command } from 'commander';
 import { Option } from 'commander';
 import { type BadRow, readManifest } from '../data/index.js';
 import { defaultNormalizer, evaluate, formatHypotheses, formatTable, toJSON } from '../evaluate/index.js';
+import { openOutput } from '../files/index.js';
 import { embedded } from '../recipes/index.js';
 import { basicNormalizer, type Normalizer } from '../text/index.js';
-import { writeFileAtomic } from '../weights/index.js';
 import {
   addDecodingOptions,
   addModelOptions,
@@ -14,7 +14,6 @@ import {
 } from './decoding.js';
 import {
   audioRootOption,
-  checkOutputFile,
   endHelp,
   hintingSkipBad,
   jsonOption,
@@ -23,7 +22,8 @@ import {
   skipBadOption,
 } from './options.js';
 import { again } from './repeats.js';
-import { type CommandContext, printJson, run } from './run.js';
+import { type CommandContext, run } from './run.js';
+import { print, printJson } from './streams.js';
 
 const NORMALIZERS: Record<string, Normalizer> = {
   extended: defaultNormalizer,
@@ -82,7 +82,7 @@ export function define(command: Command): void {
 
 async function evaluateManifest(options: Options, context: CommandContext): Promise<'failed' | undefined> {
   const { signal, display } = context;
-  await checkOutputFile(options.hypotheses);
+  const hypotheses = options.hypotheses === undefined ? null : await openOutput(options.hypotheses, { signal });
   const normalizer = NORMALIZERS[options.normalizer]!;
   const { split, domain, language, audioRoot, skipBad = false } = options;
   const badRows: BadRow[] = [];
@@ -106,10 +106,8 @@ async function evaluateManifest(options: Options, context: CommandContext): Prom
         display.progress('evaluating', done, total, `utterances, ${seconds.toFixed(1)} s of audio`),
     }),
   );
-  if (options.hypotheses !== undefined) {
-    const lines = formatHypotheses(report, normalizer);
-    await writeFileAtomic(options.hypotheses, (sink) => sink.append(Buffer.from(lines)));
-  }
+  await hypotheses?.append(formatHypotheses(report, normalizer));
+  await hypotheses?.close();
   if (report.skipped > 0) display.note(`${report.skipped} utterances left out: the normaliser leaves no reference`);
   const left = report.badRows;
   if (left.length > 0) display.note(leftOutNote(left));
@@ -117,7 +115,7 @@ async function evaluateManifest(options: Options, context: CommandContext): Prom
     const { hypotheses: _, ...rest } = toJSON(report);
     printJson(rest);
   } else {
-    process.stdout.write(formatTable(report));
+    print(formatTable(report));
   }
   // Audio that was lost after it had been tried: the others count, but nobody asked to go on without these.
   return left.length > 0 && !skipBad ? 'failed' : undefined;

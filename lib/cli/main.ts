@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { refuseRepeats } from './repeats.js';
+import { printJson, watchStreams } from './streams.js';
 
 interface CommandModule {
   define(command: Command): void;
@@ -39,12 +40,7 @@ const program = new Command('distilwhisper')
     '\nWith distilwhisper <command> --help every command shows its options, examples and exit codes.',
   );
 
-// `distilwhisper … | head` ends quietly.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit();
-});
-
+watchStreams();
 try {
   for (const [name, summary, load] of COMMANDS) {
     const command = program.command(name).summary(summary);
@@ -59,6 +55,6 @@ try {
   process.exitCode = error.exitCode === 0 ? 0 : 2;
   if (error.exitCode !== 0 && args.includes('--json')) {
     const message = error.message.replace(/^error: /, '');
-    process.stdout.write(`${JSON.stringify({ error: { code: 'ERR_ARGUMENT', message } }, null, 2)}\n`);
+    printJson({ error: { code: 'ERR_ARGUMENT', message } });
   }
 }

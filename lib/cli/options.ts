@@ -1,9 +1,7 @@
 /** Options that several commands have, their parsers, and the ends of their help. */
 import { stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type BadRow, BadRowsError, listRows } from '../data/index.js';
-import { DistilWhisperError } from '../errors/index.js';
 import { isCudaDevice } from '../native/index.js';
 
 /** A whole number of at least `least`. */
@@ -126,13 +124,3 @@ export const isFolder = (path: string): Promise<boolean> =>
     (kind) => kind.isDirectory(),
     () => false,
   );
-
-/** Refuses a file that could not be written at the end, before the work begins. Throws ERR_FILE_WRITE. */
-export async function checkOutputFile(path: string | undefined): Promise<void> {
-  if (path === undefined) return;
-  const folder = dirname(resolve(path));
-  if (!(await isFolder(folder)))
-    throw new DistilWhisperError('ERR_FILE_WRITE', `${path}: expected an existing folder for it, got ${folder}`);
-  if (await isFolder(path))
-    throw new DistilWhisperError('ERR_FILE_WRITE', `${path}: expected the name of a file, got a folder`);
-}

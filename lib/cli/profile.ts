@@ -3,7 +3,8 @@ import { Option } from 'commander';
 import { formatColumns } from '../evaluate/index.js';
 import { type KernelSummary, type ProfileReport, readProfile, type StreamSummary } from '../profile/index.js';
 import { endHelp, jsonOption, whole } from './options.js';
-import { printJson, run } from './run.js';
+import { run } from './run.js';
+import { print, printJson } from './streams.js';
 
 interface Options {
   shapes?: boolean;
@@ -24,7 +25,7 @@ export function define(command: Command): void {
       run(options, async () => {
         const report = await readProfile(trace, { byShape: options.shapes ?? false });
         if (options.json) printJson(report);
-        else process.stdout.write(format(report, options));
+        else print(format(report, options));
         return undefined;
       }),
     );

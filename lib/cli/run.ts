@@ -5,6 +5,7 @@ import { isDistilWhisperError } from '../errors/index.js';
 import { Profile } from '../profile/index.js';
 import { Stream } from '../tensor/index.js';
 import { Display } from './display.js';
+import { errorLine, hasPrinted, markTold, printed, printJson } from './streams.js';
 
 /** Exit codes by what ended the process; 2, wrong usage, is given in main.ts. */
 const EXIT = { failed: 1, SIGINT: 130, SIGTERM: 143 } as const;
@@ -37,7 +38,9 @@ export async function run(
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
   try {
-    if ((await body({ signal: abort.signal, display })) === 'failed') process.exitCode = EXIT.failed;
+    const outcome = await body({ signal: abort.signal, display });
+    await printed();
+    if (outcome === 'failed') process.exitCode = EXIT.failed;
   } catch (error) {
     display.end();
     const { code, message } = described(error);
@@ -46,6 +49,9 @@ export async function run(
     else display.note(error instanceof Error ? (error.stack ?? message) : message);
     if (options.json)
       printJson({ error: { code, message, ...(error instanceof BadRowsError && { rows: error.rows }) } });
+    markTold();
+    // Behind what is there already it would be no JSON.
+    if (options.json && !hasPrinted()) printJson({ error: { code, message } });
     process.exitCode = interrupted ? EXIT[stopped ?? 'SIGINT'] : EXIT.failed;
   } finally {
     display.end();
@@ -54,17 +60,9 @@ export async function run(
   }
 }
 
-/** A refusal as it is printed. */
-export const errorLine = (error: { code: string; message: string }): string => `error ${error.code}: ${error.message}`;
-
 function described(error: unknown): { code: string; message: string } {
   if (isDistilWhisperError(error)) return { code: error.code, message: error.message };
   return { code: 'ERR_UNEXPECTED', message: error instanceof Error ? error.message : String(error) };
-}
-
-/** Machine-readable output: the only thing on standard output. */
-export function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
 }
 
 /** Where a command computes, as `deviceOption` and `threadsOption` give it. */

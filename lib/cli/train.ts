@@ -22,7 +22,8 @@ import {
   whole,
 } from './options.js';
 import { again } from './repeats.js';
-import { type CommandContext, printJson, run, withProfile, withStream } from './run.js';
+import { type CommandContext, run, withProfile, withStream } from './run.js';
+import { print, printJson } from './streams.js';
 import { trainingOutput } from './training-output.js';
 
 type Options = Omit<TrainingOptions, 'steps'> & {
@@ -209,7 +210,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
   const result = await withProfile(options.profile, options, context, () => withStream(options, work));
   context.display.note(`done: ${result.updates} updates in ${result.seconds.toFixed(1)} s${bestOf(result.best)}`);
   if (options.json) printJson(result);
-  else process.stdout.write(`${result.result}\n`);
+  else print(`${result.result}\n`);
   return undefined;
 }
 

@@ -1,9 +1,7 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
-import type { Transcript } from '../decode/index.js';
-import type { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import type { Task } from '../text/index.js';
-import { writeFileAtomic } from '../weights/index.js';
 import {
   addDecodingOptions,
   addModelOptions,
@@ -12,8 +10,9 @@ import {
   withTranscriber,
 } from './decoding.js';
 import { endHelp, jsonOption } from './options.js';
-import { type CommandContext, errorLine, printJson, run } from './run.js';
-import { FORMATS, type Format, formatTranscript, outputFiles } from './transcript-output.js';
+import { type CommandContext, run } from './run.js';
+import { errorLine } from './streams.js';
+import { FORMATS, type Format, type Outcome, transcriptOutput } from './transcript-output.js';
 
 interface Options extends DecodingOptions {
   language?: string;
@@ -47,14 +46,15 @@ export function define(command: Command): void {
     )
     .option(
       '--output <file>',
-      'write the result there instead of to standard output; a folder for srt or vtt of several files',
+      "write the result there, each file's as soon as it is done, instead of to standard output (-); a folder for srt or vtt of several files",
     )
     .addOption(jsonOption('an array of {file, text, language, seconds, segments, gateShare}'))
     .action((files: string[], options: Options) => run(options, (context) => transcribe(files, options, context)));
   endHelp(command, {
     notes:
       'One file gives its text; several give a line each: the file, a tab, its text. A file that is refused is reported on\n' +
-      'standard error (with --json in its place too, as {file, error}), the others go on, and the exit code is 1.\n' +
+      'standard error (with --json in its place too, as {file, error}), the others go on, and the exit code is 1. Ctrl-C leaves\n' +
+      'what is done: with --json an array too. File names with tabs or newlines come in quotes, with escapes.\n' +
       'With --timestamps a line is a part of the text, as [00:00.000 --> 00:03.200]  text. Subtitles of several files go to a\n' +
       'folder, talk.srt for talk.mp3.',
     examples: [
@@ -67,62 +67,79 @@ export function define(command: Command): void {
   });
 }
 
-type Outcome = { file: string } & ({ transcript: Transcript } | { error: DistilWhisperError });
-
 async function transcribe(
   files: readonly string[],
   options: Options,
   context: CommandContext,
 ): Promise<'failed' | undefined> {
   const { signal, display } = context;
-  const timestamps = options.timestamps === true || options.format !== 'text';
-  const outputs = await outputFiles(files, options.format, options.output);
-  const lines = (file: string, transcript: Transcript): string =>
-    formatTranscript(transcript, options, files.length > 1 ? `${file}\t` : '');
-  const outcomes: Outcome[] = [];
-  await withTranscriber(options, context, (transcriber) =>
-    transcriber.transcribe(files, {
-      language: options.language ?? 'auto',
-      task: options.task,
-      timestamps,
-      ...searchOptions(options),
-      signal,
-      onProgress: ({ done, total, seconds }) =>
-        display.progress('transcribing', done, total, `files, ${seconds.toFixed(1)} s of audio`),
-      onTranscript: (source, transcript) => {
-        const file = files[source]!;
-        outcomes[source] = { file, transcript };
-        if (!options.json && options.output === undefined) process.stdout.write(lines(file, transcript));
-      },
-      onError: (source, error) => {
-        outcomes[source] = { file: files[source]!, error };
-        display.note(errorLine(error));
-      },
-    }),
-  );
-  const failed = outcomes.filter((outcome) => 'error' in outcome).length;
-  const result = options.json
-    ? `${JSON.stringify(outcomes.map(plain), null, 2)}\n`
-    : outcomes.map((outcome) => ('error' in outcome ? '' : lines(outcome.file, outcome.transcript))).join('');
-  if (options.output === undefined) {
-    if (options.json) printJson(outcomes.map(plain));
-  } else if (outputs) {
-    for (const [i, outcome] of outcomes.entries()) {
-      if ('transcript' in outcome) await write(outputs[i]!, lines(outcome.file, outcome.transcript));
+  const output = await transcriptOutput(files, { ...options, signal, clear: () => display.clear() });
+  const outcomes = new Map<number, Outcome>();
+  // A failed write ends the work as Ctrl-C does.
+  const stop = new AbortController();
+  if (signal.aborted) stop.abort();
+  signal.addEventListener('abort', () => stop.abort(), { once: true });
+  let [next, failed] = [0, 0];
+  let failure: unknown;
+  let lost = false;
+  let writing: Promise<void> = Promise.resolve();
+  /** Writes what is whole, in the order of the files: a refusal may come before the transcripts of earlier ones. */
+  const write = (from: Iterable<Outcome>): void => {
+    for (const outcome of from) {
+      writing = writing
+        .then(() => (lost ? undefined : output.add(outcome)))
+        .catch((error: unknown) => {
+          lost = true;
+          failure ??= error;
+          stop.abort();
+        });
     }
-  } else if (failed < files.length) {
-    await write(options.output, result);
+  };
+  const done = (source: number, outcome: Outcome): void => {
+    outcomes.set(source, outcome);
+    const ready: Outcome[] = [];
+    for (let at = outcomes.get(next); at; at = outcomes.get(++next)) {
+      ready.push(at);
+      outcomes.delete(next);
+    }
+    write(ready);
+  };
+  try {
+    await withTranscriber(options, context, (transcriber) =>
+      transcriber.transcribe(files, {
+        language: options.language ?? 'auto',
+        task: options.task,
+        timestamps: options.timestamps === true || options.format !== 'text',
+        ...searchOptions(options),
+        signal: stop.signal,
+        onProgress: ({ done, total, seconds }) =>
+          display.progress('transcribing', done, total, `files, ${seconds.toFixed(1)} s of audio`),
+        onTranscript: (source, transcript) => done(source, { file: files[source]!, transcript }),
+        onError: (source, error) => {
+          failed++;
+          display.note(errorLine(error));
+          done(source, { file: files[source]!, error });
+        },
+      }),
+    );
+  } catch (error) {
+    failure ??= error;
   }
+  // Behind an interruption: what was refused ahead of its turn.
+  write([...outcomes].sort(([a], [b]) => a - b).map(([, outcome]) => outcome));
+  await writing;
+  const interrupted = signal.aborted && isDistilWhisperError(failure) && failure.code === 'ERR_INTERRUPTED';
+  try {
+    await output.end(!interrupted && isDistilWhisperError(failure) ? failure : undefined);
+  } catch (error) {
+    failure ??= error;
+  }
+  if (failure !== undefined && output.written > 0) {
+    const what = `${output.written} of ${files.length} files are in ${output.place}`;
+    if (interrupted) throw new DistilWhisperError('ERR_INTERRUPTED', what, { cause: failure });
+    display.note(what);
+  }
+  if (failure !== undefined) throw failure;
   if (failed > 0 && files.length > 1) display.note(`${failed} of ${files.length} files were refused`);
   return failed > 0 ? 'failed' : undefined;
-}
-
-const write = (path: string, text: string): Promise<unknown> =>
-  writeFileAtomic(path, (sink) => sink.append(Buffer.from(text)));
-
-function plain(outcome: Outcome): Record<string, unknown> {
-  const { file } = outcome;
-  if ('error' in outcome) return { file, error: { code: outcome.error.code, message: outcome.error.message } };
-  const { text, language, duration, segments, gateShare } = outcome.transcript;
-  return { file, text, language, seconds: duration, segments, gateShare };
 }

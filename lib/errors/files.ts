@@ -18,6 +18,16 @@ export function fileReadError(error: unknown, path: string): DistilWhisperError 
   return new DistilWhisperError('ERR_FILE_READ', `${path} could not be read: ${reason}`, { cause: error });
 }
 
+const REASONS: Record<string, string> = {
+  EACCES: 'no permission',
+  EPERM: 'no permission',
+  EROFS: 'the file system is read-only',
+  ENOENT: 'there is no such folder',
+  ENOTDIR: 'a part of the path is no folder',
+  EIO: 'the device failed',
+  ENXIO: 'nothing is at its other end',
+};
+
 /** The typed error for a failed write of `path`: ERR_DISK_FULL (also a full quota) or ERR_FILE_WRITE. */
 export function fileWriteError(error: unknown, path: string): DistilWhisperError {
   if (isDistilWhisperError(error)) return error;
@@ -31,7 +41,6 @@ export function fileWriteError(error: unknown, path: string): DistilWhisperError
       },
     );
   }
-  return new DistilWhisperError('ERR_FILE_WRITE', `${path} could not be written: ${code ?? String(error)}`, {
-    cause: error,
-  });
+  const reason = code === undefined ? String(error) : REASONS[code] ? `${REASONS[code]} (${code})` : code;
+  return new DistilWhisperError('ERR_FILE_WRITE', `${path} could not be written: ${reason}`, { cause: error });
 }

@@ -9,7 +9,7 @@ import { DistilWhisperError } from '../errors/index.js';
 export async function checkAudio(
   entries: readonly ManifestEntry[],
   signal?: AbortSignal,
-  onProgress?: (done: number, total: number) => void,
+  onProgress?: (done: number, total: number) => unknown,
 ): Promise<BadRow[]> {
   if (entries.length === 0) return [];
   const pool = new DecodePool();
@@ -18,7 +18,8 @@ export async function checkAudio(
     batches: entries.map((_, position) => ({ epoch: 0, position, indices: Int32Array.of(position) })),
     load: async (entry) => {
       try {
-        await pool.decode(entry.audio);
+        const audio = await pool.open(entry.audio);
+        for await (const _ of audio.pieces);
         return null;
       } catch (error) {
         if (!blamesRow(error)) throw error;
@@ -35,7 +36,7 @@ export async function checkAudio(
       throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
     }
     bad.push(...data);
-    onProgress?.(position + 1, entries.length);
+    await onProgress?.(position + 1, entries.length);
   }
   return bad;
 }

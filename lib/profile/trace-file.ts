@@ -2,7 +2,7 @@
  * A file of Chrome's trace events, written as they come: one event a line in an array, which is left open until `close`. Perfetto
  * and chrome://tracing load an array without its end, so that what a killed run has written is a trace too.
  */
-import { closeSync, openSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync, statSync, writeFileSync } from 'node:fs';
 import { DistilWhisperError, fileWriteError, systemCode } from '../errors/index.js';
 
 /** Characters that are gathered before they are written. */
@@ -17,14 +17,18 @@ export class TraceFile {
 
   /** Replaces a file. Errors: ERR_FILE_WRITE (a folder, no permission, no such folder), ERR_DISK_FULL. */
   constructor(readonly path: string) {
-    if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
+    const kind = statSync(path, { throwIfNoEntry: false });
+    if (kind?.isDirectory()) {
       throw new DistilWhisperError(
         'ERR_FILE_WRITE',
         `${path}: expected the name of a file for the trace, got a folder`,
       );
     }
     try {
+      // Of a pipe that nothing reads this is refused, where the next call would wait, with everything else on this thread.
+      const probe = kind?.isFIFO() ? openSync(path, constants.O_WRONLY | constants.O_NONBLOCK) : null;
       this.fd = openSync(path, 'w');
+      if (probe !== null) closeSync(probe);
     } catch (error) {
       throw fileWriteError(error, path);
     }

@@ -7,7 +7,7 @@ import { type EvaluationGroup, type EvaluationReport, evaluate, formatColumns } 
 import { packageRoot } from '../native/index.js';
 import type { Stream } from '../tensor/index.js';
 import { resolveLanguage } from '../text/index.js';
-import type { TrainingOptions, UpdateReport, ValidationReport } from '../train/index.js';
+import { RunFolder, type TrainingOptions, type UpdateReport, type ValidationReport } from '../train/index.js';
 import { checkRecipe } from './checks.js';
 import { type TrainPlan, type TrainRecipe, type TrainResult, train } from './train.js';
 
@@ -150,6 +150,7 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
       await transcriber.close();
     }
   };
+  await RunFolder.check(settings.output);
   onStage?.('before');
   const before = await test([]);
   onStage?.('train');

@@ -3,13 +3,16 @@ import { readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { type BadRow, BadRowsError } from '../data/index.js';
 import { Transcriber } from '../decode/index.js';
+import { DistilWhisperError } from '../errors/index.js';
 import { evaluate } from '../evaluate/index.js';
+import { ifThere, proveOutput, writeFileAtomic } from '../files/index.js';
 import { Whisper } from '../model/index.js';
 import { type FloatType, Stream, type Tensor } from '../tensor/index.js';
 import { resolveLanguage, WhisperTokenizer } from '../text/index.js';
 import {
   AudioBatches,
   checkTeacher,
+  RunFolder,
   type RunReport,
   Trainer,
   type TrainingOptions,
@@ -27,10 +30,10 @@ import {
   openModelFolder,
   weightEntries,
   writeExpert,
-  writeFileAtomic,
   writeModelFolder,
 } from '../weights/index.js';
 import { checkRecipe } from './checks.js';
+import { digestOfRows, digestOfTokenizer, digestOfWeights } from './identity.js';
 import { checkRows, readTrainingRows } from './training-rows.js';
 
 export type TrainMethod = 'experts' | 'full';
@@ -91,10 +94,10 @@ export interface TrainRecipe {
   stream?: Stream;
   signal?: AbortSignal;
   /** While the audio is checked, before anything is written; not on resume. */
-  onCheck?: (done: number, total: number) => void;
-  onStart?: (plan: TrainPlan) => void;
-  onUpdate?: (report: UpdateReport) => void;
-  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
+  onCheck?: (done: number, total: number) => void | Promise<void>;
+  onStart?: (plan: TrainPlan) => void | Promise<void>;
+  onUpdate?: (report: UpdateReport) => void | Promise<void>;
+  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void | Promise<void>;
 }
 
 /** What a run is going to do. */
@@ -131,6 +134,14 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   const { method = recipeDefaults.method, batchSize = recipeDefaults.batchSize, validation } = recipe;
   const { compute = recipeDefaults.compute } = recipe;
   const language = recipe.language === undefined ? null : resolveLanguage(recipe.language);
+  const reportPath = join(recipe.output, 'report.json');
+  const resumes = await RunFolder.check(recipe.output);
+  if (resumes) await proveOutput(reportPath);
+  const { signal } = recipe;
+  const throwIfInterrupted = (): void => {
+    if (!signal?.aborted) return;
+    throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted before the training began; nothing was written');
+  };
   const rows = readTrainingRows(recipe, language?.code);
 
   const folder = await openModelFolder(recipe.model);
@@ -139,17 +150,30 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   let teacher: Whisper | null = null;
   let trainer: Trainer | null = null;
   let transcriber: Transcriber | null = null;
+  let outcome: TrainResult | undefined;
   try {
     const tokenizer = await WhisperTokenizer.fromFolder(recipe.model);
     if (language) tokenizer.checkLanguage(language.code);
+    throwIfInterrupted();
     const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
     const copyWeights = recipe.copyWeights ?? false;
     const settings = { compute, copyWeights, ...(method === 'full' && { trainable: () => true }) };
     model = recipe.fromScratch
       ? await Whisper.create(stream, folder.config, { ...settings, seed })
       : await Whisper.fromFolder(stream, folder, settings);
-    if (recipe.teacher !== undefined) teacher = await Whisper.load(stream, recipe.teacher, { compute, copyWeights });
-    if (teacher) checkTeacher(model, teacher);
+    throwIfInterrupted();
+    let teacherWeights: string | null = null;
+    if (recipe.teacher !== undefined) {
+      const source = await openModelFolder(recipe.teacher);
+      try {
+        teacher = await Whisper.fromFolder(stream, source, { compute, copyWeights });
+        checkTeacher(model, teacher);
+        teacherWeights = await digestOfWeights(source, signal);
+      } finally {
+        await source.close();
+      }
+    }
+    throwIfInterrupted();
     const sampling = { batchSize, seed, compat };
     const {
       batches,
@@ -181,8 +205,15 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
         batchSize,
         utterances: batches.length,
         ...(leftOut.length > 0 && { leftOut }),
-        model: recipe.fromScratch ? 'from scratch' : recipe.model,
-        manifest: recipe.manifest,
+        'training rows': await digestOfRows(batches.entries),
+        ...(transcriber && {
+          'validation rows': await digestOfRows(validationRows),
+          validateEvery: validation?.every ?? perEpoch,
+          generation: folder.generationConfig ?? null,
+        }),
+        'model weights': recipe.fromScratch ? 'from scratch' : await digestOfWeights(folder, signal),
+        'teacher weights': teacherWeights,
+        tokenizer: await digestOfTokenizer(folder),
       },
       ...(recipe.checkpointEvery !== undefined && { checkpointEvery: recipe.checkpointEvery }),
       gradientCheckpointing: recipe.gradientCheckpointing ?? false,
@@ -198,7 +229,15 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
           return { score: total.wer, wer: total.wer, cer: total.cer, gateShare: total.gateShare };
         },
       }),
-      ...(recipe.signal && { signal: recipe.signal }),
+      ...(signal && { signal }),
+      onEnd: async (report) => {
+        const result = await save(recipe, folder, model!, language?.name ?? null, report);
+        outcome = { ...report, ...plan, result, language: language?.code ?? null };
+        // A run that was at its end has nothing to add to what it said then.
+        if (report.updates === 0 && (await ifThere(stat(reportPath)))) return;
+        const text = Buffer.from(`${JSON.stringify(outcome, null, 2)}\n`);
+        await writeFileAtomic(reportPath, (sink) => sink.append(text));
+      },
       ...(recipe.onUpdate && { onUpdate: recipe.onUpdate }),
       ...(recipe.onValidation && { onValidation: recipe.onValidation }),
     });
@@ -213,16 +252,10 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       badRows,
       heldOut: rows.heldOut,
     };
-    recipe.onStart?.(plan);
-    const report = await trainer.run();
-    const result = await save(recipe, folder, model, language?.name ?? null, report);
-    const outcome: TrainResult = { ...report, ...plan, result, language: language?.code ?? null };
-    const path = join(recipe.output, 'report.json');
-    // A run that was at its end has nothing to add to what it said then.
-    if (report.updates > 0 || !(await stat(path).catch(() => null))) {
-      await writeFileAtomic(path, (sink) => sink.append(Buffer.from(`${JSON.stringify(outcome, null, 2)}\n`)));
-    }
-    return outcome;
+    throwIfInterrupted();
+    await recipe.onStart?.(plan);
+    await trainer.run();
+    return outcome!;
   } finally {
     await transcriber?.close();
     trainer?.dispose();

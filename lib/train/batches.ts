@@ -1,4 +1,4 @@
-import { DecodePool, FeatureExtractor } from '../audio/index.js';
+import { DecodePool, FeatureExtractor, SAMPLE_RATE } from '../audio/index.js';
 import {
   type BadRow,
   BadRowsError,
@@ -114,7 +114,7 @@ export class AudioBatches implements BatchSource {
    * the cache. Errors: BadRowsError with those of `decodeAudio` and `FeatureExtractor`; ERR_INTERRUPTED.
    */
   async check(
-    options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
+    options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => unknown } = {},
   ): Promise<void> {
     const total = this.length;
     const bad = new Map<Example, BadRow>();
@@ -135,11 +135,16 @@ export class AudioBatches implements BatchSource {
         throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
       }
       done += count;
-      options.onProgress?.(done, total);
+      await options.onProgress?.(done, total);
     }
     if (bad.size === 0) return;
     const inOrder = this.examples.flatMap((example) => bad.get(example) ?? []);
     this.dealt = this.without(inOrder, new Set(bad.keys()));
+  }
+
+  /** The rows that are left. */
+  get entries(): readonly ManifestEntry[] {
+    return this.examples.map(({ entry }) => entry);
   }
 
   /** Tells of bad rows or throws them, and deals the examples that are left. */
@@ -203,7 +208,7 @@ export class AudioBatches implements BatchSource {
   private async features(example: Example, pool: DecodePool, extractor: FeatureExtractor): Promise<Float32Array> {
     if (example.features) return example.features;
     const { audio } = example.entry;
-    const decoded = await pool.decode(audio);
+    const decoded = await pool.decode(audio, { sampleRate: SAMPLE_RATE });
     let features: Float32Array;
     try {
       features = await extractor.extract(decoded);

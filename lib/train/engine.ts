@@ -45,6 +45,12 @@ const BEHIND = { behind: true };
 /** Philox op of the skip draws, clear of the layers' own. */
 const SKIP_OP = 1;
 
+/** A read that nobody may come to await, where the queueing of an update fails behind it. */
+function quiet<T>(reading: Promise<T>): Promise<T> {
+  reading.catch(() => {});
+  return reading;
+}
+
 /** Forward, backward and update: the training step, on one stream. */
 export class TrainingEngine {
   readonly optimizer: AdamW;
@@ -73,13 +79,18 @@ export class TrainingEngine {
     const { stream } = this.model;
     const micro = batches.map((batch, i) => this.microBatch(k, k * batches.length + i, batch, batches.length));
     const rate = learningRate(this.options, k);
-    const { norm, refuse } = this.optimizer.update(rate, this.options.maxGradientNorm);
-    const gradientNorm = norm.item(BEHIND);
+    const { norm: gradient, refuse } = this.optimizer.update(rate, this.options.maxGradientNorm);
+    const gradientNorm = quiet(gradient.item(BEHIND));
     stream.endStep();
+    // Awaited together: when the stream ends, each of them rejects.
+    const numbers = Promise.all([
+      Promise.all(micro.map((m) => m.stats)),
+      Promise.all(micro.map((m) => Promise.all(m.budget))),
+      gradientNorm,
+    ]);
     return (async () => {
       const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
-      const stats = await Promise.all(micro.map((m) => m.stats));
-      const budget = await Promise.all(micro.map((m) => Promise.all(m.budget)));
+      const [stats, budget, norm] = await numbers;
       const gate = mean(budget.map(([g]) => g?.[0] ?? 0));
       const gateLoss = mean(budget.map(([, loss]) => loss?.[0] ?? 0));
       const [ceWeight] = this.weights(1);
@@ -90,7 +101,7 @@ export class TrainingEngine {
         distillation: mean(stats.map((s) => s[1]!)),
         gate,
         gateLoss,
-        gradientNorm: await gradientNorm,
+        gradientNorm: norm,
         learningRate: rate,
       };
       if (!Number.isFinite(report.gradientNorm)) refuse();
@@ -180,13 +191,13 @@ export class TrainingEngine {
         reference ? 1e-10 : 0,
       ],
     );
-    const report = { stats: stats!.floats(BEHIND), budget: [] as Promise<Float32Array>[] };
+    const report = { stats: quiet(stats!.floats(BEHIND)), budget: [] as Promise<Float32Array>[] };
     tape.set(hidden, gradient!.reshape(hidden.shape));
     if (this.trainsExperts && gateValues.length > 0) {
       const covered = batch.languages.filter((l) => l !== null && model.experts.has(l)).length;
       const count = gateValues.reduce((sum, g) => sum + (g.size / B) * covered, 0);
       const [mean, loss, dgate] = stream.call('gate_budget', gateValues, [options.gateBudget, ceWeight, count]);
-      report.budget.push(mean!.floats(BEHIND), loss!.floats(BEHIND));
+      report.budget.push(quiet(mean!.floats(BEHIND)), quiet(loss!.floats(BEHIND)));
       for (const g of gateValues) tape.set(g, dgate!);
     }
     tape.backward();

@@ -1,23 +1,28 @@
 /**
  * What a training run leaves on disk:
  *   run.json                     what is trained, with every option: a resumed run must ask for the same
+ *   run.lock                     which process works here, while it does
  *   log.jsonl                    one line an update or validation
  *   checkpoints/step-00000120/   state.json, state.safetensors: parameters, moments; the last two are kept
  *   best/                        parameters.safetensors of the best validation so far
  * A checkpoint is written beside, synced and renamed: a process killed at any moment leaves whole ones only.
  */
-import { mkdir, open, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
+import { mkdir, open, readdir, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DistilWhisperError, fileWriteError } from '../errors/index.js';
-import { readJsonObject } from '../files/index.js';
-import type { DType, Tensor } from '../tensor/index.js';
+import { DistilWhisperError, fileReadError, fileWriteError } from '../errors/index.js';
 import {
-  openSafetensors,
-  type WeightEntry,
+  FolderLock,
+  ifThere,
+  isRemnant,
+  proveFolder,
+  readJsonObject,
+  readWhole,
+  removeFolderAtomic,
   writeFileAtomic,
   writeFolderAtomic,
-  writeSafetensors,
-} from '../weights/index.js';
+} from '../files/index.js';
+import type { DType, Tensor } from '../tensor/index.js';
+import { openSafetensors, type WeightEntry, writeSafetensors } from '../weights/index.js';
 
 export interface RunState {
   /** Updates done. */
@@ -34,6 +39,12 @@ export interface RunState {
 
 const CHECKPOINT = /^step-(\d{8})$/;
 const KEPT = 2;
+const PARTS = { 'run.json': 'file', 'log.jsonl': 'file', 'report.json': 'file', checkpoints: 'folder', best: 'folder' };
+const LOCK = 'run.lock';
+/** How what a run is is written down: 1 named its model and manifest by their paths. */
+const FORMAT = 2;
+/** Of a digest, in run.json. */
+const DIGEST = /^sha256:/;
 const checkpointName = (step: number): string => `step-${String(step).padStart(8, '0')}`;
 
 const lines = (value: unknown): Uint8Array => Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
@@ -45,6 +56,7 @@ function difference(earlier: object, now: object, at = ''): string | null {
   for (const key of new Set([...a.keys(), ...b.keys()])) {
     const [x, y] = [a.get(key), b.get(key)];
     if (JSON.stringify(x) === JSON.stringify(y)) continue;
+    if ([x, y].every((value) => typeof value === 'string' && DIGEST.test(value))) return `other ${at}${key}`;
     const nested = isObject(x) && isObject(y) && !Array.isArray(x);
     const found = nested
       ? difference(x, y, `${at}${key}.`)
@@ -54,50 +66,89 @@ function difference(earlier: object, now: object, at = ''): string | null {
   return null;
 }
 
-/** The folder of one run. */
+const refuse = (what: string): never => {
+  throw new DistilWhisperError('ERR_RUN', what);
+};
+
+/** What is in the folder: a run, or nothing but what a run leaves that ended before it began, or no folder at all. */
+async function contentOf(path: string): Promise<'run' | 'nothing'> {
+  let names: string[];
+  try {
+    const kind = await ifThere(stat(path));
+    if (!kind) return 'nothing';
+    if (!kind.isDirectory()) return refuse(`run folder ${path}: expected a folder, got a file`);
+    names = await readdir(path);
+    for (const [name, what] of Object.entries(PARTS)) {
+      const part = await ifThere(stat(join(path, name)));
+      if (part && part.isDirectory() !== (what === 'folder')) {
+        return refuse(
+          `run folder ${path}: expected ${name} to be a ${what}, got ${what === 'file' ? 'a folder' : 'a file'}`,
+        );
+      }
+    }
+    if (names.includes('run.json')) return 'run';
+    const empty = await ifThere(readdir(join(path, 'checkpoints')).then((inside) => inside.length === 0));
+    names = names.filter((name) => name !== LOCK && !isRemnant(name) && !(name === 'checkpoints' && empty));
+  } catch (error) {
+    throw fileReadError(error, path);
+  }
+  if (names.length === 0) return 'nothing';
+  return refuse(`run folder ${path}: expected an empty folder or a run, got other files, such as ${names[0]}`);
+}
+
+/** The folder of one run, held by this process until `close`. */
 export class RunFolder {
-  private constructor(readonly path: string) {}
+  private constructor(
+    readonly path: string,
+    private readonly lock: FolderLock,
+  ) {}
+
+  /**
+   * Refuses what `open` would refuse whatever the run is, before the work begins: a folder with other files or in use by another
+   * process (ERR_RUN), or one that cannot be written (ERR_FILE_WRITE, ERR_DISK_FULL). Leaves nothing behind. Returns whether
+   * there is a run.
+   */
+  static async check(path: string): Promise<boolean> {
+    const content = await contentOf(path);
+    await FolderLock.refuseIfHeld(path, LOCK);
+    await proveFolder(path);
+    return content === 'run';
+  }
 
   /**
    * Opens the folder of a run, or makes it. `identity` says what the run is; an existing folder must hold the same.
-   * Errors: ERR_RUN (the folder holds something else, or a run with other options), ERR_FILE_WRITE, ERR_DISK_FULL.
+   * Errors: ERR_RUN (the folder holds something else, or a run with other options, or is in use by another process),
+   * ERR_FILE_WRITE, ERR_DISK_FULL.
    */
   static async open(path: string, identity: Record<string, unknown>): Promise<RunFolder> {
-    const folder = new RunFolder(path);
-    const file = join(path, 'run.json');
-    const kind = await stat(path).catch(() => null);
-    if (kind && !kind.isDirectory())
-      throw new DistilWhisperError('ERR_RUN', `run folder ${path}: expected a folder, got a file`);
-    if (kind && (await readdir(path)).length > 0) {
-      if (!(await stat(file).catch(() => null))) {
-        throw new DistilWhisperError(
-          'ERR_RUN',
-          `run folder ${path}: expected an empty folder or a run, got other files`,
-        );
-      }
-      const earlier = await readJsonObject(file, 'ERR_RUN');
-      const now = JSON.parse(JSON.stringify(identity)) as Record<string, unknown>;
-      const changed = difference(earlier, now);
-      if (changed !== null) {
-        throw new DistilWhisperError(
-          'ERR_RUN',
-          `run folder ${path}: it holds a run with ${changed}; use another folder`,
-        );
-      }
-      return folder;
-    }
+    await contentOf(path);
     try {
-      await mkdir(join(path, 'checkpoints'), { recursive: true });
+      await mkdir(path, { recursive: true });
     } catch (error) {
       throw fileWriteError(error, path);
     }
-    await writeFileAtomic(file, (sink) => sink.append(lines(identity)));
-    return folder;
+    const folder = new RunFolder(path, await FolderLock.take(path, LOCK));
+    try {
+      const now = JSON.parse(JSON.stringify({ format: FORMAT, ...identity })) as Record<string, unknown>;
+      const file = join(path, 'run.json');
+      // Again, now that nobody else can change it.
+      if ((await contentOf(path)) === 'run') await compare(path, file, now);
+      else await writeFileAtomic(file, (sink) => sink.append(lines(now)));
+      return folder;
+    } catch (error) {
+      await folder.close();
+      throw error;
+    }
+  }
+
+  /** Lets other processes use the folder. */
+  async close(): Promise<void> {
+    await this.lock.release();
   }
 
   /** Steps of the whole checkpoints here, latest first. */
   async checkpoints(): Promise<number[]> {
-    const names = await readdir(join(this.path, 'checkpoints')).catch(() => []);
+    const names = await this.names('checkpoints');
     const steps = names.flatMap((name) => (CHECKPOINT.test(name) ? [Number(CHECKPOINT.exec(name)![1])] : []));
     return steps.sort((a, b) => b - a);
   }
@@ -105,41 +156,56 @@ export class RunFolder {
   /** Writes a checkpoint, then removes those that are no longer needed. Errors: ERR_DISK_FULL, ERR_FILE_WRITE. */
   async save(state: Omit<RunState, 'logBytes'>, tensors: ReadonlyMap<string, Tensor>): Promise<void> {
     const folder = join(this.path, 'checkpoints', checkpointName(state.step));
-    const log = await stat(this.logFile).catch(() => null);
+    // The checkpoint counts on so much of the log: it is on the disk first.
+    const logBytes = await this.syncLog();
     await writeFolderAtomic(
       folder,
       async (temporary) => {
         await writeSafetensors(join(temporary, 'state.safetensors'), tensorEntries(tensors));
-        await writeFileAtomic(join(temporary, 'state.json'), (sink) =>
-          sink.append(lines({ ...state, logBytes: log?.size ?? 0 })),
-        );
+        await writeFileAtomic(join(temporary, 'state.json'), (sink) => sink.append(lines({ ...state, logBytes })));
       },
       { replace: true },
     );
     for (const step of (await this.checkpoints()).slice(KEPT)) {
-      await rm(join(this.path, 'checkpoints', checkpointName(step)), { recursive: true, force: true });
+      await removeFolderAtomic(join(this.path, 'checkpoints', checkpointName(step)));
     }
     await this.sweep();
   }
 
-  /** Loads the latest checkpoint into `tensors` (in place) and cuts the log behind it; null when there is none. */
-  async restore(tensors: ReadonlyMap<string, Tensor>): Promise<RunState | null> {
+  /**
+   * Loads the latest checkpoint into `tensors` (in place) and cuts the log behind it; null when there is none. The checkpoint is
+   * input like any other: `steps` and the names of `parameters` are what it must fit. Errors: ERR_RUN, ERR_SAFETENSORS, naming
+   * the file.
+   */
+  async restore(
+    tensors: ReadonlyMap<string, Tensor>,
+    { steps, parameters }: { steps: number; parameters: readonly string[] },
+  ): Promise<RunState | null> {
     await this.sweep();
     const [step] = await this.checkpoints();
     if (step === undefined) {
-      await rm(this.logFile, { force: true });
+      await this.onLog(() => rm(this.logFile, { force: true }));
       return null;
     }
     const folder = join(this.path, 'checkpoints', checkpointName(step));
-    const state = (await readJsonObject(join(folder, 'state.json'), 'ERR_RUN')) as unknown as RunState;
+    const file = join(folder, 'state.json');
+    const state = checkedState(await readJsonObject(file, 'ERR_RUN'), file, { step, steps, parameters });
+    const size = (await this.onLog(() => ifThere(stat(this.logFile))))?.size ?? 0;
+    if (state.logBytes > size) {
+      refuse(`${file}: expected logBytes of at most ${size}, the length of ${this.logFile}, got ${state.logBytes}`);
+    }
     await loadTensors(join(folder, 'state.safetensors'), tensors);
-    if (await stat(this.logFile).catch(() => null)) await truncate(this.logFile, state.logBytes);
+    if (size > state.logBytes) await this.onLog(() => truncate(this.logFile, state.logBytes));
     return state;
   }
 
   /** Keeps the parameters as the best so far. */
   async saveBest(tensors: ReadonlyMap<string, Tensor>): Promise<void> {
-    await mkdir(join(this.path, 'best'), { recursive: true });
+    try {
+      await mkdir(join(this.path, 'best'), { recursive: true });
+    } catch (error) {
+      throw fileWriteError(error, join(this.path, 'best'));
+    }
     await writeSafetensors(this.bestFile, tensorEntries(tensors));
   }
 
@@ -150,25 +216,31 @@ export class RunFolder {
 
   /** Appends a line to the log. */
   async log(entry: Record<string, unknown>): Promise<void> {
-    try {
+    await this.onLog(async () => {
       const file = await open(this.logFile, 'a');
       try {
         await file.appendFile(`${JSON.stringify(entry)}\n`);
       } finally {
         await file.close();
       }
-    } catch (error) {
-      throw fileWriteError(error, this.logFile);
-    }
+    });
   }
 
-  /** The log's entries. */
+  /** The log's entries; a last line that a killed process did not end is left out. */
   async entries(): Promise<Record<string, unknown>[]> {
-    const text = await readFile(this.logFile, 'utf8').catch(() => '');
+    if (!(await this.onLog(() => ifThere(stat(this.logFile))))) return [];
+    const text = new TextDecoder().decode(await readWhole(this.logFile));
     return text
+      .slice(0, text.lastIndexOf('\n') + 1)
       .split('\n')
       .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as Record<string, unknown>);
+      .map((line, i) => {
+        try {
+          return JSON.parse(line) as Record<string, unknown>;
+        } catch (cause) {
+          throw new DistilWhisperError('ERR_RUN', `${this.logFile}: line ${i + 1} is no JSON`, { cause });
+        }
+      });
   }
 
   private get logFile(): string {
@@ -179,15 +251,91 @@ export class RunFolder {
     return join(this.path, 'best', 'parameters.safetensors');
   }
 
-  /** Removes what a killed process left half-written. */
+  private async onLog<T>(call: () => Promise<T>): Promise<T> {
+    try {
+      return await call();
+    } catch (error) {
+      throw fileWriteError(error, this.logFile);
+    }
+  }
+
+  /** Has the log on the disk, and returns its length. */
+  private syncLog(): Promise<number> {
+    return this.onLog(async () => {
+      const file = await ifThere(open(this.logFile, 'r+'));
+      if (!file) return 0;
+      try {
+        await file.datasync();
+        return (await file.stat()).size;
+      } finally {
+        await file.close();
+      }
+    });
+  }
+
+  private async names(part: string): Promise<string[]> {
+    const path = join(this.path, part);
+    try {
+      return (await ifThere(readdir(path))) ?? [];
+    } catch (error) {
+      throw fileReadError(error, path);
+    }
+  }
+
+  /** Removes what a killed process left half-written. What cannot be removed is in nobody's way, and tried again next time. */
   private async sweep(): Promise<void> {
     for (const part of ['.', 'checkpoints', 'best']) {
-      for (const name of await readdir(join(this.path, part)).catch(() => [])) {
-        if (/\.[0-9a-f]{12}\.(tmp|old)$/.test(name))
-          await rm(join(this.path, part, name), { recursive: true, force: true });
+      for (const name of await this.names(part)) {
+        if (isRemnant(name)) await rm(join(this.path, part, name), { recursive: true, force: true }).catch(() => {});
       }
     }
   }
+}
+
+/** Refuses a folder whose run is another than `now`. */
+async function compare(path: string, file: string, now: Record<string, unknown>): Promise<void> {
+  const earlier = await readJsonObject(file, 'ERR_RUN');
+  if (earlier.format !== FORMAT) {
+    refuse(
+      `${file}: expected a run of format ${FORMAT}, got ${JSON.stringify(earlier.format) ?? 'none'}, which does not say what ` +
+        'it was trained on; use another folder',
+    );
+  }
+  const changed = difference(earlier, now);
+  if (changed !== null) refuse(`run folder ${path}: it holds a run with ${changed}; use another folder`);
+}
+
+/** The fields of state.json, each held against what it can be. */
+function checkedState(
+  json: Record<string, unknown>,
+  file: string,
+  { step, steps, parameters }: { step: number; steps: number; parameters: readonly string[] },
+): RunState {
+  const whole = (name: string, value: unknown, most: number): number => {
+    if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= most) return value;
+    return refuse(`${file}: expected ${name} to be a whole number from 0 to ${most}, got ${JSON.stringify(value)}`);
+  };
+  const object = (name: string, value: unknown): Record<string, unknown> => {
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+    return refuse(`${file}: expected ${name} to be an object, got ${JSON.stringify(value)}`);
+  };
+  if (whole('step', json.step, steps) !== step) refuse(`${file}: expected step ${step}, got ${json.step}`);
+  const counts = object('optimizerSteps', json.optimizerSteps);
+  const optimizerSteps: Record<string, number> = {};
+  for (const name of parameters) optimizerSteps[name] = whole(`optimizerSteps of ${name}`, counts[name], step);
+  let best: RunState['best'] = null;
+  if (json.best !== null) {
+    const { score, step: at } = object('best', json.best);
+    if (typeof score !== 'number') refuse(`${file}: expected best.score to be a number, got ${JSON.stringify(score)}`);
+    best = { score: score as number, step: whole('best.step', at, step) };
+  }
+  return {
+    step,
+    optimizerSteps,
+    best,
+    validated: whole('validated', json.validated, step),
+    logBytes: whole('logBytes', json.logBytes, Number.MAX_SAFE_INTEGER),
+  };
 }
 
 const HOST_TYPES: Record<Exclude<DType, 'f64' | 'q8'>, 'f32' | 'bf16' | 'i32'> = {
@@ -212,11 +360,11 @@ async function loadTensors(path: string, tensors: ReadonlyMap<string, Tensor>): 
   const file = await openSafetensors(path);
   try {
     for (const [name, tensor] of tensors) {
-      const { shape, data } = await file.read(name);
-      if (String(shape) !== String(tensor.shape)) {
-        throw new DistilWhisperError('ERR_RUN', `${path}: expected ${name} of shape [${tensor.shape}], got [${shape}]`);
+      const { shape, dtype } = file.info(name);
+      if (String(shape) !== String(tensor.shape) || dtype !== tensor.dtype) {
+        refuse(`${path}: expected ${name} as ${tensor.dtype} [${tensor.shape}], got ${dtype} [${shape}]`);
       }
-      tensor.write(data);
+      tensor.write((await file.read(name)).data);
     }
   } finally {
     await file.close();

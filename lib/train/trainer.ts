@@ -33,7 +33,9 @@ export interface TrainerSettings extends EngineSettings {
   validateEvery?: number;
   validate?: (step: number) => Promise<ValidationReport>;
   onUpdate?: (report: UpdateReport) => void | Promise<void>;
-  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
+  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void | Promise<void>;
+  /** At the end, with the best parameters in the model, while the run folder is still held. */
+  onEnd?: (report: RunReport) => void | Promise<void>;
   /** When aborted, the update under way ends, a checkpoint is written, and `run` rejects with ERR_INTERRUPTED. */
   signal?: AbortSignal;
 }
@@ -61,12 +63,32 @@ export class Trainer {
     this.engine = new TrainingEngine(settings.model, settings.teacher ?? null, this.options, settings);
   }
 
-  /** Runs to the end; the model then holds the best parameters (the last ones without validation). */
+  /**
+   * Runs to the end; the model then holds the best parameters (the last ones without validation). Whatever throws, a callback too,
+   * the promise rejects with it once nothing is queued any more. Errors: ERR_RUN, ERR_DISK_FULL, ERR_FILE_WRITE, ERR_INTERRUPTED,
+   * ERR_ARGUMENT (too few batches).
+   */
   async run(): Promise<RunReport> {
+    const { folder: path, model } = this.settings;
+    const folder = path ? await RunFolder.open(path, this.identity()) : null;
+    try {
+      return await this.runIn(folder);
+    } finally {
+      // What is queued still uses the model; its own failure is told already, or follows from what is.
+      await model.stream.sync().catch(() => {});
+      await folder?.close();
+    }
+  }
+
+  dispose(): void {
+    this.engine.dispose();
+  }
+
+  private async runIn(folder: RunFolder | null): Promise<RunReport> {
     const { settings, options } = this;
     const start = performance.now();
-    const folder = settings.folder ? await RunFolder.open(settings.folder, this.identity()) : null;
-    const restored = (await folder?.restore(this.state())) ?? null;
+    const parameters = this.engine.optimizer.parameters.map(({ name }) => name);
+    const restored = (await folder?.restore(this.state(), { steps: options.steps, parameters })) ?? null;
     if (restored) this.engine.optimizer.restore(restored.optimizerSteps);
     const first = restored?.step ?? 0;
     let best = restored?.best ?? null;
@@ -97,10 +119,8 @@ export class Trainer {
       const where = settings.folder
         ? `; its checkpoint is in ${settings.folder}, the same command goes on from there`
         : '';
-      throw new DistilWhisperError(
-        'ERR_INTERRUPTED',
-        `training was interrupted after update ${step} of ${options.steps}${where}`,
-      );
+      const when = step === 0 ? 'before its first update' : `after update ${step} of ${options.steps}${where}`;
+      throw new DistilWhisperError('ERR_INTERRUPTED', `training was interrupted ${when}`);
     };
     const due = (step: number, every: number | undefined): boolean =>
       every !== undefined && every > 0 && (step % every === 0 || step === options.steps);
@@ -124,7 +144,7 @@ export class Trainer {
         best = { score: report.score, step };
         await folder?.saveBest(this.parameters());
       }
-      settings.onValidation?.(step, report, isBest);
+      await settings.onValidation?.(step, report, isBest);
     };
 
     const every = settings.checkpointEvery ?? Math.ceil(options.steps / 10);
@@ -133,11 +153,13 @@ export class Trainer {
     if (step < options.steps) {
       let micro: TrainBatch[] = [];
       for await (const batch of settings.batches.stream(first * options.accumulation)) {
+        if (settings.signal?.aborted) await interrupt(step);
         micro.push(batch);
         if (micro.length < options.accumulation) continue;
         // The next update is queued before the last one's numbers are waited for: the stream never runs dry.
         const end = phase('update', { step: step + 1 });
         const queued = onThread('queue an update', () => this.engine.update(step, micro));
+        // Also where an error ends the run before its turn to be awaited.
         queued.then(end, end);
         micro = [];
         step++;
@@ -158,11 +180,10 @@ export class Trainer {
     }
     if (best !== null && folder) await folder.loadBest(this.parameters());
     await settings.model.stream.sync();
-    return { steps: options.steps, updates: step - first, last, best, seconds: (performance.now() - start) / 1000 };
-  }
-
-  dispose(): void {
-    this.engine.dispose();
+    const seconds = (performance.now() - start) / 1000;
+    const report: RunReport = { steps: options.steps, updates: step - first, last, best, seconds };
+    await settings.onEnd?.(report);
+    return report;
   }
 
   /** Parameters that train, by name. */
@@ -178,7 +199,6 @@ export class Trainer {
   private identity(): Record<string, unknown> {
     const { model, teacher, identity } = this.settings;
     return {
-      format: 1,
       options: this.options,
       compute: model.compute,
       // Another kind rounds otherwise; another GPU of the kind does not.

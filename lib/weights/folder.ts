@@ -2,7 +2,7 @@
 import { copyFile, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DistilWhisperError, fileReadError, fileWriteError, shown } from '../errors/index.js';
-import { isJsonObject, type JsonObject, readJsonObject } from '../files/index.js';
+import { isJsonObject, type JsonObject, readJsonObject, writeFolderAtomic, writeSynced } from '../files/index.js';
 import {
   checkWeights,
   EMBEDDING,
@@ -12,7 +12,6 @@ import {
   whisperConfigJson,
 } from './config.js';
 import { checkExpert, splitClsrCheckpoint } from './experts.js';
-import { writeFolderAtomic, writeSynced } from './files.js';
 import { unfollowedSettings } from './generation.js';
 import type { HostTensor, StoredTensor, TensorInfo } from './host.js';
 import { Renamed } from './renamed.js';

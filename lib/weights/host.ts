@@ -72,19 +72,6 @@ export function sameShape(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((size, axis) => size === b[axis]);
 }
 
-/** A zeroed buffer; a refusal of the machine becomes ERR_OUT_OF_MEMORY that names what asked. */
-export function allocateBytes(byteLength: number, purpose: string): Uint8Array {
-  try {
-    return new Uint8Array(byteLength);
-  } catch (cause) {
-    throw new DistilWhisperError(
-      'ERR_OUT_OF_MEMORY',
-      `${purpose} needs ${byteLength} bytes in one piece, which this process cannot allocate`,
-      { cause },
-    );
-  }
-}
-
 /** Checks that the bytes of a tensor are those that its dtype and shape promise; returns the number of elements. */
 export function checkHostTensor(tensor: HostTensor, name: string): number {
   const size: number | undefined = DTYPE_BYTES[tensor.dtype];

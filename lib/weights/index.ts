@@ -28,7 +28,6 @@ export {
   splitClsrCheckpoint,
   writeExpert,
 } from './experts.js';
-export { type FileSink, writeFileAtomic, writeFolderAtomic } from './files.js';
 export {
   type FolderFile,
   type ModelFolder,

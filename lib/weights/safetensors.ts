@@ -6,18 +6,20 @@
 import type { FileHandle } from 'node:fs/promises';
 import { DistilWhisperError, fileReadError, shown } from '../errors/index.js';
 import {
+  allocateBytes,
   decodeText,
   findFraction,
   isJsonObject,
   isLfsPointer,
   LFS_POINTER_SENTENCE,
+  openRegularFile,
   parseJson,
+  readExactly,
   TextError,
+  writeFileAtomic,
 } from '../files/index.js';
 import { mapFile, unmapFile } from '../native/index.js';
-import { openRegularFile, readExactly, writeFileAtomic } from './files.js';
 import {
-  allocateBytes,
   checkHostTensor,
   DTYPE_BYTES,
   elementCount,

@@ -1,9 +1,8 @@
 /** PyTorch checkpoints (torch.save of a state dict, the zip format since 1.6): how the reference publishes its experts. */
 import type { FileHandle } from 'node:fs/promises';
 import { DistilWhisperError, shown } from '../errors/index.js';
-import { isLfsPointer, LFS_POINTER_SENTENCE } from '../files/index.js';
-import { openRegularFile, readExactly } from './files.js';
-import { allocateBytes, DTYPE_BYTES, elementCount, formatShape, type HostTensor, type TensorInfo } from './host.js';
+import { allocateBytes, isLfsPointer, LFS_POINTER_SENTENCE, openRegularFile, readExactly } from '../files/index.js';
+import { DTYPE_BYTES, elementCount, formatShape, type HostTensor, type TensorInfo } from './host.js';
 import { TorchTensor, unpickle } from './pickle.js';
 import type { TensorSource } from './safetensors.js';
 import { checkZipData, checkZipEntry, readZipDirectory, type ZipEntry, zipDataOffset } from './zip.js';

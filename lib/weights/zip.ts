@@ -2,7 +2,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { DistilWhisperError } from '../errors/index.js';
-import { readExactly } from './files.js';
+import { readExactly } from '../files/index.js';
 
 const LOCAL_HEADER = 0x04034b50;
 const CENTRAL_HEADER = 0x02014b50;

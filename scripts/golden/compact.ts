@@ -4,7 +4,8 @@
  */
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type HostTensor, parseSafetensors, weightEntries, writeFileAtomic, writeSafetensors } from '../../lib/weights/index.js';
+import { writeFileAtomic } from '../../lib/files/index.js';
+import { type HostTensor, parseSafetensors, weightEntries, writeSafetensors } from '../../lib/weights/index.js';
 
 const from = process.argv[2]!;
 const to = 'test/golden';
