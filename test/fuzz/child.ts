@@ -5,9 +5,19 @@
 import { mkdirSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
-import { type Fault, faultOf, MOST_GROWTH, type Reply, type Request } from './faults.js';
+import { type Fault, faultOf, LAST_CALL, MOST_GROWTH, type Reply, type Request } from './faults.js';
 import { Random } from './random.js';
 import type { Reader, Session } from './reader.js';
+
+/** test/fuzz/kernels.ts: random calls of the native kernels. */
+interface Kernels {
+  run(options: {
+    seconds: number;
+    seed: number;
+    report(line: string): void;
+    trace(line: string): void;
+  }): Promise<{ calls: number; faults: readonly string[] }>;
+}
 
 const [, , module, statusPath, scratch] = process.argv as [string, string, string, string, string];
 const { readers } = (await import(module)) as { readers: readonly Reader[] };
@@ -110,19 +120,20 @@ async function loop({ seed, from, step, inputs, until, reader }: Extract<Request
 async function answer(request: Request): Promise<void> {
   if (request.type === 'loop') return loop(request);
   if (request.type === 'kernels') {
-    const { run } = (await import(new URL('./kernels.ts', import.meta.url).href)) as {
-      run(options: { seconds: number; seed: number; report: (line: unknown) => void }): Promise<{
-        calls: number;
-        faults: number | readonly unknown[];
-      }>;
-    };
+    const { run } = (await import(new URL('./kernels.ts', import.meta.url).href)) as Kernels;
     const { seconds, seed } = request;
-    const told: string[] = [];
-    const { calls, faults } = await run({ seconds, seed, report: (line) => told.push(String(line)) });
-    const count = typeof faults === 'number' ? faults : faults.length;
-    for (const what of told) reply({ type: 'said', line: what });
-    for (let i = 0; i < count; i++)
-      reply({ type: 'found', index: i, fault: { kind: 'result', what: told[i] ?? 'a call' } });
+    mkdirSync(scratch, { recursive: true });
+    const last = openSync(join(scratch, LAST_CALL), 'w');
+    watch(0, resident);
+    const { calls, faults } = await run({
+      seconds,
+      seed,
+      report: (line) => reply({ type: 'said', line }),
+      // What it was doing is read by the supervisor when the process has died.
+      trace: (line) => writeSync(last, line.slice(0, 1000).padEnd(1000), 0),
+    });
+    for (const [index, what] of faults.entries()) reply({ type: 'found', index, fault: { kind: 'result', what } });
+    watch(-1, resident);
     return reply({ type: 'ended', inputs: calls, next: calls, tired: true });
   }
   const session = await sessionOf(request.reader);

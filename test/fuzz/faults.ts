@@ -7,6 +7,9 @@ export const MOST_GROWTH = 2 ** 30;
 /** Seconds that an input may take, where its reader does not say otherwise. */
 export const MOST_SECONDS = 5;
 
+/** The file, in a child's scratch folder, that names the call of a kernel that was made last. */
+export const LAST_CALL = 'last-call';
+
 export interface Fault {
   /** untyped: an error without a code; result: an answer that breaks a promise; the others as they say. */
   kind: 'untyped' | 'result' | 'rejection' | 'time' | 'memory' | 'death';

@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { WatchedChild } from './child-process.js';
+import { LAST_CALL } from './faults.js';
 import type { Reader } from './reader.js';
 import { readers } from './readers/index.js';
 import { describe, fuzz, type ReaderReport, replay, scratchFolder } from './supervisor.js';
@@ -95,15 +96,18 @@ async function kernels(seconds: number, seed: number): Promise<number> {
     say('kernels: skipped, there are no random calls of kernels in test/fuzz');
     return 0;
   }
-  const child = new WatchedChild(scratchFolder(), module);
+  const folder = scratchFolder();
+  const child = new WatchedChild(folder, module);
   let faults = 0;
   try {
-    const outcome = await child.ask({ type: 'kernels', seed, seconds }, seconds + 600, (reply) => {
+    // Of several threads, and under sanitizers much slower: only what never ends is late.
+    const outcome = await child.ask({ type: 'kernels', seed, seconds }, 4 * seconds + 120, (reply) => {
       if (reply.type === 'found') faults++;
       if (reply.type === 'said') say(`kernels: ${reply.line}`);
     });
     if ('fault' in outcome) {
-      say(`kernels: ${outcome.fault.kind}: ${outcome.fault.what}; seed ${seed}`);
+      const call = readFileSync(join(folder, 'scratch', LAST_CALL), 'utf8').trim();
+      say(`kernels: ${outcome.fault.kind}: ${outcome.fault.what}; seed ${seed}, in ${call}`);
       return 1;
     }
     if (outcome.reply.type === 'ended') say(`kernels: ${outcome.reply.inputs} calls, ${faults} faults`);
