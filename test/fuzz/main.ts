@@ -1,12 +1,11 @@
 /** The command of `npm run fuzz`. */
 import { existsSync, readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { WatchedChild } from './child-process.js';
 import { LAST_CALL } from './faults.js';
 import type { Reader } from './reader.js';
-import { readers } from './readers/index.js';
 import { describe, fuzz, type ReaderReport, replay, scratchFolder } from './supervisor.js';
 
 const HELP = `npm run fuzz -- [options]
@@ -24,6 +23,7 @@ A fault is an error without a code, a result that breaks what is documented, a r
 1 GiB for one input, or the end of the process. Exit codes: 0 none, 1 faults, 2 wrong usage.`;
 
 const module = new URL('./readers/index.ts', import.meta.url).href;
+let readers: readonly Reader[] = [];
 
 function usage(message: string): never {
   process.stderr.write(`${message}\n\n${HELP}\n`);
@@ -97,7 +97,7 @@ async function kernels(seconds: number, seed: number): Promise<number> {
     return 0;
   }
   const folder = scratchFolder();
-  const child = new WatchedChild(folder, module);
+  const child = new WatchedChild(folder, '');
   let faults = 0;
   try {
     // Of several threads, and under sanitizers much slower: only what never ends is late.
@@ -118,9 +118,17 @@ async function kernels(seconds: number, seed: number): Promise<number> {
 }
 
 const values = parse();
+const seed = whole('seed', values.seed, 0) ?? 1;
+const inputs = whole('inputs', values.inputs, 1);
+const seconds = whole('seconds', values.seconds, 1) ?? (inputs === undefined ? 60 : undefined);
+const jobs = whole('jobs', values.jobs, 1) ?? availableParallelism();
 if (values.help) {
   say(HELP);
-} else if (values.list) {
+  process.exit();
+}
+if (values.reader === 'kernels') process.exit((await kernels(seconds ?? 60, seed)) > 0 ? 1 : 0);
+({ readers } = await import('./readers/index.js'));
+if (values.list) {
   for (const { name, about, missing } of readers) {
     const reason = missing?.();
     say(`${name.padEnd(12)}  ${about}${reason ? ` (left out: ${reason})` : ''}`);
@@ -132,33 +140,26 @@ if (values.help) {
   say(fault ? `${fault.kind}: ${fault.what}${fault.where ? ` (${fault.where})` : ''}` : 'no fault');
   process.exitCode = fault ? 1 : 0;
 } else {
-  const seed = whole('seed', values.seed, 0) ?? 1;
-  const inputs = whole('inputs', values.inputs, 1);
-  const seconds = whole('seconds', values.seconds, 1) ?? (inputs === undefined ? 60 : undefined);
-  if (values.reader === 'kernels') {
-    process.exitCode = (await kernels(seconds ?? 60, seed)) > 0 ? 1 : 0;
-  } else {
-    const all = chosen(values.reader ?? 'all');
-    const here = all.filter(({ name, missing }) => {
-      const reason = missing?.();
-      if (reason) say(`${name}: left out: ${reason}`);
-      return !reason;
-    });
-    const finds = values.finds === undefined ? scratchFolder() : resolve(values.finds);
-    const reports = await fuzz({
-      readers: here,
-      module,
-      seed,
-      jobs: whole('jobs', values.jobs, 1) ?? availableParallelism(),
-      finds,
-      log: say,
-      ...(seconds !== undefined && { seconds }),
-      ...(inputs !== undefined && { inputs }),
-    });
-    const found = reports.flatMap((report) => report.finds);
-    say(`\n${table(reports)}`);
-    if (found.length > 0)
-      say(`\n${found.map((find) => `${describe(find)}, ${find.times} times`).join('\n')}\nfinds: ${join(finds)}`);
-    process.exitCode = found.length > 0 ? 1 : 0;
-  }
+  const all = chosen(values.reader ?? 'all');
+  const here = all.filter(({ name, missing }) => {
+    const reason = missing?.();
+    if (reason) say(`${name}: left out: ${reason}`);
+    return !reason;
+  });
+  const finds = resolve(values.finds ?? join(tmpdir(), `distilwhisper-finds-${process.pid}`));
+  const reports = await fuzz({
+    readers: here,
+    module,
+    seed,
+    jobs,
+    finds,
+    log: say,
+    ...(seconds !== undefined && { seconds }),
+    ...(inputs !== undefined && { inputs }),
+  });
+  const found = reports.flatMap((report) => report.finds);
+  say(`\n${table(reports)}`);
+  if (found.length > 0)
+    say(`\n${found.map((find) => `${describe(find)}, ${find.times} times`).join('\n')}\nfinds: ${finds}`);
+  process.exitCode = found.length > 0 ? 1 : 0;
 }
