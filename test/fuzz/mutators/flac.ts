@@ -100,7 +100,7 @@ export function mutateFlac(seed: Flac, random: Random): Uint8Array {
     const block = flac.blocks.length > 0 ? random.pick(flac.blocks) : undefined;
     const at = random.below(flac.frames.length);
     const frame = flac.frames[at];
-    switch (random.below(11)) {
+    switch (random.below(12)) {
       case 0:
       case 1:
         if (block) {
@@ -137,8 +137,18 @@ export function mutateFlac(seed: Flac, random: Random): Uint8Array {
         flac.frames[at] = mutateBytes(frame, random, [], random.count(3));
         if (random.chance(0.9)) repair(flac.frames[at]!);
         break;
-      default:
+      case 10:
         if (frame) flac.frames[at] = frame.slice(0, random.below(frame.length));
+        break;
+      default: {
+        // What looks like the beginning of a frame, over and over, or one frame many times.
+        const many = random.chance(0.05) ? 100_000 : 500;
+        const again =
+          random.chance(0.7) || !frame ? Uint8Array.of(0xff, 0xf8, random.below(256), random.below(256)) : frame;
+        const run = new Uint8Array(random.count(many) + again.length);
+        for (let i = 0; i < run.length; i++) run[i] = again[i % again.length]!;
+        flac.frames.splice(at, 0, run);
+      }
     }
   }
   const bytes = writeFlac(flac);

@@ -77,6 +77,28 @@ function relace(page: Page, random: Random): void {
   }
 }
 
+/** Pages of packets of a byte or two, as many as fit: little to store, and it may be much to decode. */
+function tinyPackets(last: Page, random: Random): Page[] {
+  const bytes = random.between(1, 2);
+  const packet = randomBytes(random, bytes);
+  const lacing = Array<number>(255).fill(bytes);
+  const body = Uint8Array.from({ length: 255 * bytes }, (_, i) => packet[i % bytes]!);
+  const { serial, number, granule } = last;
+  const count = random.count(random.chance(0.05) ? 400 : 20);
+  const step = BigInt(255 * random.pick([120, 960, 5760]));
+  last.number = number + count;
+  last.granule = BigInt.asUintN(64, granule + step * BigInt(count));
+  return Array.from({ length: count }, (_, i) => ({
+    ...last,
+    flags: 0,
+    serial,
+    number: number + i,
+    granule: BigInt.asUintN(64, granule + step * BigInt(i + 1)),
+    lacing: [...lacing],
+    body,
+  }));
+}
+
 export function mutateOgg(seed: Uint8Array, random: Random, others: readonly Uint8Array[]): Uint8Array {
   let pages: Page[] = oggPages(seed).map((page) => ({
     ...page,
@@ -85,7 +107,7 @@ export function mutateOgg(seed: Uint8Array, random: Random, others: readonly Uin
   }));
   for (let times = random.count(5); times > 0 && pages.length > 0; times--) {
     const page = random.pick(pages);
-    switch (random.below(13)) {
+    switch (random.below(14)) {
       case 0:
       case 1:
       case 2:
@@ -119,8 +141,11 @@ export function mutateOgg(seed: Uint8Array, random: Random, others: readonly Uin
       case 11:
         pages = [...pages, ...oggPages(random.pick(others))];
         break;
-      default:
+      case 12:
         page.version = random.edge(8);
+        break;
+      default:
+        pages.splice(pages.length - 1, 0, ...tinyPackets(pages.at(-1)!, random));
     }
   }
   let bytes = concat(...pages.map(writePage));

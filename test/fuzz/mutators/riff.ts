@@ -132,7 +132,7 @@ export function mutateWav(seed: Wav, random: Random): Uint8Array {
   };
   for (let times = random.count(5); times > 0 && mutated.chunks.length > 0; times--) {
     const chunk = random.pick(mutated.chunks);
-    switch (random.below(11)) {
+    switch (random.below(12)) {
       case 0:
       case 1:
       case 2:
@@ -163,8 +163,15 @@ export function mutateWav(seed: Wav, random: Random): Uint8Array {
       case 9:
         mutated.size = random.edge(32);
         break;
-      default:
+      case 10:
         chunk.body = chunk.body.slice(0, random.below(chunk.body.length + 1));
+        break;
+      default: {
+        // Much of it: what little is announced to hold.
+        const data = mutated.chunks.find(({ id }) => id === 'data') ?? chunk;
+        const most = random.chance(0.05) ? 100_000 : 2000;
+        data.body = Uint8Array.from({ length: random.count(most) }, (_, i) => data.body[i % data.body.length] ?? 0);
+      }
     }
   }
   const bytes = writeWav(mutated);

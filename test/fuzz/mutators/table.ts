@@ -51,7 +51,7 @@ export function mutateTable(rows: readonly (readonly string[])[], separator: str
       case 4:
         row[random.below(row.length)] = random
           .pick(['"', 'x', '""', '\t', ' '])
-          .repeat(random.count(random.chance(0.02) ? 200_000 : 500));
+          .repeat(random.count(random.chance(0.02) ? (random.chance(0.02) ? 20_000_000 : 200_000) : 500));
         break;
       case 5:
         table[0] = [

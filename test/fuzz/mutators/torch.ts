@@ -147,9 +147,9 @@ function mutatePickle(pickle: Uint8Array, random: Random): Uint8Array {
         break;
       case 4: {
         // The same thing over and over: what it costs must be bounded.
-        const many = random.chance(0.02) ? random.count(4_000_000) : random.count(2000);
+        const many = random.chance(0.01) ? random.count(24_000_000) : random.count(2000);
         const again = concat(random.pick(FRESH), random.chance(0.3) ? instruction(random) : []);
-        const run = new Uint8Array(Math.min(many, 4_000_000));
+        const run = new Uint8Array(many);
         for (let i = 0; i < run.length; i++) run[i] = again[i % again.length]!;
         list.splice(at, 0, run);
         break;
