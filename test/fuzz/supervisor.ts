@@ -1,7 +1,7 @@
 /** Runs readers in children, replaces those that hang or die, and keeps each new fault with the smallest input that shows it. */
 import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type Outcome, WatchedChild } from './child-process.js';
 import { type Fault, MOST_SECONDS, signature } from './faults.js';
 import { minimise } from './minimise.js';
@@ -48,8 +48,8 @@ export interface ReaderReport {
 export const scratchFolder = (): string =>
   mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'distilwhisper-fuzz-'));
 
-/** Seconds within which a child must make an input or open a reader; for those that hang in the making. */
-const MAKING = 60;
+/** Inputs with the same fault that are tried alone, where the first ones do not show it. */
+const MOST_TRIED = 8;
 
 /** Fuzzes the readers one after the other. */
 export async function fuzz(options: FuzzOptions): Promise<ReaderReport[]> {
@@ -77,6 +77,8 @@ export async function fuzz(options: FuzzOptions): Promise<ReaderReport[]> {
 class Campaign {
   private readonly limit: number;
   private readonly known = new Map<string, Find>();
+  /** Inputs with a known fault that none has shown alone yet. */
+  private readonly waiting = new Map<string, number[]>();
   private inputs = 0;
   /** Finds are looked into one at a time. */
   private looking: Promise<void> = Promise.resolve();
@@ -135,10 +137,10 @@ class Campaign {
     const earlier = this.known.get(key);
     if (earlier) {
       earlier.times++;
+      if (!earlier.alone && this.waiting.get(key)!.length < MOST_TRIED) this.waiting.get(key)!.push(index);
       return;
     }
     const { options, reader } = this;
-    const file = join(options.finds, reader.name, `${options.seed}-${index}`);
     const find: Find = {
       reader: reader.name,
       seed: options.seed,
@@ -147,26 +149,27 @@ class Campaign {
       times: 1,
       alone: false,
       bytes: 0,
-      file,
+      file: '',
     };
     this.known.set(key, find);
+    this.waiting.set(key, [index]);
     this.looking = this.looking.then(() => this.lookInto(find, key));
   }
 
-  /** Tries the input alone, makes it smaller and writes it down. */
+  /** Looks for an input that shows the fault alone, makes it smaller and writes it down. */
   private async lookInto(find: Find, key: string): Promise<void> {
     const { reader, spare, limit, options } = this;
-    const { seed, index } = find;
-    const made = await spare.ask({ type: 'make', reader: reader.name, seed, index }, MAKING);
-    if (!('reply' in made) || made.reply.type !== 'made')
-      throw new Error(`${reader.name}: input ${index} could not be made again`);
     const attempt = async (input: Uint8Array): Promise<Fault | null> =>
       tried(await spare.ask({ type: 'try', reader: reader.name, input }, limit));
-    spare.end();
-    let input = made.reply.input;
-    const alone = await attempt(input);
-    find.alone = alone !== null;
-    if (alone) {
+    let input: Uint8Array = new Uint8Array();
+    for (let index = this.waiting.get(key)!.shift(); index !== undefined; index = this.waiting.get(key)!.shift()) {
+      input = await this.make(index);
+      // What an input leaves behind in its process is not there for the next.
+      spare.end();
+      const alone = await attempt(input);
+      find.index = index;
+      if (!alone) continue;
+      find.alone = true;
       const shown = signature(reader.name, alone);
       const still = async (smaller: Uint8Array): Promise<boolean> => {
         const fault = await attempt(smaller);
@@ -174,16 +177,28 @@ class Campaign {
       };
       const until = Date.now() + 1000 * (options.minimiseSeconds ?? 20);
       input = await minimise(input, still, { tries: 3000, until });
-    } else if (find.fault.kind === 'time') {
+      break;
+    }
+    if (!find.alone && find.fault.kind === 'time') {
       // It was the machine that was slow.
       this.known.delete(key);
-      options.log?.(`${reader.name}: input ${index} took longer than ${limit} s once, and not when it was tried alone`);
+      options.log?.(
+        `${reader.name}: input ${find.index} took longer than ${limit} s once, and not when it was tried alone`,
+      );
       return;
     }
     find.bytes = input.length;
-    mkdirSync(join(options.finds, reader.name), { recursive: true });
+    find.file = join(options.finds, reader.name, `${options.seed}-${find.index}`);
+    mkdirSync(dirname(find.file), { recursive: true });
     writeFileSync(find.file, input);
     options.log?.(describe(find));
+  }
+
+  private async make(index: number): Promise<Uint8Array> {
+    const { reader, options } = this;
+    const made = await this.spare.ask({ type: 'make', reader: reader.name, seed: options.seed, index }, this.limit);
+    if ('reply' in made && made.reply.type === 'made') return made.reply.input;
+    throw new Error(`${reader.name}: input ${index} could not be made again`);
   }
 }
 

@@ -115,7 +115,10 @@ interface Part {
   make(random: Random): Uint8Array;
 }
 
-/** Three folders: as it was written, in shards, and with vocab.json in place of tokenizer.json; and how each file is mutated. */
+/**
+ * Three folders: as it was written, in shards, and with vocab.json in place of tokenizer.json; and how each file is mutated.
+ * Inputs name files by their place in the list: new ones go to its end.
+ */
 async function folderParts(scratch: string): Promise<Part[]> {
   const whole = join(scratch, 'whole');
   const shards = join(scratch, 'shards');
