@@ -34,3 +34,6 @@ done
 # Instrumented code tells nothing about speed or memory, and is slow for the whole of the real encoder ("within 1e-5").
 LD_PRELOAD="$asan" node --import=tsx node_modules/ava/entrypoints/cli.mjs --timeout=20m "${files[@]}" \
   --match='!*within 1e-5*' --match='!speed:*' --match='!memory:*'
+if [ "${1:-}" != emulator ]; then
+  LD_PRELOAD="$asan" node --import=tsx test/fuzz/main.ts --reader kernels --seconds 60
+fi

@@ -5,6 +5,7 @@ import { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
+import { retried } from '../files/index.js';
 import { ByteReader } from './bytes.js';
 
 /** A path ('-' is standard input) or a file's bytes. */
@@ -82,7 +83,7 @@ function regular(file: FileHandle, path: string, size: number): OpenSource {
 async function* fileBytes(file: FileHandle): AsyncGenerator<Uint8Array, void, undefined> {
   for (;;) {
     const piece = Buffer.allocUnsafeSlow(PIECE);
-    const { bytesRead } = await file.read(piece, 0, PIECE, null);
+    const { bytesRead } = await retried(() => file.read(piece, 0, PIECE, null));
     if (bytesRead === 0) return;
     yield piece.subarray(0, bytesRead);
   }

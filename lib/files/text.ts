@@ -1,6 +1,7 @@
 /** Text files as people's programs leave them: with and without a byte-order mark, or a Git LFS pointer in their place. */
 import { readFile, stat } from 'node:fs/promises';
 import { DistilWhisperError, type ErrorCode, fileReadError } from '../errors/index.js';
+import { retried } from './read.js';
 
 /** A model's largest text file, its tokenizer.json, has 2.5 MB; this bounds what a wrong file can make us hold. */
 const MAX_TEXT_BYTES = 32 * 1024 * 1024;
@@ -59,7 +60,7 @@ async function readBytes(path: string, code: ErrorCode): Promise<Uint8Array> {
       throw new DistilWhisperError('ERR_FILE_READ', `${path} could not be read: it is ${what}, expected a file`);
     }
     size = kind.size;
-    if (size <= MAX_TEXT_BYTES) return await readFile(path);
+    if (size <= MAX_TEXT_BYTES) return await retried(() => readFile(path));
   } catch (error) {
     throw fileReadError(error, path);
   }
