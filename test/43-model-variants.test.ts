@@ -394,6 +394,7 @@ test('a trained model keeps the files of its tokenizer and processor, those of t
   const processor = { feature_extractor, processor_class: 'WhisperProcessor' };
   writeFileSync(join(model, 'processor_config.json'), JSON.stringify(processor));
   rmSync(join(model, 'preprocessor_config.json'), { force: true });
+  edit(model, 'config.json', (json) => Object.assign(json, { dtype: 'bfloat16' }));
   const opened = await openModelFolder(model);
   t.deepEqual(opened.preprocessorConfig, feature_extractor);
   const kept = opened.processorFiles.map((path) => basename(path));
@@ -418,6 +419,7 @@ test('a trained model keeps the files of its tokenizer and processor, those of t
     batchSize: 2,
   });
   for (const name of names) t.deepEqual(readFileSync(join(result, name)), readFileSync(join(model, name)), name);
+  t.is(readJson(join(result, 'config.json')).dtype, 'float32');
   // For readers from before transformers 5.
   t.deepEqual(readJson(join(result, 'preprocessor_config.json')), feature_extractor);
   const trained = await Transcriber.load(result);

@@ -362,7 +362,7 @@ export async function writeModelFolder(
   await writeFolderAtomic(
     path,
     async (folder) => {
-      const config = { ...content.configExtra, ...whisperConfigJson(content.config) };
+      const config = { ...content.configExtra, ...storedType(content), ...whisperConfigJson(content.config) };
       await writeSynced(folder, 'config.json', formatJson('config.json', config));
       if (content.generationConfig)
         await writeSynced(
@@ -384,6 +384,20 @@ export async function writeModelFolder(
     },
     { replace: options.replace ?? false },
   );
+}
+
+const TORCH_NAMES: Partial<Record<string, string>> = {
+  f32: 'float32',
+  f16: 'float16',
+  bf16: 'bfloat16',
+  f64: 'float64',
+};
+
+/** The type of the weights where the config says one: transformers loads them as that, whatever they are stored as. */
+function storedType({ configExtra = {}, tensors }: ModelFolderContent): JsonObject {
+  const [type, ...others] = new Set(tensors.map(({ dtype }) => TORCH_NAMES[dtype]));
+  if (type === undefined || others.length > 0) return {};
+  return Object.fromEntries(['dtype', 'torch_dtype'].filter((key) => key in configExtra).map((key) => [key, type]));
 }
 
 async function copySynced(from: string, to: string): Promise<void> {
