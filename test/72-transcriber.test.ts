@@ -1,5 +1,5 @@
 /** The Transcriber: batches, windows, files and samples, languages, bad input, aborting and closing. */
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -106,6 +106,28 @@ test.serial('a file gives what its samples give', async (t) => {
   same(t, await transcriber.transcribe(files, { language: 'pl' }), expected);
   same(t, await transcriber.transcribe(mixed, { language: 'POLISH' }), expected);
 });
+
+test.serial(
+  'one source gives one transcript: a path, bytes, samples; what is no option is refused by its name',
+  async (t) => {
+    const [clip] = clips;
+    const path = file('one.wav', encodeWav(clip!.samples, clip!.sampleRate));
+    const [expected] = await transcriber.transcribe([clip!], { language: 'pl' });
+    const one: AudioSource[] = [path, new Uint8Array(readFileSync(path)), readFileSync(path), clip!];
+    for (const source of one) same(t, [await transcriber.transcribe(source, { language: 'pl' })], [expected!]);
+    same(t, await transcriber.transcribe([readFileSync(path)], { language: 'pl' }), [expected!]);
+    await refused(t, 'ERR_FILE_NOT_FOUND', /nowhere/, () =>
+      transcriber.transcribe(join(scratch, 'nowhere.wav'), { language: 'pl' }),
+    );
+    const misspelt = { beam_size: 5 } as object;
+    await refused(t, 'ERR_ARGUMENT', /transcribe: unknown option "beam_size"; did you mean beamSize\?/, () =>
+      transcriber.transcribe([clip!], misspelt),
+    );
+    await refused(t, 'ERR_ARGUMENT', /did you mean batchSize\?/, () =>
+      Transcriber.load(scratch, { batchsize: 2 } as object),
+    );
+  },
+);
 
 test.serial('the expert runs for its language only, and not when it is switched off', async (t) => {
   const catalan = await transcriber.transcribe(clips, { language: 'ca' });

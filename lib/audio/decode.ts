@@ -1,5 +1,5 @@
 /** Audio of any kind to mono samples, in pieces or whole. */
-import { DistilWhisperError, isDistilWhisperError, systemCode } from '../errors/index.js';
+import { checkOptions, DistilWhisperError, isDistilWhisperError, systemCode } from '../errors/index.js';
 import type { ByteReader } from './bytes.js';
 import { type AudioFormat, detectFormat } from './container.js';
 import { FfmpegMissing, openFfmpeg } from './ffmpeg.js';
@@ -55,6 +55,13 @@ export interface DecodedAudio {
   warnings: string[];
 }
 
+const OPTIONS: Record<keyof DecodeOptions, true> = {
+  name: true,
+  sampleRate: true,
+  maxDuration: true,
+  strict: true,
+  signal: true,
+};
 const LONGEST = 24 * 3600;
 /** Bytes that the format is told from. */
 const HEAD = 1 << 16;
@@ -98,8 +105,9 @@ export const nameOf = (source: AudioInput, { name }: { name?: string }): string 
  * `decodeAudio` throws comes from here or, when it is found on the way, from the pieces. Errors: also ERR_ARGUMENT.
  */
 export async function openAudio(source: AudioInput, options: DecodeOptions = {}): Promise<AudioStream> {
+  checkOptions('decodeAudio', options, OPTIONS);
   const name = nameOf(source, options);
-  checkOptions(source, options, name);
+  checkArguments(source, options, name);
   if (options.signal?.aborted) throw interrupted(name);
   const opening = new Opening(await openSource(source, name), name, options);
   try {
@@ -113,7 +121,7 @@ export async function openAudio(source: AudioInput, options: DecodeOptions = {})
   }
 }
 
-function checkOptions(source: AudioInput, options: DecodeOptions, name: string): void {
+function checkArguments(source: AudioInput, options: DecodeOptions, name: string): void {
   if (typeof source !== 'string' && !(source instanceof Uint8Array))
     throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected a path or a file's bytes, got ${typeof source}`);
   const { sampleRate, maxDuration } = options;

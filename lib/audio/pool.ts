@@ -2,7 +2,7 @@
 import { availableParallelism } from 'node:os';
 import { basename, extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { DistilWhisperError } from '../errors/index.js';
+import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { type EndOfWork, recording } from '../profile/index.js';
 import {
   type AudioStream,
@@ -53,6 +53,7 @@ export class DecodePool {
   #closed = false;
 
   constructor(options: DecodePoolOptions = {}) {
+    checkOptions('DecodePool', options, { size: true, workerUrl: true });
     const size = options.size ?? Math.max(1, Math.min(4, availableParallelism() - 1));
     if (!Number.isInteger(size) || size < 1 || size > 64)
       throw new DistilWhisperError('ERR_ARGUMENT', `DecodePool: size must be a whole number from 1 to 64, got ${size}`);

@@ -13,17 +13,21 @@ import {
   withTranscriber,
 } from './decoding.js';
 import {
+  audioOptions,
   audioRootOption,
   endHelp,
   hintingSkipBad,
   jsonOption,
   leftOutNote,
   MANIFESTS,
+  maxDurationOption,
   skipBadOption,
+  strictOption,
 } from './options.js';
 import { again } from './repeats.js';
 import { type CommandContext, run } from './run.js';
 import { print, printJson } from './streams.js';
+import { WarningNotes } from './warnings.js';
 
 const NORMALIZERS: Record<string, Normalizer> = {
   extended: defaultNormalizer,
@@ -39,6 +43,8 @@ interface Options extends DecodingOptions {
   audioRoot?: string;
   skipEmptyText?: boolean;
   skipBad?: boolean;
+  strict?: boolean;
+  maxDuration?: number;
   normalizer: string;
   hypotheses?: string;
   json?: boolean;
@@ -56,6 +62,8 @@ export function define(command: Command): void {
     .addOption(audioRootOption())
     .option('--skip-empty-text', 'leave out rows without a text instead of refusing them')
     .addOption(skipBadOption())
+    .addOption(strictOption())
+    .addOption(maxDurationOption())
     .addOption(
       new Option(
         '--normalizer <name>',
@@ -86,6 +94,7 @@ async function evaluateManifest(options: Options, context: CommandContext): Prom
   const normalizer = NORMALIZERS[options.normalizer]!;
   const { split, domain, language, audioRoot, skipBad = false } = options;
   const badRows: BadRow[] = [];
+  const warnings = new WarningNotes(display);
   const entries = readManifest(options.manifest ?? embedded().manifest, {
     ...(split && { split }),
     ...(domain && { domain }),
@@ -99,13 +108,16 @@ async function evaluateManifest(options: Options, context: CommandContext): Prom
       normalizer,
       ...searchOptions(options),
       signal,
+      ...audioOptions(options),
       skipBad,
       badRows,
+      onWarning: warnings.add,
       onCheck: (done, total) => display.progress('checking audio', done, total),
       onProgress: ({ done, total, seconds }) =>
         display.progress('evaluating', done, total, `utterances, ${seconds.toFixed(1)} s of audio`),
     }),
   );
+  warnings.end();
   await hypotheses?.append(formatHypotheses(report, normalizer));
   await hypotheses?.close();
   if (report.skipped > 0) display.note(`${report.skipped} utterances left out: the normaliser leaves no reference`);

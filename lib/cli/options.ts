@@ -19,6 +19,12 @@ export function real(text: string): number {
   throw new InvalidArgumentError('Expected a number.');
 }
 
+export function positive(text: string): number {
+  const value = real(text);
+  if (value > 0) return value;
+  throw new InvalidArgumentError('Expected a number above 0.');
+}
+
 /** Two numbers with a comma between them. */
 export function pair(text: string): [number, number] {
   const parts = text.split(',');
@@ -31,6 +37,21 @@ export const skipBadOption = (): Option =>
     '--skip-bad',
     'go on without the rows that cannot be used, and tell how many (default: refuse, naming all)',
   );
+
+export const strictOption = (): Option =>
+  new Option(
+    '--strict',
+    'refuse audio that is unusual or damaged but could be decoded (default: decode it, with a warning)',
+  );
+
+export const maxDurationOption = (): Option =>
+  new Option('--max-duration <seconds>', 'refuse audio that lasts longer (default: 86400, a day)').argParser(positive);
+
+/** What the two say, as the API takes it. */
+export const audioOptions = ({ strict, maxDuration }: { strict?: boolean; maxDuration?: number }) => ({
+  ...(strict !== undefined && { strict }),
+  ...(maxDuration !== undefined && { maxDuration }),
+});
 
 /** Runs `work`; where bad rows end it, the error says what the option is for. */
 export async function hintingSkipBad<T>(skipBad: boolean | undefined, work: () => Promise<T>): Promise<T> {

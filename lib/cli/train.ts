@@ -18,6 +18,7 @@ import {
   profileOption,
   real,
   skipBadOption,
+  strictOption,
   threadsOption,
   whole,
 } from './options.js';
@@ -41,6 +42,7 @@ type Options = Omit<TrainingOptions, 'steps'> & {
   validateEvery?: number;
   skipEmptyText?: boolean;
   skipBad?: boolean;
+  strict?: boolean;
   batchSize: number;
   epochs?: number;
   steps?: number;
@@ -130,6 +132,7 @@ export function define(command: Command): void {
     .option('--validate-every <n>', 'updates between validations (default: an epoch)', whole(1))
     .option('--skip-empty-text', 'leave out rows without a text instead of refusing them')
     .addOption(skipBadOption())
+    .addOption(strictOption())
     .optionsGroup('Length and pace:')
     .addOption(
       new Option('--batch-size <n>', 'utterances in a batch').argParser(whole(1)).default(recipeDefaults.batchSize),
@@ -194,7 +197,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
     train({
       ...given('model', 'manifest', 'output', 'method', 'language', 'fromScratch', 'teacher', 'split', 'skipEmptyText'),
       ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'saveAs', 'gradientCheckpointing', 'copyWeights'),
-      ...given('audioRoot', 'skipBad'),
+      ...given('audioRoot', 'skipBad', 'strict'),
       compute: computeType(options.computeType),
       options: given(...OBJECTIVE.map(([name]) => name)),
       ...(validates && {

@@ -1,6 +1,7 @@
 import type { TrainPlan, TrainRecipe } from '../recipes/index.js';
 import { leftOutNote } from './options.js';
 import type { CommandContext } from './run.js';
+import { WarningNotes } from './warnings.js';
 
 const count = (n: number): string => n.toLocaleString('en');
 
@@ -8,12 +9,17 @@ const count = (n: number): string => n.toLocaleString('en');
 export function trainingOutput({
   signal,
   display,
-}: CommandContext): Required<Pick<TrainRecipe, 'signal' | 'onCheck' | 'onStart' | 'onUpdate' | 'onValidation'>> {
+}: CommandContext): Required<
+  Pick<TrainRecipe, 'signal' | 'onCheck' | 'onWarning' | 'onStart' | 'onUpdate' | 'onValidation'>
+> {
+  const warnings = new WarningNotes(display);
   let plan: TrainPlan | null = null;
   return {
     signal,
     onCheck: (done, total) => display.progress('checking audio', done, total),
+    onWarning: warnings.add,
     onStart: (started) => {
+      warnings.end();
       plan = started;
       const { utterances, steps, trainable, parameters, badRows, heldOut } = started;
       if (badRows.length > 0) display.note(leftOutNote(badRows));

@@ -9,10 +9,11 @@ import {
   searchOptions,
   withTranscriber,
 } from './decoding.js';
-import { endHelp, jsonOption } from './options.js';
+import { audioOptions, endHelp, jsonOption, maxDurationOption, strictOption } from './options.js';
 import { type CommandContext, run } from './run.js';
 import { errorLine } from './streams.js';
 import { FORMATS, type Format, type Outcome, transcriptOutput } from './transcript-output.js';
+import { WarningNotes } from './warnings.js';
 
 interface Options extends DecodingOptions {
   language?: string;
@@ -20,15 +21,17 @@ interface Options extends DecodingOptions {
   timestamps?: boolean;
   format: Format;
   output?: string;
+  strict?: boolean;
+  maxDuration?: number;
   json?: boolean;
 }
 
 export function define(command: Command): void {
   command
     .description(
-      'Turn audio files into text: wav, flac, mp3, ogg vorbis, opus, and whatever ffmpeg reads where it is installed. Audio longer than the model hears at once is cut at pauses.',
+      'Turn audio files into text: wav, flac, mp3, ogg vorbis, opus, and, where ffmpeg is installed, all that it reads. Audio longer than the model hears at once is cut at pauses.',
     )
-    .argument('<files...>', 'audio files');
+    .argument('<files...>', 'audio files; - is standard input');
   addModelOptions(command)
     .option('--language <language>', 'code or name of the language (default: detected for each file)')
     .addOption(
@@ -48,7 +51,9 @@ export function define(command: Command): void {
       '--output <file>',
       "write the result there, each file's as soon as it is done, instead of to standard output (-); a folder for srt or vtt of several files",
     )
-    .addOption(jsonOption('an array of {file, text, language, seconds, segments, gateShare}'))
+    .addOption(strictOption())
+    .addOption(maxDurationOption())
+    .addOption(jsonOption('an array of {file, text, language, seconds, segments, gateShare, warnings}'))
     .action((files: string[], options: Options) => run(options, (context) => transcribe(files, options, context)));
   endHelp(command, {
     notes:
@@ -74,6 +79,7 @@ async function transcribe(
 ): Promise<'failed' | undefined> {
   const { signal, display } = context;
   const output = await transcriptOutput(files, { ...options, signal, clear: () => display.clear() });
+  const warnings = new WarningNotes(display);
   const outcomes = new Map<number, Outcome>();
   // A failed write ends the work as Ctrl-C does.
   const stop = new AbortController();
@@ -111,10 +117,14 @@ async function transcribe(
         task: options.task,
         timestamps: options.timestamps === true || options.format !== 'text',
         ...searchOptions(options),
+        ...audioOptions(options),
         signal: stop.signal,
         onProgress: ({ done, total, seconds }) =>
           display.progress('transcribing', done, total, `files, ${seconds.toFixed(1)} s of audio`),
-        onTranscript: (source, transcript) => done(source, { file: files[source]!, transcript }),
+        onTranscript: (source, transcript) => {
+          for (const warning of transcript.warnings) warnings.add(files[source]!, warning);
+          done(source, { file: files[source]!, transcript });
+        },
         onError: (source, error) => {
           failed++;
           display.note(errorLine(error));
@@ -125,6 +135,7 @@ async function transcribe(
   } catch (error) {
     failure ??= error;
   }
+  warnings.end();
   // Behind an interruption: what was refused ahead of its turn.
   write([...outcomes].sort(([a], [b]) => a - b).map(([, outcome]) => outcome));
   await writing;

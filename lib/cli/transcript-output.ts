@@ -157,8 +157,8 @@ class JsonArray implements TranscriptOutput {
 function plain(outcome: Outcome): object {
   const { file } = outcome;
   if ('error' in outcome) return { file, error: { code: outcome.error.code, message: outcome.error.message } };
-  const { text, language, duration, segments, gateShare } = outcome.transcript;
-  return { file, text, language, seconds: duration, segments, gateShare };
+  const { text, language, duration, segments, gateShare, warnings } = outcome.transcript;
+  return { file, text, language, seconds: duration, segments, gateShare, warnings };
 }
 
 class Subtitles implements TranscriptOutput {

@@ -4,10 +4,9 @@ export type { DecodedSequence } from './hypothesis.js';
 export { type DetectedLanguage, detectLanguage } from './language.js';
 export type { DecodingOptions } from './options.js';
 export type { TimedText } from './segments.js';
+export type { AudioSamples, AudioSource } from './sources.js';
 export { formatSrt, formatTimed, formatVtt } from './subtitles.js';
 export {
-  type AudioSamples,
-  type AudioSource,
   type TranscribeOptions,
   type TranscribeProgress,
   Transcriber,

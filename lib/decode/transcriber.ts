@@ -1,12 +1,5 @@
-import {
-  type AudioStream,
-  checkSampleRate,
-  checkSamples,
-  DecodePool,
-  FeatureExtractor,
-  SAMPLE_RATE,
-} from '../audio/index.js';
-import { DistilWhisperError, isDistilWhisperError, shown } from '../errors/index.js';
+import { DecodePool, FeatureExtractor } from '../audio/index.js';
+import { checkOptions, DistilWhisperError, shown } from '../errors/index.js';
 import type { JsonObject } from '../files/index.js';
 import { type CacheType, type ComputeType, Whisper } from '../model/index.js';
 import { onLane } from '../profile/index.js';
@@ -25,16 +18,7 @@ import type { DecodedSequence } from './hypothesis.js';
 import { type DetectedLanguage, detectLanguage } from './language.js';
 import { type DecodingOptions, throwIfAborted } from './options.js';
 import { type TimedText, timedTexts } from './segments.js';
-import { type Cut, type Window, WindowCutter } from './windows.js';
-
-/** Mono samples, nominally -1..1, at a whole number of Hz. */
-export interface AudioSamples {
-  samples: Float32Array;
-  sampleRate: number;
-}
-
-/** An audio file ('-' is standard input), a file's bytes, or samples. */
-export type AudioSource = string | Uint8Array | AudioSamples;
+import { type AudioSource, type Piece, type SourceOptions, SourceWindows } from './sources.js';
 
 export interface TranscriberOptions {
   /** Where the model runs: 'cpu' (default), 'cuda' or 'cuda:N'. */
@@ -53,6 +37,16 @@ export interface TranscriberOptions {
   copyWeights?: boolean;
 }
 
+const LOAD_OPTIONS: Record<keyof TranscriberOptions, true> = {
+  device: true,
+  stream: true,
+  compute: true,
+  cache: true,
+  experts: true,
+  batchSize: true,
+  copyWeights: true,
+};
+
 export interface TranscribeProgress {
   /** Sources whose transcript is whole. */
   done: number;
@@ -62,7 +56,7 @@ export interface TranscribeProgress {
 }
 
 /** Of the beam options `beamSize` is 1 by default: greedy decoding. */
-export interface TranscribeOptions extends Partial<BeamOptions> {
+export interface TranscribeOptions extends Partial<BeamOptions>, SourceOptions {
   /** Code or name, or 'auto': detected in the first window of each source. May be left out when the model has only one. */
   language?: string;
   /** Default 'transcribe'. */
@@ -74,16 +68,10 @@ export interface TranscribeOptions extends Partial<BeamOptions> {
    * its timestamps. Default false.
    */
   timestamps?: boolean;
-  /** Refuse audio that is unusual or damaged but could be decoded, instead of warning of it. Default false. */
-  strict?: boolean;
-  /** Refuse audio that lasts longer, in seconds. Default 86,400: a day. */
-  maxDuration?: number;
   /** Default: the transcriber's. */
   batchSize?: number;
   /** Tokens of a window, prompt included. Default: the generation configuration's max_length, the decoder's positions at most. */
   maxTokens?: number;
-  /** When aborted, the call rejects with ERR_INTERRUPTED. */
-  signal?: AbortSignal;
   /** After every batch. */
   onProgress?: (progress: TranscribeProgress) => void;
   /** As soon as a source's transcript is whole; in the order of the sources. */
@@ -91,6 +79,28 @@ export interface TranscribeOptions extends Partial<BeamOptions> {
   /** A source whose audio is refused: with this its transcript is null and the others go on; without, it ends the call. */
   onError?: (source: number, error: DistilWhisperError) => void;
 }
+
+const TRANSCRIBE_OPTIONS: Record<keyof TranscribeOptions, true> = {
+  language: true,
+  task: true,
+  useExperts: true,
+  timestamps: true,
+  batchSize: true,
+  maxTokens: true,
+  beamSize: true,
+  patience: true,
+  lengthPenalty: true,
+  strict: true,
+  maxDuration: true,
+  signal: true,
+  onProgress: true,
+  onTranscript: true,
+  onError: true,
+};
+
+/** A list of sources; bytes are one source. */
+const isList = (sources: readonly AudioSource[] | AudioSource): sources is readonly AudioSource[] =>
+  Array.isArray(sources);
 
 export interface TranscriptSegment extends TimedText {
   /** The window's: with timestamps its segments share it. */
@@ -113,22 +123,6 @@ export interface Transcript {
   warnings: readonly string[];
 }
 
-/** One window, ready to be decoded. */
-interface Piece extends Window {
-  source: number;
-  sampleRate: number;
-  /** What the source's last window tells of the whole: its seconds, and what was unusual; null for the others. */
-  whole: { duration: number; warnings: readonly string[] } | null;
-  features: Float32Array;
-}
-
-/** A source as it is decoded. */
-type OpenAudio = Pick<AudioStream, 'sampleRate' | 'duration' | 'warnings' | 'close'> & {
-  pieces: AsyncIterable<Float32Array> | Iterable<Float32Array>;
-};
-
-type SourceOptions = Pick<TranscribeOptions, 'signal' | 'strict' | 'maxDuration'>;
-
 interface Decoding {
   suppress: readonly number[];
   suppressAtBegin: readonly number[];
@@ -150,6 +144,7 @@ export class Transcriber {
   private readonly decoding: Decoding;
   private readonly pool = new DecodePool();
   private readonly extractor: FeatureExtractor;
+  private readonly sources: SourceWindows;
   private release: () => void = () => {};
 
   /**
@@ -177,6 +172,7 @@ export class Transcriber {
     }
     this.decoding = decodingOf(config, generation, this.tokenizer);
     this.extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames: 2 * config.max_source_positions });
+    this.sources = new SourceWindows(this.pool, this.extractor);
   }
 
   /**
@@ -184,6 +180,7 @@ export class Transcriber {
    * Errors: those of `openModelFolder`, `WhisperTokenizer.fromFolder`, `readExpert` and of the constructor.
    */
   static async load(modelFolder: string, options: TranscriberOptions = {}): Promise<Transcriber> {
+    checkOptions('Transcriber.load', options, LOAD_OPTIONS);
     const { compute = 'auto', cache = 'auto', copyWeights = false } = options;
     if (!['auto', 'f32', 'bf16', 'int8'].includes(compute)) {
       throw new DistilWhisperError(
@@ -228,7 +225,7 @@ export class Transcriber {
   }
 
   /**
-   * Transcripts of the sources, in their order. Audio longer than the model's window is cut at pauses and its windows' texts are
+   * The transcript of a source, or those of a list of sources, in their order. Audio longer than the model's window is cut at pauses and its windows' texts are
    * joined by a space. Without `onError` the first source that fails ends the call. Errors: those of `decodeAudio` and
    * `FeatureExtractor`, with the source's name, ERR_LANGUAGE, ERR_VOCABULARY (timestamps), ERR_ARGUMENT, ERR_INTERRUPTED.
    */
@@ -237,7 +234,21 @@ export class Transcriber {
     options: TranscribeOptions & Required<Pick<TranscribeOptions, 'onError'>>,
   ): Promise<(Transcript | null)[]>;
   transcribe(sources: readonly AudioSource[], options?: TranscribeOptions): Promise<Transcript[]>;
-  async transcribe(sources: readonly AudioSource[], options: TranscribeOptions = {}): Promise<(Transcript | null)[]> {
+  transcribe(source: AudioSource, options?: TranscribeOptions): Promise<Transcript>;
+  async transcribe(
+    sources: readonly AudioSource[] | AudioSource,
+    options: TranscribeOptions = {},
+  ): Promise<(Transcript | null)[] | Transcript | null> {
+    checkOptions('transcribe', options, TRANSCRIBE_OPTIONS);
+    if (isList(sources)) return this.transcripts(sources, options);
+    const [transcript] = await this.transcripts([sources], options);
+    return transcript!;
+  }
+
+  private async transcripts(
+    sources: readonly AudioSource[],
+    options: TranscribeOptions,
+  ): Promise<(Transcript | null)[]> {
     const { signal, onProgress, onTranscript } = options;
     const task = options.task ?? 'transcribe';
     const maxTokens = Math.min(
@@ -417,7 +428,7 @@ export class Transcriber {
     onError?: (source: number, error: DistilWhisperError) => void,
   ): Promise<void> {
     const { signal } = options;
-    const pieces = this.pieces(sources, options, onError);
+    const pieces = this.sources.windows(sources, options, onError);
     const take = async (): Promise<Piece[]> => {
       const batch: Piece[] = [];
       while (batch.length < size) {
@@ -441,83 +452,6 @@ export class Transcriber {
       await pieces.return();
     }
   }
-
-  /** The sources' windows in order, with files opened a few ahead; of what they hold a bounded part is decoded ahead. */
-  private async *pieces(
-    sources: readonly AudioSource[],
-    options: SourceOptions,
-    onError?: (source: number, error: DistilWhisperError) => void,
-  ): AsyncGenerator<Piece, void, undefined> {
-    const ahead: Promise<OpenAudio>[] = [];
-    let started = 0;
-    const fill = (): void => {
-      while (started < sources.length && ahead.length <= this.pool.size) {
-        const audio = this.open(sources[started]!, started++, options);
-        audio.catch(() => {}); // Thrown when it is awaited, at its turn.
-        ahead.push(audio);
-      }
-    };
-    try {
-      for (const source of sources.keys()) {
-        throwIfAborted(options.signal);
-        fill();
-        const next = ahead.shift()!;
-        try {
-          const audio = await next;
-          for await (const piece of this.windows(audio, nameOf(sources[source]!, source))) {
-            throwIfAborted(options.signal);
-            yield { source, ...piece };
-          }
-        } catch (error) {
-          throwIfAborted(options.signal);
-          if (!onError || !isDistilWhisperError(error)) throw error;
-          onError(source, error);
-        } finally {
-          await next.then((audio) => audio.close()).catch(() => {});
-        }
-      }
-    } finally {
-      for (const audio of ahead) void audio.then((audio) => audio.close()).catch(() => {});
-    }
-  }
-
-  /** One source's windows with their features, as its samples come. */
-  private async *windows(audio: OpenAudio, name: string): AsyncGenerator<Omit<Piece, 'source'>, void, undefined> {
-    const { sampleRate } = audio;
-    const cutter = new WindowCutter(sampleRate, this.extractor.seconds);
-    const ready = async ({ begin, end, samples }: Cut, whole: Piece['whole']): Promise<Omit<Piece, 'source'>> => {
-      const features = await this.features({ samples, sampleRate }, name);
-      return { begin, end, sampleRate, whole, features };
-    };
-    for await (const samples of audio.pieces) for (const cut of cutter.push(samples)) yield await ready(cut, null);
-    const last = cutter.end();
-    yield await ready(last, { duration: audio.duration, warnings: audio.warnings });
-  }
-
-  private async features(audio: AudioSamples, name: string): Promise<Float32Array> {
-    try {
-      return await this.extractor.extract(audio);
-    } catch (error) {
-      if (!isDistilWhisperError(error)) throw error;
-      throw new DistilWhisperError(error.code, `${name}: ${error.message}`, { cause: error });
-    }
-  }
-
-  private async open(source: AudioSource, index: number, options: SourceOptions): Promise<OpenAudio> {
-    if (typeof source === 'string' || source instanceof Uint8Array)
-      return this.pool.open(source, { ...options, name: nameOf(source, index), sampleRate: SAMPLE_RATE });
-    const { samples, sampleRate } = source ?? {};
-    const name = nameOf(source, index);
-    if (!(samples instanceof Float32Array)) {
-      throw new DistilWhisperError(
-        'ERR_ARGUMENT',
-        `${name}: expected a path, a file's bytes, or samples in a Float32Array with a sampleRate in whole Hz, got ${typeof (samples ?? source)}`,
-      );
-    }
-    checkSampleRate(sampleRate, name, 'ERR_ARGUMENT');
-    checkSamples(samples, name);
-    return { sampleRate, pieces: [samples], duration: samples.length / sampleRate, warnings: [], async close() {} };
-  }
 }
 
 /** What the options say of the audio. */
@@ -526,9 +460,6 @@ const audioOptions = ({ signal, strict, maxDuration }: TranscribeOptions): Sourc
   ...(strict !== undefined && { strict }),
   ...(maxDuration !== undefined && { maxDuration }),
 });
-
-const nameOf = (source: AudioSource, index: number): string =>
-  typeof source !== 'string' ? `source ${index}` : source === '-' ? 'standard input' : source;
 
 function wholeFromOne(name: string, value: number): number {
   if (Number.isInteger(value) && value >= 1) return value;

@@ -1,6 +1,13 @@
-import { DecodePool } from '../audio/index.js';
+import { type DecodeOptions, DecodePool } from '../audio/index.js';
 import { type BadRow, badRow, blamesRow, type ManifestEntry, PrefetchLoader } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
+
+export interface CheckOptions extends Pick<DecodeOptions, 'strict' | 'maxDuration'> {
+  signal?: AbortSignal;
+  onProgress?: (done: number, total: number) => unknown;
+  /** Audio that is unusual but was decoded. */
+  onWarning?: (audio: string, warning: string) => void;
+}
 
 /**
  * Decodes every utterance once, of any length, as transcription takes it. Returns the rows whose audio is refused.
@@ -8,8 +15,7 @@ import { DistilWhisperError } from '../errors/index.js';
  */
 export async function checkAudio(
   entries: readonly ManifestEntry[],
-  signal?: AbortSignal,
-  onProgress?: (done: number, total: number) => unknown,
+  { signal, onProgress, onWarning, ...decoding }: CheckOptions = {},
 ): Promise<BadRow[]> {
   if (entries.length === 0) return [];
   const pool = new DecodePool();
@@ -18,8 +24,9 @@ export async function checkAudio(
     batches: entries.map((_, position) => ({ epoch: 0, position, indices: Int32Array.of(position) })),
     load: async (entry) => {
       try {
-        const audio = await pool.open(entry.audio);
+        const audio = await pool.open(entry.audio, decoding);
         for await (const _ of audio.pieces);
+        for (const warning of audio.warnings) onWarning?.(entry.audio, warning);
         return null;
       } catch (error) {
         if (!blamesRow(error)) throw error;

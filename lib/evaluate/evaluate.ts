@@ -22,6 +22,12 @@ export interface EvaluateOptions extends Partial<BeamOptions> {
   badRows?: readonly BadRow[];
   /** The audio was decoded before, so that it need not be tried before anything is transcribed. Default false. */
   checked?: boolean;
+  /** Refuse audio that is unusual or damaged but could be decoded, instead of warning of it. Default false. */
+  strict?: boolean;
+  /** Refuse audio that lasts longer, in seconds. Default 86,400: a day. */
+  maxDuration?: number;
+  /** Audio that is unusual but was decoded; once for each that is. */
+  onWarning?: (audio: string, warning: string) => void;
   /** While the audio is tried, which it is without `skipBad`. */
   onCheck?: (done: number, total: number) => void;
 }
@@ -35,6 +41,9 @@ const OPTIONS: Record<keyof EvaluateOptions, true> = {
   skipBad: true,
   badRows: true,
   checked: true,
+  strict: true,
+  maxDuration: true,
+  onWarning: true,
   onCheck: true,
   beamSize: true,
   patience: true,
@@ -107,7 +116,8 @@ export async function evaluate(
   if (!Array.isArray(entries))
     throw new DistilWhisperError('ERR_ARGUMENT', `entries: expected a list of manifest entries, got ${typeof entries}`);
   const { normalizer = defaultNormalizer, onProgress, beamSize = 1, patience = 1, lengthPenalty } = options;
-  const { skipBad = false, signal } = options;
+  const { skipBad = false, signal, strict = false, maxDuration, onWarning } = options;
+  const decoding = { strict, ...(maxDuration !== undefined && { maxDuration }), ...(signal && { signal }) };
   const start = performance.now();
   const bad = [...(options.badRows ?? [])];
   const kept = entries.filter((entry) => normalizer(entry.text).trim() !== '');
@@ -133,7 +143,11 @@ export async function evaluate(
     else runs.set(key, [entry]);
   }
   if (!skipBad) {
-    if (!options.checked) bad.push(...(await checkAudio([...runs.values()].flat(), signal, options.onCheck)));
+    if (!options.checked) {
+      const { onCheck: onProgress } = options;
+      const tried = [...runs.values()].flat();
+      bad.push(...(await checkAudio(tried, { ...decoding, ...(onProgress && { onProgress }) })));
+    }
     if (bad.length > 0) throw new BadRowsError(sortRows(bad));
   }
   const total = [...runs.values()].reduce((sum, run) => sum + run.length, 0);
@@ -154,7 +168,7 @@ export async function evaluate(
         beamSize,
         patience,
         ...(lengthPenalty !== undefined && { lengthPenalty }),
-        ...(signal && { signal }),
+        ...decoding,
         onProgress: (progress) =>
           onProgress?.({
             done: before.done + progress.done,
@@ -172,6 +186,7 @@ export async function evaluate(
       if (!transcript) continue;
       transcripts.set(sorted[i]!, transcript);
       seconds += transcript.duration;
+      for (const warning of transcript.warnings) onWarning?.(sorted[i]!.audio, warning);
     }
   }
   const badRows = sortRows(bad);

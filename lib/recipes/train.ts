@@ -74,6 +74,8 @@ export interface TrainRecipe {
   skipEmptyText?: boolean;
   /** Go on without the rows that cannot be used. Default: they are an error, all in one. */
   skipBad?: boolean;
+  /** Refuse rows whose audio is unusual or damaged but could be decoded, instead of warning of it. Default false. */
+  strict?: boolean;
   batchSize?: number;
   /** Length of the run: passes over the rows, or updates. */
   epochs?: number;
@@ -93,6 +95,8 @@ export interface TrainRecipe {
   /** Instead of `device`: a stream of the caller's, which stays open. */
   stream?: Stream;
   signal?: AbortSignal;
+  /** While the audio is checked: what is unusual but was decoded. */
+  onWarning?: (audio: string, warning: string) => void;
   /** While the audio is checked, before anything is written; not on resume. */
   onCheck?: (done: number, total: number) => void | Promise<void>;
   onStart?: (plan: TrainPlan) => void | Promise<void>;
@@ -175,6 +179,8 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
     }
     throwIfInterrupted();
     const sampling = { batchSize, seed, compat };
+    const { strict = false, onWarning } = recipe;
+    const warned = { strict, ...(onWarning && { onWarning }) };
     const {
       batches,
       validation: validationRows,
@@ -184,7 +190,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       rows,
       recipe,
       tokenizer,
-      (entries, onBadRow) => new AudioBatches(entries, folder.config, tokenizer, { ...sampling, onBadRow }),
+      (entries, onBadRow) => new AudioBatches(entries, folder.config, tokenizer, { ...sampling, ...warned, onBadRow }),
     );
     const perEpoch = Math.max(1, Math.floor(batches.sampler.batchesPerEpoch / accumulation));
     const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? recipeDefaults.epochs) * perEpoch);

@@ -103,7 +103,7 @@ export interface CheckedRows {
  */
 export async function checkRows(
   { training, validation, bad: unread }: TrainingRows,
-  { manifest, output, skipBad = false, validation: validates, signal, onCheck }: TrainRecipe,
+  { manifest, output, skipBad = false, strict = false, validation: validates, signal, onCheck, onWarning }: TrainRecipe,
   tokenizer: WhisperTokenizer,
   batchesOf: (entries: readonly ManifestEntry[], onBadRow: (row: BadRow) => void) => AudioBatches,
 ): Promise<CheckedRows> {
@@ -144,7 +144,12 @@ export async function checkRows(
     const first = batches.length;
     const total = first + kept.length;
     await tried(() => batches.check({ ...(signal && { signal }), onProgress: (done) => onCheck?.(done, total) }));
-    const refused = await checkAudio(kept, signal, (done) => onCheck?.(first + done, total));
+    const refused = await checkAudio(kept, {
+      strict,
+      ...(signal && { signal }),
+      ...(onWarning && { onWarning }),
+      onProgress: (done) => onCheck?.(first + done, total),
+    });
     const lines = new Set(refused.map(({ line }) => line));
     kept = kept.filter(({ line }) => !lines.has(line));
     bad.push(...refused);

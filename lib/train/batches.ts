@@ -22,6 +22,10 @@ export interface AudioBatchOptions extends SamplerOptions {
   cacheBytes?: number;
   /** Takes the rows whose labels or, in `check`, audio are refused; they are left out then. Without it they are an error. */
   onBadRow?: (row: BadRow) => void;
+  /** Refuse audio that is unusual or damaged but could be decoded, instead of warning of it. Default false. */
+  strict?: boolean;
+  /** In `check`: audio that is unusual but was decoded. */
+  onWarning?: (audio: string, warning: string) => void;
 }
 
 const OPTIONS: Record<keyof AudioBatchOptions, true> = {
@@ -37,6 +41,8 @@ const OPTIONS: Record<keyof AudioBatchOptions, true> = {
   compat: true,
   cacheBytes: true,
   onBadRow: true,
+  strict: true,
+  onWarning: true,
 };
 
 /**
@@ -153,7 +159,7 @@ export class AudioBatches implements BatchSource {
     for (const row of bad) onBadRow?.(row);
     this.examples = this.examples.filter((example) => !refused.has(example));
     if (bad.length > 0 && (!onBadRow || this.length === 0)) throw new BadRowsError(bad);
-    const { compat: _, cacheBytes: __, onBadRow: ___, ...sampling } = this.options;
+    const { compat: _, cacheBytes: __, onBadRow: ___, strict: ____, onWarning: _____, ...sampling } = this.options;
     const entries = this.examples.map(({ entry }) => entry);
     return new EpochSampler(entries, sampling);
   }
@@ -186,7 +192,7 @@ export class AudioBatches implements BatchSource {
       batches,
       load: async (example) => {
         try {
-          return await this.features(example, pool, extractor);
+          return await this.features(example, pool, extractor, refused && this.options.onWarning);
         } catch (error) {
           if (!refused || !blamesRow(error)) throw error;
           refused(example, error);
@@ -205,10 +211,16 @@ export class AudioBatches implements BatchSource {
     }
   }
 
-  private async features(example: Example, pool: DecodePool, extractor: FeatureExtractor): Promise<Float32Array> {
+  private async features(
+    example: Example,
+    pool: DecodePool,
+    extractor: FeatureExtractor,
+    onWarning: AudioBatchOptions['onWarning'],
+  ): Promise<Float32Array> {
     if (example.features) return example.features;
     const { audio } = example.entry;
-    const decoded = await pool.decode(audio, { sampleRate: SAMPLE_RATE });
+    const decoded = await pool.decode(audio, { sampleRate: SAMPLE_RATE, strict: this.options.strict ?? false });
+    for (const warning of decoded.warnings) onWarning?.(audio, warning);
     let features: Float32Array;
     try {
       features = await extractor.extract(decoded);
