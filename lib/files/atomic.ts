@@ -1,9 +1,8 @@
 /** Writing whole or not at all: beside, synced, then renamed. */
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { DistilWhisperError, systemCode } from '../errors/index.js';
 import { openOutput } from './output.js';
-import { ifThere } from './read.js';
 import { besideName, type FileSink, Replacement, syncFolder, typed, writeAll } from './replacement.js';
 import { targetOf } from './target.js';
 
@@ -50,8 +49,7 @@ export async function writeFolderAtomic(
   fill: (temporary: string) => Promise<void>,
   options: { replace?: boolean } = {},
 ): Promise<void> {
-  const target = resolve(path);
-  const earlier = await typed(path, () => ifThere(stat(target)));
+  const { path: target, kind: earlier } = await typed(path, () => targetOf(resolve(path)));
   if (earlier && !(options.replace && earlier.isDirectory())) {
     const advice = earlier.isDirectory() ? 'ask for it to be replaced, or name another folder' : 'it is no folder';
     throw new DistilWhisperError('ERR_FILE_WRITE', `${path} exists already: ${advice}`);

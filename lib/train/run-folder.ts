@@ -166,9 +166,6 @@ export class RunFolder {
       },
       { replace: true },
     );
-    for (const step of (await this.checkpoints()).slice(KEPT)) {
-      await removeFolderAtomic(join(this.path, 'checkpoints', checkpointName(step)));
-    }
     await this.sweep();
   }
 
@@ -282,8 +279,14 @@ export class RunFolder {
     }
   }
 
-  /** Removes what a killed process left half-written. What cannot be removed is in nobody's way, and tried again next time. */
+  /**
+   * Removes the checkpoints that are no longer needed, and what a killed process left half-written: what of that cannot be removed
+   * is in nobody's way, and tried again next time.
+   */
   private async sweep(): Promise<void> {
+    for (const step of (await this.checkpoints()).slice(KEPT)) {
+      await removeFolderAtomic(join(this.path, 'checkpoints', checkpointName(step)));
+    }
     for (const part of ['.', 'checkpoints', 'best']) {
       for (const name of await this.names(part)) {
         if (isRemnant(name)) await rm(join(this.path, part, name), { recursive: true, force: true }).catch(() => {});
