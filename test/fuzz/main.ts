@@ -117,6 +117,7 @@ async function kernels(seconds: number, seed: number): Promise<number> {
   }
 }
 
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130));
 const values = parse();
 const seed = whole('seed', values.seed, 0) ?? 1;
 const inputs = whole('inputs', values.inputs, 1);

@@ -1,5 +1,5 @@
 /** Runs readers in children, replaces those that hang or die, and keeps each new fault with the smallest input that shows it. */
-import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Outcome, WatchedChild } from './child-process.js';
@@ -61,6 +61,12 @@ export async function fuzz(options: FuzzOptions): Promise<ReaderReport[]> {
   const spare = new WatchedChild(join(scratch, 'spare'), options.module);
   const whole = options.readers.reduce((sum, { share = 1 }) => sum + share, 0);
   const reports: ReaderReport[] = [];
+  // Also when the process is told to end: a child that hangs would stay behind.
+  const sweep = (): void => {
+    for (const child of [...children, spare]) child.end();
+    rmSync(scratch, { recursive: true, force: true });
+  };
+  process.once('exit', sweep);
   try {
     await Promise.all(children.map((child) => child.ready()));
     for (const reader of options.readers) {
@@ -69,6 +75,8 @@ export async function fuzz(options: FuzzOptions): Promise<ReaderReport[]> {
     }
   } finally {
     for (const child of [...children, spare]) child.close();
+    sweep();
+    process.off('exit', sweep);
   }
   return reports;
 }
