@@ -160,7 +160,14 @@ export class DecodePool {
       worker.ref();
       job.send = (message) => worker.postMessage(message);
       const { id, source, options, credit } = job;
-      job.send({ type: 'open', id, source, options, credit });
+      try {
+        job.send({ type: 'open', id, source, options, credit });
+      } catch (error) {
+        // What cannot be sent to a thread: the thread is still free.
+        thread.job = undefined;
+        worker.unref();
+        job.fail(error as Error);
+      }
     }
   }
 

@@ -1,6 +1,6 @@
 /** Transcripts as `transcribe` writes them, and where: each as soon as its file is done. */
 import { join, parse } from 'node:path';
-import { formatSrt, formatTimed, formatVtt, type Transcript } from '../decode/index.js';
+import { formatSrt, formatTimed, formatVtt, oneLine, type Transcript } from '../decode/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { type Output, openOutput, proveOutput, STANDARD_OUTPUT, visible, writeFileAtomic } from '../files/index.js';
 import { isFolder } from './options.js';
@@ -79,7 +79,7 @@ const nameInLine = (file: string): string => (/^"|[\t\r\n]/.test(file) ? JSON.st
 function formatted({ text, segments }: Transcript, { format, timestamps = false }: TranscriptOutputOptions, lead = '') {
   if (format === 'srt') return formatSrt(segments);
   if (format === 'vtt') return formatVtt(segments);
-  const lines = timestamps ? segments.map(formatTimed) : [lead === '' ? text : text.replace(/\s*[\r\n]\s*/g, ' ')];
+  const lines = timestamps ? segments.map(formatTimed) : [lead === '' ? text : oneLine(text)];
   return lines.map((line) => `${lead}${line}\n`).join('');
 }
 

@@ -5,7 +5,7 @@ export { type DetectedLanguage, detectLanguage } from './language.js';
 export type { DecodingOptions } from './options.js';
 export type { TimedText } from './segments.js';
 export type { AudioSamples, AudioSource } from './sources.js';
-export { formatSrt, formatTimed, formatVtt } from './subtitles.js';
+export { formatSrt, formatTimed, formatVtt, oneLine } from './subtitles.js';
 export {
   type TranscribeOptions,
   type TranscribeProgress,

@@ -43,4 +43,9 @@ function minutes(milliseconds: number, point: string): string {
 }
 
 /** A blank line would end a cue. */
-const oneLine = (text: string): string => text.replace(/\s*[\r\n]\s*/g, ' ').trim();
+export const oneLine = (text: string): string =>
+  text
+    .split(/[\r\n]+/)
+    .map((line) => line.trim())
+    .filter((line) => line !== '')
+    .join(' ');

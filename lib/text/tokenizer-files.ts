@@ -108,7 +108,8 @@ function assembled(
     version: '1.0',
     truncation: null,
     padding: null,
-    added_tokens: tokens.sort((a, b) => a.id - b.id),
+    // What is no number is refused where ids are checked.
+    added_tokens: tokens.sort((a, b) => (typeof a.id === 'number' && typeof b.id === 'number' ? a.id - b.id : 0)),
     normalizer: null,
     pre_tokenizer: { type: 'ByteLevel', add_prefix_space, trim_offsets: true, use_regex: true },
     post_processor: null,

@@ -1,4 +1,4 @@
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, shown } from '../errors/index.js';
 
 export interface AddedTokenJSON {
   id: number;
@@ -44,7 +44,7 @@ export function checkTokenizerJSON(json: unknown, config: unknown, source: strin
   const model = json.model;
   if (!isRecord(model)) throw fail(`expected a section 'model', got ${describe(model)}.`);
   if (model.type !== undefined && model.type !== 'BPE') {
-    throw fail(`expected a byte-pair model (model.type 'BPE'), got '${String(model.type)}'.`);
+    throw fail(`expected a byte-pair model (model.type 'BPE'), got ${shown(model.type)}.`);
   }
   if (!isRecord(model.vocab)) throw fail(`expected model.vocab to map tokens to ids, got ${describe(model.vocab)}.`);
   if (!Array.isArray(model.merges)) throw fail(`expected model.merges to be a list, got ${describe(model.merges)}.`);
@@ -56,7 +56,7 @@ export function checkTokenizerJSON(json: unknown, config: unknown, source: strin
   const claim = (content: unknown, id: unknown, where: string): void => {
     if (typeof content !== 'string') throw fail(`a token in ${where} has no text.`);
     if (!Number.isSafeInteger(id) || (id as number) < 0 || (id as number) > 0xffffff) {
-      throw fail(`the id of '${content}' in ${where} must be a whole number from 0, got ${String(id)}.`);
+      throw fail(`the id of '${content}' in ${where} must be a whole number from 0, got ${shown(id)}.`);
     }
     const holder = contents.get(id as number);
     if (holder !== undefined && holder !== content) throw fail(`'${holder}' and '${content}' both claim the id ${id}.`);

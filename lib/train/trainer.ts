@@ -6,6 +6,12 @@ import { type EngineSettings, type TrainBatch, TrainingEngine, type UpdateReport
 import { type TrainingOptions, trainingOptions } from './options.js';
 import { RunFolder } from './run-folder.js';
 
+/**
+ * Milliseconds from which an update is waited for before the next one is queued: Ctrl-C waits for all that is queued, and beside
+ * such an update the pause between two is nothing.
+ */
+const LONG_UPDATE = 1000;
+
 /** Micro-batches from number `from` of the whole run on, in an order that depends on nothing else. */
 export interface BatchSource {
   stream(from: number): AsyncIterable<TrainBatch>;
@@ -96,11 +102,16 @@ export class Trainer {
     let saved = first;
     let validated = restored?.validated ?? 0;
     let pending: Promise<UpdateReport> | null = null;
+    let settledAt = performance.now();
+    let isLong = false;
 
     const settle = async (): Promise<void> => {
       if (!pending) return;
       const report: UpdateReport = await pending;
       pending = null;
+      const now = performance.now();
+      isLong = now - settledAt > LONG_UPDATE;
+      settledAt = now;
       last = report;
       await folder?.log({ ...report });
       await settings.onUpdate?.(report);
@@ -156,6 +167,8 @@ export class Trainer {
         if (settings.signal?.aborted) await interrupt(step);
         micro.push(batch);
         if (micro.length < options.accumulation) continue;
+        if (isLong) await settle();
+        if (settings.signal?.aborted) await interrupt(step);
         // The next update is queued before the last one's numbers are waited for: the stream never runs dry.
         const end = phase('update', { step: step + 1 });
         const queued = onThread('queue an update', () => this.engine.update(step, micro));

@@ -63,6 +63,8 @@ const DEFAULT_BEGIN_SUPPRESSION = [220, 50256];
 const RATES = ['dropout', 'attention_dropout', 'activation_dropout', 'encoder_layerdrop', 'decoder_layerdrop'] as const;
 /** Above this a size is a mistake, and products of sizes would leave the whole numbers. */
 const MAX_SIZE = 2 ** 24;
+/** Large models have 32 layers; the names of a million would take minutes to list. */
+const MAX_LAYERS = 1024;
 
 /**
  * Checks the content of a config.json and returns the fields that a Whisper needs; others are ignored. Sizes and token
@@ -84,6 +86,8 @@ export function parseWhisperConfig(json: unknown, file: string): WhisperConfig {
     if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > MAX_SIZE) {
       return refuse(`${field} must be a positive whole number up to 2^24, ${got(field)}`);
     }
+    if (field.endsWith('_layers') && value > MAX_LAYERS)
+      return refuse(`${field} must be ${MAX_LAYERS} at most, ${got(field)}`);
     numbers[field] = value;
   }
   const vocabulary = numbers.vocab_size!;

@@ -96,6 +96,10 @@ function forcesMoreThanAPrompt(generation: JsonObject): boolean {
   // At the first place behind the start stands the language, then the task; without languages they begin with neither.
   const places = generation.is_multilingual === false ? usual.slice(2) : usual;
   return !forced.every(
-    (pair) => Array.isArray(pair) && places[(pair[0] as number) - 1] !== undefined && pair[1] === places[pair[0] - 1],
+    (pair) =>
+      Array.isArray(pair) &&
+      typeof pair[0] === 'number' &&
+      places[pair[0] - 1] !== undefined &&
+      pair[1] === places[pair[0] - 1],
   );
 }
