@@ -86,7 +86,7 @@ const View& Prepare::next(const char* name, unsigned types, const int64_t* shape
     }
   }
   if (write && !writable_[i]) fail("ERR_ARGUMENT", name, "a tensor that may be written", "a frozen tensor");
-  writes_ = writes_ || (write && v.size() > 0);
+  writes_ = writes_ || (write && v.bytes() > 0);
   return v;
 }
 
@@ -130,7 +130,7 @@ void Prepare::output_like(const View& like, DType dtype) {
 
 void Prepare::add(const View& v) {
   check_shape((std::string(op_) + ": its result").c_str(), v);
-  writes_ = writes_ || v.size() > 0;
+  writes_ = writes_ || v.bytes() > 0;
   call_.out.push_back(v);
 }
 
