@@ -40,6 +40,8 @@ class Workspace {
   void rewind(std::pair<size_t, int64_t> m);
   void* take(int64_t count, int64_t each);
   struct Chunk {
+    explicit Chunk(int64_t size);
+    void free();
     char* base;
     int64_t bytes;
   };
