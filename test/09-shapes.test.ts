@@ -141,8 +141,7 @@ test('the addon trusts none of it: ids, offsets, shapes and types that TypeScrip
         [2 ** 63, [1]],
       ],
     ] as [number, number[]][]) {
-      const code = Number.isSafeInteger(offset) && offset >= 0 ? 'ERR_SHAPE' : 'ERR_ARGUMENT';
-      refused(t, `${offset}`, () => stream.guard(() => native.view(six.id, offset, shape)), code, /./);
+      refused(t, `${offset}`, () => stream.guard(() => native.view(six.id, offset, shape)), 'ERR_SHAPE', /./);
     }
     const argument = (what: string, body: () => unknown): void =>
       refused(t, what, () => stream.guard(body), 'ERR_ARGUMENT', /expected/);
@@ -171,7 +170,7 @@ test('values in a mapped file: a shape of other bytes, or one that leaves the fi
   for (const shape of [...BAD, [5], [7]])
     refused(t, `[${shape.slice(0, 8)}]`, () => fast.stored(values, shape, 'f32', true), 'ERR_SHAPE', /./);
   for (const byte of [-4, 2 ** 53, 0.5, Number.NaN])
-    refused(t, `${byte}`, () => fast.stored({ ...values, byte }, [6], 'f32', true), 'ERR_ARGUMENT', /stored: byte/);
+    refused(t, `${byte}`, () => fast.stored({ ...values, byte }, [6], 'f32', true), 'ERR_SHAPE', /stored: byte/);
   for (const byte of [values.byte + 4, 2 ** 40])
     refused(t, `${byte}`, () => fast.stored({ ...values, byte }, [6], 'f32', true), 'ERR_SHAPE', /outside of a file/);
   t.deepEqual(await fast.stored(values, [2, 3], 'f32', true).read(), new Float32Array(6));

@@ -256,7 +256,7 @@ test('train, evaluate and transcribe with the expert', async (t) => {
     [speech(0), speech(5)],
   );
   for (const part of parts) {
-    t.deepEqual(Object.keys(part), ['file', 'text', 'language', 'seconds', 'segments', 'gateShare']);
+    t.deepEqual(Object.keys(part), ['file', 'text', 'language', 'seconds', 'segments', 'gateShare', 'warnings']);
     t.is(typeof part.text, 'string');
     t.true(part.seconds > 0.5 && part.segments.length === 1);
   }

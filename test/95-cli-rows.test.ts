@@ -216,7 +216,7 @@ test('Ctrl-C while audio is checked: code 130, nothing written', async (t) => {
     let sent = false;
     const { code, stderr } = await cli(args, {
       onStderr: (text, kill) => {
-        if (sent || !/^checking audio \d+\/400$/m.test(text)) return;
+        if (sent || !/^checking audio \d+\/400 /m.test(text)) return;
         sent = true;
         kill('SIGINT');
       },

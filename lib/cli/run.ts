@@ -47,11 +47,11 @@ export async function run(
     const interrupted = code === 'ERR_INTERRUPTED';
     if (isDistilWhisperError(error)) display.note(interrupted ? `interrupted: ${message}` : errorLine(error));
     else display.note(error instanceof Error ? (error.stack ?? message) : message);
-    if (options.json)
-      printJson({ error: { code, message, ...(error instanceof BadRowsError && { rows: error.rows }) } });
     markTold();
     // Behind what is there already it would be no JSON.
-    if (options.json && !hasPrinted()) printJson({ error: { code, message } });
+    if (options.json && !hasPrinted()) {
+      printJson({ error: { code, message, ...(error instanceof BadRowsError && { rows: error.rows }) } });
+    }
     process.exitCode = interrupted ? EXIT[stopped ?? 'SIGINT'] : EXIT.failed;
   } finally {
     display.end();

@@ -45,6 +45,7 @@ export interface DemoSettings {
   onProgress?: (done: number, total: number) => void;
   /** Utterances whose audio was checked, before the first evaluation and before training. */
   onCheck?: (done: number, total: number) => void;
+  onWarning?: (audio: string, warning: string) => void;
   onStart?: (plan: TrainPlan) => void;
   onUpdate?: (report: UpdateReport) => void;
   onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
@@ -62,6 +63,7 @@ const SETTINGS: Record<keyof DemoSettings, true> = {
   onStage: true,
   onProgress: true,
   onCheck: true,
+  onWarning: true,
   onStart: true,
   onUpdate: true,
   onValidation: true,
@@ -103,7 +105,7 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
   checkOptions('demo', settings, SETTINGS);
   const start = performance.now();
   const { teacher, student, manifest } = { ...embedded(), ...settings };
-  const { signal, stream, onStage, onProgress, onCheck, onStart, onUpdate, onValidation } = settings;
+  const { signal, stream, onStage, onProgress, onCheck, onWarning, onStart, onUpdate, onValidation } = settings;
   const target = resolveLanguage(settings.language ?? DEMO_LANGUAGE);
   const recipe: TrainRecipe = {
     model: student,
@@ -119,6 +121,7 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
     ...(stream && { stream }),
     ...(signal && { signal }),
     ...(onCheck && { onCheck }),
+    ...(onWarning && { onWarning }),
     ...(onStart && { onStart }),
     ...(onUpdate && { onUpdate }),
     ...(onValidation && { onValidation }),

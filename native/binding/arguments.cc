@@ -9,8 +9,8 @@ namespace dw {
 
 namespace {
 
-[[noreturn]] void refuse(const char* name, const std::string& expected) {
-  throw Error("ERR_ARGUMENT", std::string(name) + ": expected " + expected);
+[[noreturn]] void refuse(const char* name, const std::string& expected, const char* code = "ERR_ARGUMENT") {
+  throw Error(code, std::string(name) + ": expected " + expected);
 }
 
 }  // namespace
@@ -21,11 +21,13 @@ double number_of(const Napi::Value& value, const char* name) {
   return number;
 }
 
-int64_t whole_of(const Napi::Value& value, const char* name, int64_t low, int64_t high) {
+int64_t whole_of(const Napi::Value& value, const char* name, int64_t low, int64_t high, const char* code) {
   const double number = number_of(value, name);
   if (!(number >= double(low) && number <= double(high)) || std::floor(number) != number)
-    refuse(name, "a whole number from " + std::to_string(low) + " to " + std::to_string(high) + ", got " +
-                     std::to_string(number));
+    refuse(name,
+           "a whole number from " + std::to_string(low) + " to " + std::to_string(high) + ", got " +
+               std::to_string(number),
+           code);
   return int64_t(number);
 }
 

@@ -98,7 +98,7 @@ Napi::Value NativeStream::stored(const Napi::CallbackInfo& info) {
   require_usable();
   if (open_) throw Error("ERR_ARGUMENT", "stored: expected calls only while a recording is made");
   const std::shared_ptr<const Mapping> mapping = registry_->mapping(id_of(info[0], "stored: mapping"));
-  const int64_t offset = whole_of(info[1], "stored: byte", 0, kMostBytes);
+  const int64_t offset = whole_of(info[1], "stored: byte", 0, kMostBytes, "ERR_SHAPE");
   const FileType type = FileType(whole_of(info[2], "stored: type in the file", 0, int64_t(FileType::bf16)));
   const DType dtype = DType(whole_of(info[3], "stored: dtype", 0, int64_t(DType::bf16)));
   View v = shape_of(dtype, info[4]);

@@ -213,7 +213,7 @@ Napi::Value NativeStream::view(const Napi::CallbackInfo& info) {
   require_usable();
   const TensorEntry base = registry_->get(id_of(info[0], "view: tensor"));
   TensorEntry entry = base;
-  const int64_t offset = whole_of(info[1], "view: offset", 0, kMostBytes);
+  const int64_t offset = whole_of(info[1], "view: offset", 0, kMostBytes, "ERR_SHAPE");
   if (base.view.dtype == DType::q8) throw Error("ERR_DTYPE", "view: expected f32, bf16 or i32, got q8");
   View v = shape_of(base.view.dtype, info[2]);
   if (offset > base.view.size() || v.size() > base.view.size() - offset)

@@ -5,21 +5,48 @@
 #include "core/memory.h"
 #include "core/shape.h"
 
+// Under AddressSanitizer nobody may touch what has not been taken, nor the bytes between two that have been.
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)0)
+#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)0)
+#endif
+
 namespace dw {
 
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int64_t kBetween = 64;
+#else
+constexpr int64_t kBetween = 0;
+#endif
+
+Workspace::Chunk::Chunk(int64_t size) : base(static_cast<char*>(allocate(size))), bytes(size) {
+  ASAN_POISON_MEMORY_REGION(base, size_t(bytes));
+}
+
+void Workspace::Chunk::free() {
+  ASAN_UNPOISON_MEMORY_REGION(base, size_t(bytes));
+  deallocate(base);
+}
+
 Workspace::~Workspace() {
-  for (auto& c : chunks_) deallocate(c.base);
+  for (auto& c : chunks_) c.free();
 }
 
 void Workspace::rewind(std::pair<size_t, int64_t> m) {
   chunk_ = m.first;
   used_ = m.second;
+  for (size_t i = chunk_; i < chunks_.size(); i++) {
+    [[maybe_unused]] const int64_t kept = i == chunk_ ? used_ : 0;
+    ASAN_POISON_MEMORY_REGION(chunks_[i].base + kept, size_t(chunks_[i].bytes - kept));
+  }
   if (chunk_ != 0 || used_ != 0 || chunks_.size() < 2) return;
   // Empty again, and it took several chunks: next time one will do.
   joined_ = 0;
   for (auto& c : chunks_) {
     joined_ += c.bytes;
-    deallocate(c.base);
+    c.free();
   }
   chunks_.clear();
 }
@@ -28,7 +55,7 @@ void* Workspace::take(int64_t count, int64_t each) {
   if (!is_countable({count}, each))
     throw Error("ERR_OUT_OF_MEMORY", "a kernel needs more scratch memory than there can be");
   const int64_t bytes = count * each;
-  const int64_t size = (bytes + 63) / 64 * 64;
+  const int64_t size = (bytes + 63) / 64 * 64 + kBetween;
   while (chunk_ < chunks_.size() && used_ + size > chunks_[chunk_].bytes) {
     chunk_++;
     used_ = 0;
@@ -38,10 +65,11 @@ void* Workspace::take(int64_t count, int64_t each) {
     want = want > joined_ ? want : joined_;
     joined_ = 0;
     chunks_.reserve(chunks_.size() + 1);
-    chunks_.push_back({static_cast<char*>(allocate(want)), want});
+    chunks_.push_back(Chunk(want));
     used_ = 0;
   }
   void* p = chunks_[chunk_].base + used_;
+  ASAN_UNPOISON_MEMORY_REGION(p, size_t(bytes));
   used_ += size;
   return p;
 }
@@ -86,7 +114,7 @@ const View& Prepare::next(const char* name, unsigned types, const int64_t* shape
     }
   }
   if (write && !writable_[i]) fail("ERR_ARGUMENT", name, "a tensor that may be written", "a frozen tensor");
-  writes_ = writes_ || (write && v.size() > 0);
+  writes_ = writes_ || (write && v.bytes() > 0);
   return v;
 }
 
@@ -130,7 +158,7 @@ void Prepare::output_like(const View& like, DType dtype) {
 
 void Prepare::add(const View& v) {
   check_shape((std::string(op_) + ": its result").c_str(), v);
-  writes_ = writes_ || v.size() > 0;
+  writes_ = writes_ || v.bytes() > 0;
   call_.out.push_back(v);
 }
 

@@ -40,6 +40,8 @@ class Workspace {
   void rewind(std::pair<size_t, int64_t> m);
   void* take(int64_t count, int64_t each);
   struct Chunk {
+    explicit Chunk(int64_t size);
+    void free();
     char* base;
     int64_t bytes;
   };
@@ -111,8 +113,9 @@ class Prepare {
   void scratch(const char* argument, int64_t rows, int64_t columns) const;
   // All arguments must have been read.
   void finish() const;
-  // Whether the call can change anything: an output or a tensor written in place has elements. Kernels are called for
-  // nothing else, so that none of them loops over the many rows that a tensor without columns may have.
+  // Whether the call can change anything: an output or a tensor written in place has bytes (without columns one of q8
+  // still has scales). Kernels are called for nothing else, so that none of them loops over the many rows that a tensor
+  // without columns may have.
   bool writes() const { return writes_; }
 
  private:

@@ -71,8 +71,8 @@ function values(draw: Draw, { values }: Argument, dtype: DType, size: number): A
   return dtype === 'f64' ? Float64Array.from({ length: size }, one) : Float32Array.from({ length: size }, one);
 }
 
-/** A tensor for an argument: of a step or persistent, alone or in the middle of another. */
-function place(stream: Stream, draw: Draw, argument: Argument): Tensor {
+/** A tensor for an argument: of a step or persistent (`stays`: persistent), alone or in the middle of another. */
+function place(stream: Stream, draw: Draw, argument: Argument, stays: boolean): Tensor {
   const { shape } = argument;
   const oracle = stream.isa === 'oracle';
   let dtype = draw.pick(argument.types.filter((type) => oracle || type !== 'f64'));
@@ -92,7 +92,7 @@ function place(stream: Stream, draw: Draw, argument: Argument): Tensor {
   const before = inside ? draw.from(0, 2) : 0;
   const whole = inside ? [before + rows + draw.from(0, 2), ...rest] : shape;
   const data = values(draw, argument, dtype, elements(whole));
-  const tensor = draw.chance(0.5) ? stream.persistent(data, whole, dtype) : stream.tensor(data, whole, dtype);
+  const tensor = stays || draw.chance(0.5) ? stream.persistent(data, whole, dtype) : stream.tensor(data, whole, dtype);
   const placed = inside ? tensor.slice(before, before + rows) : tensor;
   return tensor.persistent && !argument.written && draw.chance(0.5) ? placed.freeze() : placed;
 }
@@ -181,6 +181,7 @@ async function round(
     if (draw.chance(0.4)) spoil(draw, plan);
     const shapes = plan.tensors.map((argument) => (argument ? `${argument.types[0]}[${argument.shape}]` : 'null'));
     const call = `${stream.isa} ${op}(${shapes.join(', ')}; ${plan.numbers.join(', ')})`;
+    const recorded = draw.chance(0.4);
     named.push(call);
     told(call);
     try {
@@ -188,12 +189,20 @@ async function round(
       const placed = new Map<Argument, Tensor>();
       const tensors = plan.tensors.map((argument) => {
         if (!argument) return null;
-        const tensor = placed.get(argument) ?? place(stream, draw, argument);
+        const tensor = placed.get(argument) ?? place(stream, draw, argument, recorded);
         placed.set(argument, tensor);
         return tensor;
       });
       made.push(...placed.values());
-      for (const output of stream.call(op, tensors, plan.numbers)) if (draw.chance(0.3)) output.dispose();
+      const queued = () => stream.call(op, tensors, plan.numbers);
+      if (recorded) {
+        // Its outputs have memory of their own, at the ends of which a sanitizer watches.
+        const recording = stream.record(queued);
+        for (let times = draw.from(0, 2); times > 0; times--) recording.replay();
+        recording.dispose();
+      } else {
+        for (const output of queued()) if (draw.chance(0.3)) output.dispose();
+      }
     } catch (error) {
       refuse(error, call);
     }
