@@ -165,9 +165,6 @@ export class Stream {
       );
     }
     const { mapping, byte } = values;
-    if (!Number.isSafeInteger(byte) || byte < 0) {
-      throw new DistilWhisperError('ERR_SHAPE', `tensor: expected a byte of the file to begin at, got ${byte}`);
-    }
     const id = this.guard(() => this.native.stored(mapping, byte, from, dtypeNumber(dtype), shape, frozen));
     return new Tensor(this, id, dtype, [...shape], true);
   }
