@@ -44,7 +44,8 @@ interface Thread {
  */
 export class DecodePool {
   readonly size: number;
-  readonly #url: URL;
+  /** null where a bundle does not say where its modules are. */
+  readonly #url: URL | null;
   readonly #threads = new Set<Thread>();
   readonly #queue: Job[] = [];
   readonly #onMain = new Set<AudioStream>();
@@ -58,8 +59,7 @@ export class DecodePool {
     if (!Number.isInteger(size) || size < 1 || size > 64)
       throw new DistilWhisperError('ERR_ARGUMENT', `DecodePool: size must be a whole number from 1 to 64, got ${size}`);
     this.size = size;
-    // The worker stands beside this module with the same ending: .js when compiled, .ts when run from source.
-    this.#url = options.workerUrl ?? new URL(`./worker${extname(new URL(import.meta.url).pathname)}`, import.meta.url);
+    this.#url = options.workerUrl ?? ownWorker();
   }
 
   /** Threads that are running now. */
@@ -174,6 +174,7 @@ export class DecodePool {
   #start(): Thread | undefined {
     let thread: Thread;
     try {
+      if (!this.#url) throw new Error('this bundle does not say where its modules are (workerUrl may)');
       thread = { worker: startWorker(this.#url), ready: false, job: undefined, draw: undefined };
     } catch (error) {
       this.#fallBack(error as Error);
@@ -254,6 +255,15 @@ export class DecodePool {
     } catch (error) {
       job.fail(error as Error);
     }
+  }
+}
+
+/** The worker stands beside this module with the same ending: .js when compiled, .ts when run from source. */
+function ownWorker(): URL | null {
+  try {
+    return new URL(`./worker${extname(new URL(import.meta.url).pathname)}`, import.meta.url);
+  } catch {
+    return null;
   }
 }
 

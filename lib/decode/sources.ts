@@ -54,7 +54,7 @@ export class SourceWindows {
   async *windows(
     sources: readonly AudioSource[],
     options: SourceOptions,
-    onError?: (source: number, error: DistilWhisperError) => void,
+    onError?: (source: number, error: DistilWhisperError) => unknown,
   ): AsyncGenerator<Piece, void, undefined> {
     const ahead: Promise<OpenAudio>[] = [];
     let started = 0;
@@ -79,7 +79,7 @@ export class SourceWindows {
         } catch (error) {
           throwIfAborted(options.signal);
           if (!onError || !isDistilWhisperError(error)) throw error;
-          onError(source, error);
+          await onError(source, error);
         } finally {
           await next.then((audio) => audio.close()).catch(() => {});
         }

@@ -73,11 +73,11 @@ export interface TranscribeOptions extends Partial<BeamOptions>, SourceOptions {
   /** Tokens of a window, prompt included. Default: the generation configuration's max_length, the decoder's positions at most. */
   maxTokens?: number;
   /** After every batch. */
-  onProgress?: (progress: TranscribeProgress) => void;
+  onProgress?: (progress: TranscribeProgress) => unknown;
   /** As soon as a source's transcript is whole; in the order of the sources. */
-  onTranscript?: (source: number, transcript: Transcript) => void;
+  onTranscript?: (source: number, transcript: Transcript) => unknown;
   /** A source whose audio is refused: with this its transcript is null and the others go on; without, it ends the call. */
-  onError?: (source: number, error: DistilWhisperError) => void;
+  onError?: (source: number, error: DistilWhisperError) => unknown;
 }
 
 const TRANSCRIBE_OPTIONS: Record<keyof TranscribeOptions, true> = {
@@ -278,9 +278,9 @@ export class Transcriber {
     const failed = new Set<number>();
     const fail =
       options.onError &&
-      ((source: number, error: DistilWhisperError): void => {
+      ((source: number, error: DistilWhisperError): unknown => {
         failed.add(source);
-        options.onError!(source, error);
+        return options.onError!(source, error);
       });
     let done = 0;
     let seconds = 0;
@@ -335,9 +335,9 @@ export class Transcriber {
           transcript.text = texts[piece.source]!.filter((text) => text !== '').join(' ');
           const share = shares[piece.source]!;
           if (share.length > 0) transcript.gateShare = share.reduce((a, b) => a + b, 0) / share.length;
-          onTranscript?.(piece.source, transcript);
+          await onTranscript?.(piece.source, transcript);
         }
-        onProgress?.({ done: done + failed.size, total: sources.length, seconds });
+        await onProgress?.({ done: done + failed.size, total: sources.length, seconds });
       },
       fail,
     );
@@ -425,7 +425,7 @@ export class Transcriber {
     size: number,
     options: SourceOptions,
     body: (batch: Piece[]) => Promise<void>,
-    onError?: (source: number, error: DistilWhisperError) => void,
+    onError?: (source: number, error: DistilWhisperError) => unknown,
   ): Promise<void> {
     const { signal } = options;
     const pieces = this.sources.windows(sources, options, onError);

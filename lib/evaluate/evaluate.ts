@@ -11,7 +11,7 @@ export interface EvaluateOptions extends Partial<BeamOptions> {
   /** Applied to references and hypotheses before errors are counted. Default `defaultNormalizer`. */
   normalizer?: Normalizer;
   /** After every batch; `done` and `total` count utterances. */
-  onProgress?: (progress: TranscribeProgress) => void;
+  onProgress?: (progress: TranscribeProgress) => unknown;
   /** When aborted, the call rejects with ERR_INTERRUPTED. */
   signal?: AbortSignal;
   /** Run each language's expert where the model has one. Default true. */
@@ -29,7 +29,7 @@ export interface EvaluateOptions extends Partial<BeamOptions> {
   /** Audio that is unusual but was decoded; once for each that is. */
   onWarning?: (audio: string, warning: string) => void;
   /** While the audio is tried, which it is without `skipBad`. */
-  onCheck?: (done: number, total: number) => void;
+  onCheck?: (done: number, total: number) => unknown;
 }
 
 const OPTIONS: Record<keyof EvaluateOptions, true> = {
