@@ -9,7 +9,7 @@ import { openOgg } from './ogg.js';
 import { type AudioPieces, mean, type ReaderContext, UnknownCodec } from './reader.js';
 import { Resampler } from './resample.js';
 import { resamplingStream } from './resampling-stream.js';
-import { checkSampleRate, checkSamples, join } from './samples.js';
+import { checkSampleRate, checkSamples, Samples } from './samples.js';
 import { type AudioInput, type OpenSource, openSource } from './source.js';
 import { openWav } from './wav.js';
 
@@ -32,6 +32,8 @@ export interface AudioStream {
   readonly sampleRate: number;
   /** Channels of the file before the mean was taken. */
   readonly channels: number;
+  /** How many samples the pieces will have, where the file says so credibly; never a promise. */
+  readonly expected?: number;
   /** Seconds that were decoded so far, by the rate as stored; those of the whole when the pieces have ended. */
   readonly duration: number;
   /** What was unusual and passed over, a sentence each; all of them when the pieces have ended. */
@@ -63,6 +65,8 @@ const OPTIONS: Record<keyof DecodeOptions, true> = {
   signal: true,
 };
 const LONGEST = 24 * 3600;
+/** Samples that a byte of a file may announce and be believed: speech in Opus has a few hundred at most. */
+const MOST_PER_BYTE = 500;
 /** Bytes that the format is told from. */
 const HEAD = 1 << 16;
 const READERS: Partial<Record<AudioFormat, (reader: ByteReader, context: ReaderContext) => Promise<AudioPieces>>> = {
@@ -86,14 +90,14 @@ export async function decodeAudio(source: AudioInput, options: DecodeOptions = {
 
 /** The whole of a stream, which is closed. */
 export async function collect(audio: AudioStream): Promise<DecodedAudio> {
-  const pieces: Float32Array[] = [];
+  const samples = new Samples(audio.expected);
   try {
-    for await (const piece of audio.pieces) pieces.push(piece);
+    for await (const piece of audio.pieces) samples.add(piece);
   } finally {
     await audio.close();
   }
   const { sampleRate, channels, duration, warnings } = audio;
-  return { samples: join(pieces), sampleRate, channels, duration, warnings: [...warnings] };
+  return { samples: samples.whole(), sampleRate, channels, duration, warnings: [...warnings] };
 }
 
 /** How messages call a source. */
@@ -184,13 +188,17 @@ class Opening {
     const { name, options, warnings } = this;
     checkSampleRate(audio.sampleRate, name, 'ERR_AUDIO_FORMAT');
     const longest = (options.maxDuration ?? LONGEST) * audio.sampleRate;
-    this.limit(audio.length ?? 0, longest);
+    // A header may say a little more than there is.
+    this.limit((audio.length ?? 0) - audio.sampleRate, longest);
     const { sampleRate = audio.sampleRate } = options;
     const mono = this.mono(audio, longest);
     this.pieces = this.ended(sampleRate === audio.sampleRate ? mono : resampled(mono, audio.sampleRate, sampleRate));
     const { pieces } = this;
     const seconds = (): number => this.decodedSamples / audio.sampleRate;
+    const { size = 0 } = this.source.reader;
+    const believed = audio.length !== undefined && audio.length <= MOST_PER_BYTE * size;
     return {
+      ...(believed && { expected: Math.ceil((audio.length! * sampleRate) / audio.sampleRate) }),
       sampleRate,
       channels: audio.channels,
       warnings,

@@ -1,7 +1,10 @@
 /** A source on its way through a DecodePool, and what its threads are told and tell. */
 import type { ErrorCode } from '../errors/index.js';
-import type { DecodeOptions } from './decode.js';
+import type { AudioStream, DecodeOptions } from './decode.js';
 import type { AudioInput } from './source.js';
+
+/** What is known before the first piece. */
+export type Opened = Pick<AudioStream, 'sampleRate' | 'channels' | 'expected'>;
 
 export type ToWorker =
   | { type: 'open'; id: number; source: AudioInput; options: DecodeOptions; credit: number }
@@ -12,7 +15,7 @@ export type ToWorker =
 /** `times`: when it was decoded, in nanoseconds of process.hrtime. */
 export type FromWorker =
   | { type: 'ready' }
-  | { type: 'opened'; id: number; sampleRate: number; channels: number }
+  | ({ type: 'opened'; id: number } & Opened)
   | { type: 'piece'; id: number; samples: Float32Array }
   | { type: 'end'; id: number; duration: number; warnings: string[]; times: { begin: number; end: number } }
   | {
@@ -24,7 +27,7 @@ export type FromWorker =
 
 /** One source on its way through a pool. */
 export class Job {
-  readonly opened: Promise<{ sampleRate: number; channels: number }>;
+  readonly opened: Promise<Opened>;
   /** Called once, when nothing more comes of it. */
   onOver: () => void = () => {};
   warnings: string[] = [];
@@ -35,7 +38,7 @@ export class Job {
   private ended = false;
   private failure: Error | null = null;
   private wake: () => void = () => {};
-  private resolve!: (opened: { sampleRate: number; channels: number }) => void;
+  private resolve!: (opened: Opened) => void;
   private reject!: (error: Error) => void;
 
   constructor(
@@ -58,7 +61,7 @@ export class Job {
     return this.ended || this.failure !== null;
   }
 
-  open(audio: { sampleRate: number; channels: number }): void {
+  open(audio: Opened): void {
     this.resolve(audio);
   }
 

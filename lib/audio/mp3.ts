@@ -125,9 +125,12 @@ export async function openMp3(reader: ByteReader, context: ReaderContext): Promi
       isFreeFormat(head, 0) ? 'MPEG audio of free bit rate is not read' : 'no MPEG audio frame was found',
     );
   if (start > 0) context.warn(`${start} bytes before the first MPEG audio frame were ignored`);
-  await reader.skip(start);
   const frame = mp3Frame(head, start)!;
-  return { sampleRate: frame.sampleRate, channels: frame.channels, pieces: mp3Pieces(reader, frame, context) };
+  const { sampleRate, channels } = frame;
+  // A little more than there will be: what the encoder's delay and padding take is not told apart here.
+  const length = (announcedFrames(head.subarray(start, start + frame.length), frame) ?? 0) * frame.samples;
+  await reader.skip(start);
+  return { sampleRate, channels, ...(length > 0 && { length }), pieces: mp3Pieces(reader, frame, context) };
 }
 
 /** What the frames of one file, of several that may be joined, were found to be. */

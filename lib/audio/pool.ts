@@ -115,10 +115,11 @@ export class DecodePool {
     job.onOver = () => signal?.removeEventListener('abort', drop);
     this.#queue.push(job);
     this.#dispatch();
-    const { sampleRate, channels } = await job.opened;
+    const { sampleRate, channels, expected } = await job.opened;
     return {
       sampleRate,
       channels,
+      ...(expected !== undefined && { expected }),
       warnings: job.warnings,
       pieces: job.pieces(),
       get duration() {

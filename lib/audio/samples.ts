@@ -27,14 +27,46 @@ export function checkSampleRate(sampleRate: number, name: string, code: ErrorCod
     );
 }
 
-/** One array of all pieces; the list is emptied on the way, so that they can be freed. */
-export function join(pieces: Float32Array[]): Float32Array {
-  if (pieces.length === 1) return pieces.pop()!;
-  const joined = new Float32Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let at = 0;
-  for (let piece = pieces.shift(); piece; piece = pieces.shift()) {
-    joined.set(piece, at);
-    at += piece.length;
+/** Samples that come in pieces and shall be one array: written where they belong at once, where their number is known ahead. */
+export class Samples {
+  private readonly pieces: Float32Array[] = [];
+  private array: Float32Array | null = null;
+  private length = 0;
+
+  constructor(expected = 0) {
+    try {
+      if (expected > 0) this.array = new Float32Array(expected);
+    } catch {
+      // More than there is memory for: what comes may be less.
+    }
   }
-  return joined;
+
+  add(piece: Float32Array): void {
+    if (this.array && this.length + piece.length <= this.array.length) this.array.set(piece, this.length);
+    else {
+      // More than was expected.
+      if (this.array) this.pieces.push(this.array.subarray(0, this.length));
+      this.array = null;
+      this.pieces.push(piece);
+    }
+    this.length += piece.length;
+  }
+
+  /** All of them; to be asked once. The pieces are let go of on the way. */
+  whole(): Float32Array {
+    if (this.array) {
+      const { length } = this.array;
+      if (this.length === length) return this.array;
+      // Of an array that is nearly full a view will do: a copy of hours is what shall not be made.
+      return this.length > 0.95 * length ? this.array.subarray(0, this.length) : this.array.slice(0, this.length);
+    }
+    if (this.pieces.length === 1) return this.pieces.pop()!;
+    const joined = new Float32Array(this.length);
+    let at = 0;
+    for (let piece = this.pieces.shift(); piece; piece = this.pieces.shift()) {
+      joined.set(piece, at);
+      at += piece.length;
+    }
+    return joined;
+  }
 }

@@ -26,7 +26,8 @@ async function decode({ id, source, options, credit }: ToWorker & { type: 'open'
   const begin = now();
   try {
     const audio = await openAudio(source, { ...options, signal: own.closing.signal });
-    send({ type: 'opened', id, sampleRate: audio.sampleRate, channels: audio.channels });
+    const { sampleRate, channels, expected } = audio;
+    send({ type: 'opened', id, sampleRate, channels, ...(expected !== undefined && { expected }) });
     for await (const samples of audio.pieces) {
       send({ type: 'piece', id, samples }, [samples.buffer as ArrayBuffer]);
       own.credit -= samples.length;
