@@ -84,7 +84,7 @@ test('languages: what is none is ERR_LANGUAGE and names the nearest', (t) => {
   refuses(t, () => resolveLanguage('catalonian'), 'ERR_LANGUAGE', "'catalonian'", "'catalan' (ca)");
   refuses(t, () => resolveLanguage('Ukranian'), 'ERR_LANGUAGE', "'ukrainian' (uk)");
   refuses(t, () => resolveLanguage('czec'), 'ERR_LANGUAGE', "'czech' (cs)");
-  refuses(t, () => resolveLanguage('ji-XXX'), 'ERR_LANGUAGE', "'ji-XXX'");
+  refuses(t, () => resolveLanguage('ji-Q9'), 'ERR_LANGUAGE', "'ji-Q9'");
   for (const text of ['', ' ', 'xqzzw', 'toString', '__proto__', 'constructor', 'é', 'x'.repeat(1e5)]) {
     refuses(t, () => resolveLanguage(text), 'ERR_LANGUAGE', 'Unknown language');
   }

@@ -53,14 +53,8 @@ export class ByteReader {
       this.held = parts[1]!;
       return this.held;
     }
-    const joined = new Uint8Array(length);
-    let to = 0;
-    for (const part of parts) {
-      joined.set(part, to);
-      to += part.length;
-    }
-    this.held = joined;
-    return joined;
+    this.held = concat(parts);
+    return this.held;
   }
 
   /** Takes the next `n` bytes, fewer only at the end of the source. Valid until the next call. */
@@ -92,4 +86,15 @@ export class ByteReader {
   async atEnd(): Promise<boolean> {
     return (await this.peek(1)).length === 0;
   }
+}
+
+/** The parts in one piece, at an address of its own. */
+export function concat(parts: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }

@@ -1,6 +1,6 @@
 /** MPEG audio, layers II and III. Frames are found and checked here; mpg123 gets whole frames only. */
 import { decoder } from '@audio/decode-mp3';
-import type { ByteReader } from './bytes.js';
+import { type ByteReader, concat } from './bytes.js';
 import { type AudioPieces, ascii, copy, decoded, mean, pieces, type ReaderContext, refusal } from './reader.js';
 
 interface Mp3Frame {
@@ -271,14 +271,4 @@ function announcedFrames(bytes: Uint8Array, frame: Mp3Frame): number | undefined
   const at = frame.tagAt;
   if (at + 12 > frame.length || !['Xing', 'Info'].includes(ascii(bytes, at, at + 4))) return undefined;
   return bytes[at + 7]! & 1 ? new DataView(bytes.buffer, bytes.byteOffset + at + 8, 4).getUint32(0) : 0;
-}
-
-function concat(parts: Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }

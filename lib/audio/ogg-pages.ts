@@ -1,5 +1,5 @@
 /** Ogg (RFC 3533): pages, their checksums and numbers, and the packets of one logical stream after another. */
-import type { ByteReader } from './bytes.js';
+import { type ByteReader, concat } from './bytes.js';
 import { ascii, copy, type ReaderContext, refusal, UnknownCodec } from './reader.js';
 
 const CRC32 = Uint32Array.from({ length: 256 }, (_, byte) => {
@@ -212,14 +212,4 @@ export async function* oggPackets(reader: ByteReader, context: ReaderContext): A
   if (earlyEnd) context.warn('an Ogg stream goes on behind its end mark');
   if (!ended) context.warn('the Ogg file ends without an end mark');
   return ended;
-}
-
-function concat(parts: Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }

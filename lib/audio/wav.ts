@@ -1,4 +1,4 @@
-/** RIFF/WAVE: the container is read and checked here (the sample formats are the decoder package's), and written for tools and tests. */
+/** RIFF/WAVE: the container is read and checked here, its sample formats in wav-codecs.ts; and it is written, for tools and tests. */
 import { DistilWhisperError } from '../errors/index.js';
 import type { ByteReader } from './bytes.js';
 import { type AudioPieces, ascii, copy, LONGEST_PIECE, pieces, type ReaderContext, refusal } from './reader.js';
