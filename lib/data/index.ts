@@ -3,4 +3,4 @@ export { type LoadedBatch, PrefetchLoader, type PrefetchLoaderOptions } from './
 export { type ManifestColumn, type ManifestEntry, type ManifestOptions, readManifest, type Task } from './manifest.js';
 export { permutation, philox4x32 } from './philox.js';
 export type { ManifestFormat } from './rows.js';
-export { type Batch, EpochSampler, type SamplerItem, type SamplerOptions } from './sampler.js';
+export { type Batch, EpochSampler, SAMPLER_OPTIONS, type SamplerItem, type SamplerOptions } from './sampler.js';

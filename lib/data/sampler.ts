@@ -31,7 +31,8 @@ export interface SamplerOptions {
   bucketBatches?: number;
 }
 
-const OPTIONS: Record<keyof SamplerOptions, true> = {
+/** The names of all options, for calls that take them with their own. */
+export const SAMPLER_OPTIONS: Record<keyof SamplerOptions, true> = {
   batchSize: true,
   seed: true,
   shuffle: true,
@@ -68,7 +69,7 @@ export class EpochSampler {
 
   /** @throws ERR_ARGUMENT for options out of range, a missing language or duration, or no items */
   constructor(items: readonly SamplerItem[], options: SamplerOptions) {
-    checkOptions('EpochSampler', options, OPTIONS);
+    checkOptions('EpochSampler', options, SAMPLER_OPTIONS);
     const { batchSize, seed = 0, epochSize = items.length, bucketBatches = 0 } = options;
     const whole = (name: string, value: number, least: number, most = Number.MAX_SAFE_INTEGER) => {
       if (!Number.isInteger(value) || value < least || value > most)

@@ -8,6 +8,7 @@ import {
   EpochSampler,
   type ManifestEntry,
   PrefetchLoader,
+  SAMPLER_OPTIONS,
   type SamplerOptions,
 } from '../data/index.js';
 import { checkOptions, DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
@@ -29,15 +30,7 @@ export interface AudioBatchOptions extends SamplerOptions {
 }
 
 const OPTIONS: Record<keyof AudioBatchOptions, true> = {
-  batchSize: true,
-  seed: true,
-  shuffle: true,
-  dropLast: true,
-  groupByLanguage: true,
-  languageWeights: true,
-  temperature: true,
-  epochSize: true,
-  bucketBatches: true,
+  ...SAMPLER_OPTIONS,
   compat: true,
   cacheBytes: true,
   onBadRow: true,
