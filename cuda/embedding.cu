@@ -16,10 +16,10 @@ __global__ void embedding_kernel(const int32_t* __restrict__ ids, Any table, Any
   const int64_t per = width / N, offset = offset_at(position, most, trap);
   DW_GRID_STRIDE(k, rows * per) {
     const int64_t r = k / per, column = k % per * N;
-    int64_t id = ids[r];
+    const int64_t id = ids[r];
     if (id < 0 || id >= vocabulary) {
       trap(TrapKind::ids, r, id, vocabulary);
-      id = 0;
+      continue;  // an empty table has no row to read instead
     }
     Raw<N> ra, rb;
     fetch(ra, table, id * width + column);

@@ -235,6 +235,11 @@ test.serial('an id out of range is refused when the embedding runs, and the stre
       const late = (await t.throwsAsync(stream.sync())) as Error & { code: string };
       t.is(late.code, 'ERR_ARGUMENT');
       stream.endStep();
+      // A table without rows has none in place of the one that is asked for.
+      const empty = stream.tensor(new Float32Array(0), [0, 2]);
+      const [none] = stream.call('embedding', [tensors()[0]!, empty, tensors()[2]!], [0, 0]);
+      await t.throwsAsync(none!.read(), { code: 'ERR_ARGUMENT', message: /'ids'/ });
+      stream.endStep();
       t.deepEqual(await run(stream, 'cast', [{ data: Float32Array.of(1, 2), shape: [2] }], [0]), [
         Float64Array.of(1, 2),
       ]);

@@ -1,8 +1,11 @@
 /**
  * Trains a tiny student on the embedded corpus, its features held in memory as every run holds them, and prints the
  * resident memory of the process at the given steps: memory-run.ts <step>...
+ * V8's young generation is not counted: up to 32 MB of pages, which V8 gives back while an isolate idles (as this one does where
+ * other threads decode, longer on a busy machine) and takes again over hundreds of steps.
  */
 import { fileURLToPath } from 'node:url';
+import { getHeapSpaceStatistics } from 'node:v8';
 import { readManifest } from '../../lib/data/index.js';
 import { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
@@ -24,6 +27,8 @@ const batches = new AudioBatches(readManifest(path('corpus/manifest.jsonl')), co
   seed: 4,
 });
 await batches.check();
+const young = (): number =>
+  getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space')!.physical_space_size;
 const resident = new Map<number, number>();
 await new Trainer({
   model,
@@ -33,7 +38,7 @@ await new Trainer({
   onUpdate: ({ step }) => {
     if (!at.includes(step)) return;
     globalThis.gc?.();
-    resident.set(step, process.memoryUsage().rss);
+    resident.set(step, process.memoryUsage().rss - young());
   },
 }).run();
 console.log(JSON.stringify(Object.fromEntries(resident)));
