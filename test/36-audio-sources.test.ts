@@ -3,6 +3,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { createWriteStream, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import test from 'ava';
 import { Resampler } from '../lib/audio/resample.js';
 import {
@@ -156,6 +157,33 @@ onUnix(
     t.is(await waiting, 'ERR_DISPOSED');
   },
 );
+
+onUnix('a pool decodes a minute ahead of who takes it, and no more of a longer source', async (t) => {
+  const [pipe, seconds, rate] = [join(scratch, 'long-pipe'), 300, 16000];
+  spawnSync('mkfifo', [pipe]);
+  const pool = new DecodePool({ size: 1 });
+  const opened = pool.open(pipe);
+  const sink = createWriteStream(pipe);
+  const file = encodeWav(new Float32Array(seconds * rate), rate);
+  const chunks = Array.from({ length: Math.ceil(file.length / rate) }, (_, i) =>
+    file.subarray(i * rate, (i + 1) * rate),
+  );
+  Readable.from(chunks).pipe(sink);
+  const { pieces } = await opened;
+  let taken = (await pieces.next()).value!.length;
+  // What the thread has read when it reads no more.
+  let read = -1;
+  for (let before = -2; read > before; ) {
+    before = read;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    read = sink.bytesWritten / (2 * rate);
+  }
+  // A pipe, and what is read at once, hold a few seconds more.
+  t.true(read > 60 && read < 75, `${read} s`);
+  for await (const { length } of pieces) taken += length;
+  t.is(taken, seconds * rate);
+  await pool.close();
+});
 
 /** What a script that decodes `-` prints when it is fed through a pipe, a file and a socket. */
 onUnix("'-' and /dev/stdin are standard input, whatever stands there", async (t) => {

@@ -29,8 +29,8 @@ async function decode({ id, source, options, credit }: ToWorker & { type: 'open'
     const { sampleRate, channels, expected } = audio;
     send({ type: 'opened', id, sampleRate, channels, ...(expected !== undefined && { expected }) });
     for await (const samples of audio.pieces) {
+      own.credit -= samples.length; // Sent, it is empty.
       send({ type: 'piece', id, samples }, [samples.buffer as ArrayBuffer]);
-      own.credit -= samples.length;
       while (own.credit <= 0 && !own.closing.signal.aborted)
         await new Promise<void>((resolve) => {
           own.wake = resolve;

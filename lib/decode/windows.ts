@@ -10,7 +10,7 @@ const SEARCH_FROM = 0.75;
 const FRAME = 0.02;
 const SMOOTH = 5;
 
-/** A window and its samples, in an array of their own. */
+/** A window and its samples, which are its own until the next one is asked for. */
 export interface Cut extends Window {
   samples: Float32Array;
 }
@@ -21,7 +21,8 @@ export interface Cut extends Window {
  */
 export class WindowCutter {
   private readonly longest: number;
-  private held: Float32Array[] = [];
+  /** Grows to a window and one sample: that it is not the last is known then. */
+  private held = new Float32Array(0);
   private length = 0;
   private begin = 0;
 
@@ -32,44 +33,40 @@ export class WindowCutter {
     this.longest = Math.max(1, Math.floor(seconds * sampleRate));
   }
 
-  /** Takes the next samples; returns the windows that are known not to be the last. */
-  push(samples: Float32Array): Cut[] {
+  /** Takes the next samples, copied; gives the windows that are known not to be the last. */
+  *push(samples: Float32Array): Generator<Cut, void, undefined> {
     const { longest, sampleRate } = this;
-    this.held.push(samples);
-    this.length += samples.length;
-    const cuts: Cut[] = [];
-    if (this.length <= longest) return cuts;
-    let rest = this.joined();
-    while (rest.length > longest) {
-      const end = quietest(rest, Math.floor(SEARCH_FROM * longest), longest, sampleRate);
-      cuts.push(this.cut(rest.slice(0, end)));
-      rest = rest.subarray(end);
+    for (let at = 0; at < samples.length; ) {
+      const taken = Math.min(samples.length - at, longest + 1 - this.length);
+      const held = this.room(this.length + taken);
+      held.set(samples.subarray(at, at + taken), this.length);
+      at += taken;
+      this.length += taken;
+      if (this.length <= longest) return;
+      const end = quietest(held, Math.floor(SEARCH_FROM * longest), longest, sampleRate);
+      yield this.cut(end);
+      held.copyWithin(0, end, this.length);
+      this.length -= end;
     }
-    this.held = [rest.slice()];
-    this.length = rest.length;
-    return cuts;
   }
 
   /** What is left, when the clip has ended: its last window. */
   end(): Cut {
-    return this.cut(this.joined());
+    return this.cut(this.length);
   }
 
-  private cut(samples: Float32Array): Cut {
+  private room(length: number): Float32Array {
+    const { held } = this;
+    if (held.length >= length) return held;
+    this.held = new Float32Array(Math.min(this.longest + 1, Math.max(length, 2 * held.length)));
+    this.held.set(held.subarray(0, this.length));
+    return this.held;
+  }
+
+  private cut(length: number): Cut {
     const { begin } = this;
-    this.begin += samples.length;
-    return { begin, end: this.begin, samples };
-  }
-
-  private joined(): Float32Array {
-    if (this.held.length === 1) return this.held[0]!;
-    const joined = new Float32Array(this.length);
-    let at = 0;
-    for (const piece of this.held) {
-      joined.set(piece, at);
-      at += piece.length;
-    }
-    return joined;
+    this.begin += length;
+    return { begin, end: this.begin, samples: this.held.subarray(0, length) };
   }
 }
 
