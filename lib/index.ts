@@ -123,7 +123,7 @@ export {
   type TrainResult,
   train,
 } from './recipes/index.js';
-// Tensors, streams, the tape, and the operations that a model is made of.
+// Tensors, streams, the tape, and the operations that a model is made of; `kernels`: the calls that those are made of.
 export {
   type AttentionOptions,
   addPositions,
@@ -135,6 +135,7 @@ export {
   type FloatType,
   feedForward,
   type Isa,
+  kernels,
   layerNorm,
   linear,
   linearGelu,

@@ -1,5 +1,5 @@
 import { DistilWhisperError } from '../errors/index.js';
-import { Stream, type Tensor } from '../tensor/index.js';
+import { kernels, Stream, type Tensor } from '../tensor/index.js';
 import { checkSampleRate, checkSamples } from './samples.js';
 
 /** Whisper's sample rate in Hz, and the hop of its features: 100 frames a second. */
@@ -59,12 +59,12 @@ export class FeatureExtractor {
       let signal = stream.tensor(samples, [samples.length]);
       made.push(signal);
       if (sampleRate !== SAMPLE_RATE) {
-        [signal] = stream.call('resample', [signal], [sampleRate, SAMPLE_RATE]) as [Tensor];
+        signal = kernels.resample(stream, { samples: signal, from: sampleRate, to: SAMPLE_RATE }).resampled;
         made.push(signal);
       }
-      const [features] = stream.call('log_mel', [signal, filters], [this.options.frames]);
-      made.push(features!);
-      return (await features!.read()) as Float32Array;
+      const { features } = kernels.logMel(stream, { samples: signal, filters, frames: this.options.frames });
+      made.push(features);
+      return (await features.read()) as Float32Array;
     } finally {
       for (const t of made) t.dispose();
     }
@@ -76,9 +76,9 @@ export class FeatureExtractor {
 
   private async melFilters(): Promise<Tensor> {
     const { mels } = this.options;
-    const [computed] = this.stream.call('mel_filters', [], [mels]);
-    const values = (await computed!.read()) as Float32Array;
-    computed!.dispose();
+    const { filters } = kernels.melFilters(this.stream, { mels });
+    const values = (await filters.read()) as Float32Array;
+    filters.dispose();
     return this.stream.persistent(values, [mels, values.length / mels]).freeze();
   }
 }

@@ -1,5 +1,5 @@
 /** Resampling in pieces, equal to the last bit to resampling the whole. */
-import type { Stream, Tensor } from '../tensor/index.js';
+import { kernels, type Stream, type Tensor } from '../tensor/index.js';
 
 /** Half the length of the kernel's sinc, in samples of the lower rate (native/core/audio.h). */
 const SINC_HALF = 64;
@@ -56,9 +56,11 @@ export class Resampler {
     const made: Tensor[] = [];
     let outputs: Float32Array;
     try {
-      made.push(stream.tensor(samples, [samples.length]));
-      made.push(...stream.call('resample', made, [this.from, this.to]));
-      outputs = (await made[1]!.read()) as Float32Array;
+      const input = stream.tensor(samples, [samples.length]);
+      made.push(input);
+      const { resampled } = kernels.resample(stream, { samples: input, from: this.from, to: this.to });
+      made.push(resampled);
+      outputs = (await resampled.read()) as Float32Array;
     } finally {
       for (const tensor of made) tensor.dispose();
     }

@@ -13,7 +13,7 @@ import {
   nativeInfo,
   packageRoot,
 } from '../native/index.js';
-import { Stream } from '../tensor/index.js';
+import { kernels, Stream } from '../tensor/index.js';
 import { endHelp, jsonOption } from './options.js';
 import { run } from './run.js';
 import { print, printJson } from './streams.js';
@@ -137,8 +137,8 @@ async function tryKernel(): Promise<Part> {
   try {
     stream = new Stream({ threads: defaultThreads() });
     const one = stream.tensor(Float32Array.of(1, 2, 3), [3]);
-    const [sum] = stream.call('add', [one, one], [1, 0.5, 0]);
-    const got = await sum!.floats();
+    const { y } = kernels.add(stream, { a: one, b: one, beta: 0.5, out: 'f32' });
+    const got = await y.floats();
     if (got.join() !== '1.5,3,4.5') return { problem: `1.5 · (1, 2, 3) gave ${got.join(', ')}` };
     const type = stream.fastType === 'f32' ? 'fp32' : stream.fastType;
     return {

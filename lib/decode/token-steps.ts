@@ -1,6 +1,6 @@
 import type { DecoderState, ModelPass, ReplayedPosition, Whisper } from '../model/index.js';
 import { onThread } from '../profile/index.js';
-import { dtypeNumber, type Tensor } from '../tensor/index.js';
+import { kernels, type Tensor } from '../tensor/index.js';
 import { type DecodingOptions, measuredItems } from './options.js';
 import { ReplayedStep } from './replayed-step.js';
 import { TimestampRules } from './timestamp-rules.js';
@@ -160,8 +160,7 @@ export class TokenSteps {
   }
 
   private best(logits: Tensor, suppressed: Tensor | null, allowed: Tensor | null): { values: Tensor; ids: Tensor } {
-    const [values, ids] = this.model.stream.call('top_k', [logits, suppressed, allowed], [this.count]);
-    return { values: values!, ids: ids! };
+    return kernels.topK(this.model.stream, { logits, suppress: suppressed, allowed, k: this.count });
   }
 
   private decode(ids: Tensor, at?: ReplayedPosition): [hidden: Tensor, gates: Gates | null] {
@@ -183,7 +182,7 @@ export class TokenSteps {
     const [first, ...rest] = gateValues;
     if (!first) return [value, null];
     const { stream } = this.model;
-    const sum = rest.reduce((a, b) => stream.call('add', [a, b], [1, 1, dtypeNumber('f32')])[0]!, first);
+    const sum = rest.reduce((a, b) => kernels.add(stream, { a, b, out: 'f32' }).y, first);
     return [value, { sum, layers: gateValues.length, items }];
   }
 

@@ -1,4 +1,4 @@
-import type { FloatType, Stream, Tensor } from '../tensor/index.js';
+import { type FloatType, kernels, type Stream, type Tensor } from '../tensor/index.js';
 import type { WhisperConfig } from '../weights/index.js';
 
 /** Where a token stands whose calls are recorded: read from `position` i32 [1] when they are replayed, `most` at most. */
@@ -44,7 +44,7 @@ export class DecoderState {
 
   /** Row k of an item goes on from the tokens of its row parents[item, k]: parents i32 [items, beams]. */
   reorder(parents: Tensor): void {
-    this.stream.call('cache_reorder', [parents, ...this.keptRows.flat()], [this.tokens]);
+    kernels.cacheReorder(this.stream, { parents, caches: this.keptRows.flat(), count: this.tokens });
   }
 
   /** Keeps the cross-attention's keys and values [items, S, D] of the next layer; the tensors given are gone. */
@@ -71,7 +71,7 @@ export class DecoderState {
       cache = stream.quantized(rows.reshape([B, S, heads, D / heads]));
     } else {
       cache = stream.persistent(null, [B, S, D], compute);
-      stream.call('cache_write', [rows, cache], [0]);
+      kernels.cacheWrite(stream, { x: rows, cache, offset: 0 });
     }
     rows.dispose();
     return cache;

@@ -1,6 +1,6 @@
-import { dtypeNumber, LAYER_NORM_EPSILON, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
+import { kernels, LAYER_NORM_EPSILON, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
 import type { DecoderState, ReplayedPosition } from './cache.js';
-import { type ExpertRows, expertTensors, rangeNumbers } from './gated-ffn.js';
+import { type ExpertRows, feedForwardTensors, languageRows } from './gated-ffn.js';
 
 interface Linear {
   readonly weight: Parameter;
@@ -22,6 +22,13 @@ export interface Layer {
   readonly fc2: Linear;
 }
 
+const linearTensors = ({ weight, bias }: Linear): kernels.LinearTensors => ({ weight: weight.value, bias: bias.value });
+const attentionTensors = ({ norm, q, out }: AttentionBlock): kernels.AttentionTensors => ({
+  norm: linearTensors(norm),
+  q: linearTensors(q),
+  out: linearTensors(out),
+});
+
 /**
  * Layer `index` of the decoder on tokens that follow those of `state`, in one call (inference): x f32 [B, T, D] of the state's B
  * rows → [y f32 [B, T, D], g f32 [B·T]]; g: 1 where a row's gate chose its language's FFN. Adds to the layer's caches.
@@ -36,27 +43,25 @@ export function decoderLayer(
   index: number,
   at: ReplayedPosition | null,
 ): [y: Tensor, gate: Tensor] {
-  const { attention, cross, norm, fc1, fc2 } = layer;
-  const pair = ({ weight, bias }: Linear): Tensor[] => [weight.value, bias.value];
-  const [y, gate] = pass.stream.call(
-    'decoder_layer',
-    [
-      x,
-      ...[
-        ...pair(attention.norm),
-        ...pair(attention.q),
-        attention.k.value,
-        ...pair(attention.v),
-        ...pair(attention.out),
-      ],
-      ...state.self(index),
-      ...[...pair(cross!.norm), ...pair(cross!.q), ...pair(cross!.out)],
-      ...state.cross(index),
-      ...[...pair(norm), ...pair(fc1), ...pair(fc2)],
-      ...expertTensors(rows),
-      ...(at ? [at.position] : []),
-    ],
-    [...rangeNumbers(rows), heads, at ? at.most : state.length, LAYER_NORM_EPSILON, dtypeNumber(pass.compute)],
-  );
-  return [y!, gate!];
+  const { attention, cross } = layer;
+  const [keys, values] = state.self(index);
+  const [crossKeys, crossValues] = state.cross(index);
+  const { y, g } = kernels.decoderLayer(pass.stream, {
+    x,
+    attention: { ...attentionTensors(attention), k: attention.k.value, v: linearTensors(attention.v) },
+    keys,
+    values,
+    cross: attentionTensors(cross!),
+    crossKeys,
+    crossValues,
+    norm: linearTensors(layer.norm),
+    shared: feedForwardTensors(layer),
+    languages: languageRows(rows),
+    position: at?.position,
+    heads,
+    offset: at ? at.most : state.length,
+    epsilon: LAYER_NORM_EPSILON,
+    compute: pass.compute,
+  });
+  return [y, g];
 }

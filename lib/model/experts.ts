@@ -1,5 +1,5 @@
 import { DistilWhisperError } from '../errors/index.js';
-import type { Parameter, Stream } from '../tensor/index.js';
+import type { kernels, Parameter, Stream } from '../tensor/index.js';
 import {
   expertLayerNames,
   expertTensorNames,
@@ -20,10 +20,28 @@ export interface ExpertLayer {
   readonly fc2Bias: Parameter;
 }
 
-/** The parameters of an expert layer in the kernels' order. */
-export function expertParameters(layer: ExpertLayer): Parameter[] {
-  return [layer.gateIn, layer.gateInBias, layer.gateOut, layer.fc1, layer.fc1Bias, layer.fc2, layer.fc2Bias];
-}
+export const expertTensors = (layer: ExpertLayer): kernels.ExpertTensors => ({
+  gateIn: layer.gateIn.value,
+  gateInBias: layer.gateInBias.value,
+  gateOut: layer.gateOut.value,
+  fc1: layer.fc1.value,
+  fc1Bias: layer.fc1Bias.value,
+  fc2: layer.fc2.value,
+  fc2Bias: layer.fc2Bias.value,
+});
+
+/** The gradients that a backward adds to: of a skipped layer its gate's. */
+export const expertGradients = (layer: ExpertLayer, skipped: boolean): kernels.ExpertGradients => ({
+  gateIn: layer.gateIn.accumulator(),
+  gateInBias: layer.gateInBias.accumulator(),
+  gateOut: layer.gateOut.accumulator(),
+  ...(!skipped && {
+    fc1: layer.fc1.accumulator(),
+    fc1Bias: layer.fc1Bias.accumulator(),
+    fc2: layer.fc2.accumulator(),
+    fc2Bias: layer.fc2Bias.accumulator(),
+  }),
+});
 
 /** What a language adds to a Whisper: a gate and an FFN in every layer (DistilWhisper, arXiv 2311.01070, section 2). */
 export class LanguageExpert {

@@ -1,5 +1,5 @@
-import { dtypeNumber, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
-import { type ExpertLayer, expertParameters } from './experts.js';
+import { type FloatType, kernels, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
+import { type ExpertLayer, expertGradients, expertTensors } from './experts.js';
 
 /** How gates behave in a training pass (DESIGN: soft gates with noise, dropout, skipped layers). */
 export interface SoftGates {
@@ -31,19 +31,14 @@ interface SharedFfn {
   readonly fc2: { weight: Parameter; bias: Parameter };
 }
 
-const sharedTensors = ({ fc1, fc2 }: SharedFfn): Tensor[] => [
-  fc1.weight.value,
-  fc1.bias.value,
-  fc2.weight.value,
-  fc2.bias.value,
-];
-/** How many languages, and where the rows of each begin and end, as the kernels take it. */
-export const rangeNumbers = (rows: readonly ExpertRows[]): number[] => [
-  rows.length,
-  ...rows.flatMap((r) => [r.begin, r.end]),
-];
-export const expertTensors = (rows: readonly ExpertRows[]): Tensor[] =>
-  rows.flatMap((r) => expertParameters(r.expert).map((p) => p.value));
+export const feedForwardTensors = ({ fc1, fc2 }: SharedFfn): kernels.FeedForwardTensors => ({
+  fc1: fc1.weight.value,
+  fc1Bias: fc1.bias.value,
+  fc2: fc2.weight.value,
+  fc2Bias: fc2.bias.value,
+});
+export const languageRows = (rows: readonly ExpertRows[]): kernels.LanguageRows[] =>
+  rows.map(({ expert, begin, end }) => ({ expert: expertTensors(expert), begin, end }));
 
 /**
  * The gated expert FFN in inference: every row runs one FFN, the one its gate chose (G ≥ 0: the language's).
@@ -56,12 +51,15 @@ export function gatedFfnHard(
   rows: readonly ExpertRows[],
   residual: Tensor,
 ): [y: Tensor, gate: Tensor] {
-  const [y, g] = pass.stream.call(
-    'gated_ffn_hard',
-    [x, residual, ...sharedTensors(shared), ...expertTensors(rows)],
-    [...rangeNumbers(rows), dtypeNumber(pass.compute), dtypeNumber('f32')],
-  );
-  return [y!, g!];
+  const { y, g } = kernels.gatedFfnHard(pass.stream, {
+    x,
+    residual,
+    shared: feedForwardTensors(shared),
+    languages: languageRows(rows),
+    compute: pass.compute,
+    out: 'f32',
+  });
+  return [y, g];
 }
 
 /** Philox streams of one layer: noise, gate mask, expert mask. */
@@ -82,42 +80,40 @@ export function gatedFfnSoft(
   gates: SoftGates,
 ): [y: Tensor, gate: Tensor] {
   const { stream, tape, compute } = pass;
-  const gateMask = gates.gateMask?.(layer) ?? null;
-  const expertMask = gates.expertMask?.(layer) ?? null;
-  const settings = (out: number): number[] => [
-    ...rangeNumbers(rows),
-    gates.skip(layer) ? 1 : 0,
-    gates.alpha,
-    gates.gateDropout,
-    gates.expertDropout,
-    gates.seed,
-    gates.step,
-    FIRST_OP + OPS_PER_LAYER * layer,
-    dtypeNumber(compute),
-    out,
-  ];
-  const skipped = gates.skip(layer);
-  const weights = [...sharedTensors(shared), ...expertTensors(rows)];
-  const [y, g, ...saved] = stream.call(
-    'gated_ffn',
-    [x, residual, ...weights, gates.noise?.(layer) ?? null, gateMask, expertMask],
-    settings(dtypeNumber('f32')),
-  );
+  const skip = gates.skip(layer);
+  const both = {
+    x,
+    shared: feedForwardTensors(shared),
+    gateMask: gates.gateMask?.(layer),
+    expertMask: gates.expertMask?.(layer),
+    skip,
+    alpha: gates.alpha,
+    gateDropout: gates.gateDropout,
+    expertDropout: gates.expertDropout,
+    seed: gates.seed,
+    step: gates.step,
+    op: FIRST_OP + OPS_PER_LAYER * layer,
+    compute,
+  };
+  const languages = languageRows(rows);
+  const noise = gates.noise?.(layer);
+  const { y, ...saved } = kernels.gatedFfn(stream, { ...both, residual, languages, noise, out: 'f32' });
+  const { g, gateHidden, preShared, preExpert, delta } = saved;
   tape?.record(
-    y!,
+    y,
     (dy) => {
-      const gradients = rows.flatMap((r) =>
-        expertParameters(r.expert).map((p, i) => (skipped && i > 2 ? null : p.accumulator())),
-      );
-      const [dx] = stream.call(
-        'gated_ffn_backward',
-        [dy, tape.gradient(g!), x, ...weights, gateMask, expertMask, g!, ...saved, ...gradients],
-        settings(dtypeNumber(x.dtype)),
-      );
-      tape.add(x, dx!);
+      const { dx } = kernels.gatedFfnBackward(stream, {
+        ...both,
+        ...saved,
+        dy,
+        dgate: tape.gradient(g),
+        languages: rows.map(({ expert }, l) => ({ ...languages[l]!, gradients: expertGradients(expert, skip) })),
+        out: x.dtype as FloatType,
+      });
+      tape.add(x, dx);
       if (tape.needs(residual)) tape.add(residual, dy);
     },
-    saved,
+    [gateHidden, preShared, preExpert, delta],
   );
-  return [y!, g!];
+  return [y, g];
 }

@@ -1,4 +1,4 @@
-import { type FloatType, Parameter, type Stream } from '../tensor/index.js';
+import { type FloatType, kernels, Parameter, type Stream } from '../tensor/index.js';
 import { fromFloat32, type MappedTensor, type StoredTensor, type TensorSource, toFloat32 } from '../weights/index.js';
 
 export interface ParameterOptions {
@@ -49,9 +49,9 @@ export async function randomNormals(
   seed: number,
   op: number,
 ): Promise<Float32Array> {
-  const [draw] = stream.call('random_normal', [], [n, seed, 0, op]);
-  const values = (await draw!.read()) as Float32Array;
-  draw!.dispose();
+  const drawn = kernels.randomNormal(stream, { count: n, seed, step: 0, op }).values;
+  const values = (await drawn.read()) as Float32Array;
+  drawn.dispose();
   for (let i = 0; i < n; i++) values[i]! *= deviation;
   return values;
 }

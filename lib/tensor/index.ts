@@ -1,4 +1,5 @@
 export type { Isa, NativeMemory } from '../native/index.js';
+export * as kernels from './kernels.js';
 export {
   type AttentionOptions,
   addPositions,

@@ -2,10 +2,11 @@
  * The differentiable operations. Each states its forward as kernel calls and records its own backward when an input or a
  * parameter needs a gradient; a frozen weight costs no weight-gradient product and no saved activation.
  */
+import * as kernels from './kernels.js';
 import type { Parameter } from './parameter.js';
 import type { Stream } from './stream.js';
 import type { Tape } from './tape.js';
-import { dtypeNumber, type FloatType, type Tensor } from './tensor.js';
+import type { FloatType, Tensor } from './tensor.js';
 
 /** What a forward pass runs in. */
 export interface Pass {
@@ -23,7 +24,8 @@ interface LinearOptions {
   out?: FloatType;
 }
 
-const on = (flag: boolean): number => (flag ? 1 : 0);
+/** A gradient has the type of its tensor, which is a float. */
+const float = (x: Tensor): FloatType => x.dtype as FloatType;
 const trains = (...parameters: (Parameter | null)[]): boolean => parameters.some((p) => p?.trainable);
 
 /** dweight += dyᵀ·x and dbias += Σ dy, for those of the two that train. `gelu`: x is a pre-activation, gelu(x) is meant. */
@@ -36,11 +38,21 @@ function weightGradient(
   gelu: boolean,
 ): void {
   if (!trains(weight, bias)) return;
-  pass.stream.call(
-    'linear_backward_weight',
-    [dy, x, weight.accumulator(), bias?.accumulator() ?? null],
-    [on(gelu), dtypeNumber(pass.compute)],
-  );
+  kernels.linearBackwardWeight(pass.stream, {
+    dy,
+    x,
+    dweight: weight.accumulator(),
+    dbias: bias?.accumulator(),
+    gelu,
+    compute: pass.compute,
+  });
+}
+
+/** The gradient of x [.., in] from that of x·Wᵀ, added to what the tape has. */
+function inputGradient({ stream, compute }: Pass, tape: Tape, dy: Tensor, x: Tensor, weight: Parameter): void {
+  const residual = tape.gradient(x);
+  const { dx } = kernels.linearBackwardInput(stream, { dy, weight: weight.value, residual, compute, out: float(x) });
+  tape.set(x, dx);
 }
 
 /** y = x·Wᵀ + b (+ residual). x [.., in], weight [out, in]. */
@@ -53,55 +65,44 @@ export function linear(
 ): Tensor {
   const { stream, tape, compute } = pass;
   const residual = options.residual ?? null;
-  const out = dtypeNumber(options.out ?? (residual ? 'f32' : compute));
-  const [y] = stream.call(
-    'linear',
-    [x, weight.value, bias?.value ?? null, residual],
-    [0, 0, dtypeNumber(compute), out],
-  );
+  const out = options.out ?? (residual ? 'f32' : compute);
+  const { y } = kernels.linear(stream, { x, weight: weight.value, bias: bias?.value, residual, compute, out });
   if (tape && (trains(weight, bias) || tape.needs(x, residual))) {
-    tape.record(y!, (dy) => {
+    tape.record(y, (dy) => {
       weightGradient(pass, dy, x, weight, bias, false);
-      if (tape.needs(x)) {
-        const [dx] = stream.call(
-          'linear_backward_input',
-          [dy, weight.value, null, tape.gradient(x)],
-          [dtypeNumber(compute), dtypeNumber(x.dtype)],
-        );
-        tape.set(x, dx!);
-      }
+      if (tape.needs(x)) inputGradient(pass, tape, dy, x, weight);
       if (residual && tape.needs(residual)) tape.add(residual, dy);
     });
   }
-  return y!;
+  return y;
 }
 
 /** y = gelu(x·Wᵀ + b). */
 export function linearGelu(pass: Pass, x: Tensor, weight: Parameter, bias: Parameter): Tensor {
   const { stream, tape, compute } = pass;
-  const type = dtypeNumber(compute);
   const records = tape !== null && (trains(weight, bias) || tape.needs(x));
-  const [y, pre] = stream.call('linear', [x, weight.value, bias.value, null], [1, on(records), type, type]);
+  const { y, pre } = kernels.linear(stream, {
+    x,
+    weight: weight.value,
+    bias: bias.value,
+    gelu: true,
+    savePre: records,
+    compute,
+    out: compute,
+  });
   if (records) {
     tape.record(
-      y!,
+      y,
       (dy) => {
-        const [dpre] = stream.call('gelu_backward', [dy, pre!], [type]);
-        weightGradient(pass, dpre!, x, weight, bias, false);
-        if (tape.needs(x)) {
-          const [dx] = stream.call(
-            'linear_backward_input',
-            [dpre!, weight.value, null, tape.gradient(x)],
-            [type, dtypeNumber(x.dtype)],
-          );
-          tape.set(x, dx!);
-        }
-        dpre!.dispose();
+        const { dpre } = kernels.geluBackward(stream, { dy, pre: pre!, out: compute });
+        weightGradient(pass, dpre, x, weight, bias, false);
+        if (tape.needs(x)) inputGradient(pass, tape, dpre, x, weight);
+        dpre.dispose();
       },
-      [pre!],
+      [pre],
     );
   }
-  return y!;
+  return y;
 }
 
 /** The plain feed-forward block: y = W2·gelu(W1·x + b1) + b2 + residual. x [.., D] → f32 [.., D]. */
@@ -113,42 +114,46 @@ export function feedForward(
   residual: Tensor,
 ): Tensor {
   const { stream, tape, compute } = pass;
-  const type = dtypeNumber(compute);
-  const f32 = dtypeNumber('f32');
   const records = tape !== null && (trains(fc1.weight, fc1.bias, fc2.weight, fc2.bias) || tape.needs(x, residual));
-  const [h, pre] = stream.call(
-    'linear',
-    [x, fc1.weight.value, fc1.bias.value, null],
-    [1, on(records), dtypeNumber(compute), type],
-  );
-  const [y] = stream.call(
-    'linear',
-    [h!, fc2.weight.value, fc2.bias.value, residual],
-    [0, 0, dtypeNumber(compute), f32],
-  );
-  h!.dispose();
+  const { y: h, pre } = kernels.linear(stream, {
+    x,
+    weight: fc1.weight.value,
+    bias: fc1.bias.value,
+    gelu: true,
+    savePre: records,
+    compute,
+    out: compute,
+  });
+  const { y } = kernels.linear(stream, {
+    x: h,
+    weight: fc2.weight.value,
+    bias: fc2.bias.value,
+    residual,
+    compute,
+    out: 'f32',
+  });
+  h.dispose();
   if (records) {
     tape.record(
-      y!,
+      y,
       (dy) => {
         weightGradient(pass, dy, pre!, fc2.weight, fc2.bias, true);
-        const [dpre] = stream.call('linear_backward_input', [dy, fc2.weight.value, pre!, null], [type, type]);
-        weightGradient(pass, dpre!, x, fc1.weight, fc1.bias, false);
-        if (tape.needs(x)) {
-          const [dx] = stream.call(
-            'linear_backward_input',
-            [dpre!, fc1.weight.value, null, tape.gradient(x)],
-            [type, dtypeNumber(x.dtype)],
-          );
-          tape.set(x, dx!);
-        }
-        dpre!.dispose();
+        const { dx: dpre } = kernels.linearBackwardInput(stream, {
+          dy,
+          weight: fc2.weight.value,
+          geluOf: pre,
+          compute,
+          out: compute,
+        });
+        weightGradient(pass, dpre, x, fc1.weight, fc1.bias, false);
+        if (tape.needs(x)) inputGradient(pass, tape, dpre, x, fc1.weight);
+        dpre.dispose();
         if (tape.needs(residual)) tape.add(residual, dy);
       },
-      [pre!],
+      [pre],
     );
   }
-  return y!;
+  return y;
 }
 
 /** Of every Whisper. */
@@ -163,30 +168,38 @@ export function layerNorm(
   out: FloatType = pass.compute,
 ): Tensor {
   const { stream, tape } = pass;
-  const [y, mean, rstd] = stream.call(
-    'layer_norm',
-    [x, weight.value, bias.value],
-    [LAYER_NORM_EPSILON, dtypeNumber(out)],
-  );
+  const { y, mean, rstd } = kernels.layerNorm(stream, {
+    x,
+    weight: weight.value,
+    bias: bias.value,
+    epsilon: LAYER_NORM_EPSILON,
+    out,
+  });
   if (tape && (trains(weight, bias) || tape.needs(x))) {
     tape.record(
-      y!,
+      y,
       (dy) => {
-        const [dx] = stream.call(
-          'layer_norm_backward',
-          [dy, x, weight.value, mean!, rstd!, tape.gradient(x), weight.accumulator(), bias.accumulator()],
-          [dtypeNumber(x.dtype)],
-        );
-        if (tape.needs(x)) tape.set(x, dx!);
-        else dx!.dispose();
+        const { dx } = kernels.layerNormBackward(stream, {
+          dy,
+          x,
+          weight: weight.value,
+          mean,
+          rstd,
+          residual: tape.gradient(x),
+          dweight: weight.accumulator(),
+          dbias: bias.accumulator(),
+          out: float(x),
+        });
+        if (tape.needs(x)) tape.set(x, dx);
+        else dx.dispose();
       },
-      [mean!, rstd!],
+      [mean, rstd],
     );
   } else {
-    mean!.dispose();
-    rstd!.dispose();
+    mean.dispose();
+    rstd.dispose();
   }
-  return y!;
+  return y;
 }
 
 export interface AttentionOptions {
@@ -201,36 +214,38 @@ export interface AttentionOptions {
 /** Scaled dot-product attention over heads that stand side by side. q [B, Tq, D], k and v [B, Tk, D] → [B, Tq, D]. */
 export function attention(pass: Pass, q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
   const { stream, tape, compute } = pass;
-  const causal = on(options.causal ?? false);
-  const [o, lse] = stream.call(
-    'attention',
-    [q, k, v],
-    [options.heads, causal, options.keys ?? k.shape[1]!, options.offset ?? 0, dtypeNumber(compute)],
-  );
+  const { heads, causal, keys = k.shape[1]!, offset } = options;
+  const { o, lse } = kernels.attention(stream, { q, k, v, heads, causal, keys, offset, out: compute });
   if (tape?.needs(q, k, v)) {
     tape.record(
-      o!,
+      o,
       (dout) => {
-        const [dq, dk, dv] = stream.call(
-          'attention_backward',
-          [q, k, v, o!, lse!, dout],
-          [options.heads, causal, dtypeNumber(compute)],
-        );
+        const { dq, dk, dv } = kernels.attentionBackward(stream, {
+          q,
+          k,
+          v,
+          o,
+          lse,
+          dout,
+          heads,
+          causal,
+          out: compute,
+        });
         for (const [t, g] of [
-          [q, dq!],
-          [k, dk!],
-          [v, dv!],
+          [q, dq],
+          [k, dk],
+          [v, dv],
         ] as const) {
           if (tape.needs(t)) tape.add(t, g);
           else g.dispose();
         }
       },
-      [lse!],
+      [lse],
     );
   } else {
-    lse!.dispose();
+    lse.dispose();
   }
-  return o!;
+  return o;
 }
 
 /**
@@ -247,31 +262,35 @@ export function embedding(
   position: Tensor | null = null,
 ): Tensor {
   const { stream, tape } = pass;
-  const [x] = stream.call(
-    'embedding',
-    [ids, table.value, positions.value, ...(position ? [position] : [])],
-    [offset, dtypeNumber('f32')],
-  );
+  const { y } = kernels.embedding(stream, {
+    ids,
+    table: table.value,
+    positions: positions.value,
+    position,
+    offset,
+    out: 'f32',
+  });
   if (tape && trains(table, positions)) {
-    tape.record(x!, (dx) => {
-      stream.call('embedding_backward', [dx, ids, table.accumulator(), positions.accumulator()], [offset, padding]);
+    tape.record(y, (dy) => {
+      const [dtable, dpositions] = [table.accumulator(), positions.accumulator()];
+      kernels.embeddingBackward(stream, { dy, ids, dtable, dpositions, offset, padding });
     });
   }
-  return x!;
+  return y;
 }
 
 /** x [B, T, D] + positions [T, D] → f32. */
 export function addPositions(pass: Pass, x: Tensor, positions: Parameter): Tensor {
   const { stream, tape } = pass;
-  const [y] = stream.call('add', [x, positions.value], [1, 1, dtypeNumber('f32')]);
+  const { y } = kernels.add(stream, { a: x, b: positions.value, out: 'f32' });
   if (tape && (trains(positions) || tape.needs(x))) {
-    tape.record(y!, (dy) => {
-      const accumulator = positions.accumulator();
-      if (accumulator) stream.call('add_backward_rows', [dy, accumulator], []);
+    tape.record(y, (dy) => {
+      const dpositions = positions.accumulator();
+      if (dpositions) kernels.addBackwardRows(stream, { dy, dpositions });
       if (tape.needs(x)) tape.add(x, dy);
     });
   }
-  return y!;
+  return y;
 }
 
 /**
@@ -280,12 +299,12 @@ export function addPositions(pass: Pass, x: Tensor, positions: Parameter): Tenso
  */
 export function unfold(pass: Pass, x: Tensor, stride: 1 | 2, channelsFirst: boolean): Tensor {
   const { stream, tape, compute } = pass;
-  const [rows] = stream.call('unfold', [x], [stride, on(channelsFirst), dtypeNumber(compute)]);
+  const { rows } = kernels.unfold(stream, { x, stride, channelsFirst, out: compute });
   if (tape?.needs(x)) {
-    tape.record(rows!, (drows) => {
-      const [dx] = stream.call('fold', [drows], [x.shape[1]!, stride]);
-      tape.add(x, dx!);
+    tape.record(rows, (drows) => {
+      const { x: dx } = kernels.fold(stream, { rows: drows, length: x.shape[1]!, stride });
+      tape.add(x, dx);
     });
   }
-  return rows!;
+  return rows;
 }

@@ -1,3 +1,4 @@
+import { fill } from './kernels.js';
 import type { Stream } from './stream.js';
 import type { FloatType, MappedValues, Tensor } from './tensor.js';
 
@@ -70,7 +71,7 @@ export class Parameter {
   }
 
   clearGradient(): void {
-    if (this.gradient && this.touched) this.gradient.stream.call('fill', [this.gradient], [0]);
+    if (this.gradient && this.touched) fill(this.gradient.stream, { x: this.gradient, value: 0 });
     this.touched = false;
   }
 

@@ -8,16 +8,16 @@ import {
   type Isa,
   type NativeMemory,
   type NativeStream,
-  opNumber,
   typed,
 } from '../native/index.js';
 import { streamClosed, streamOpened } from '../profile/index.js';
+import { rawCall } from './call.js';
+import { fill, quantize } from './kernels.js';
 import {
   byteLength,
   checkShape,
   type DType,
   dtypeNumber,
-  dtypes,
   type FloatType,
   fileTypes,
   type MappedValues,
@@ -87,7 +87,8 @@ export class Stream {
   /** Whether decoding replays recorded calls here. */
   readonly graphs: boolean;
   private readonly scopes: Tensor[][] = [];
-  private recording = false;
+  /** @internal Whether calls are recorded: their outputs live as long as the recording. */
+  records = false;
 
   /** Errors: ERR_NATIVE_LOAD, ERR_ARGUMENT (device, threads, instruction set), ERR_CUDA_PLUGIN, ERR_CUDA. */
   constructor(options: StreamOptions = {}) {
@@ -139,7 +140,7 @@ export class Stream {
       throw new DistilWhisperError('ERR_DTYPE', 'tensor: expected f32, bf16 or i32 for zeros, got q8');
     const id = this.guard(() => this.native.create(dtypeNumber(dtype), shape, true));
     const zeros = new Tensor(this, id, dtype, [...shape], true);
-    this.call('fill', [zeros], [0]);
+    fill(this, { x: zeros, value: 0 });
     return zeros;
   }
 
@@ -173,7 +174,7 @@ export class Stream {
   quantized(source: Tensor): Tensor {
     const id = this.guard(() => this.native.create(dtypeNumber('q8'), source.shape, true));
     const matrix = new Tensor(this, id, 'q8', source.shape, true);
-    this.call('quantize', [source, matrix], []);
+    quantize(this, { weight: source, quantized: matrix });
     return matrix;
   }
 
@@ -199,16 +200,8 @@ export class Stream {
     return new Tensor(this, id, dtype, [...shape], persistent);
   }
 
-  /** Queues a kernel. Tensors and numbers stand in the kernel's order; null is an optional tensor left out. */
   call(op: string, tensors: readonly (Tensor | null)[], numbers: readonly number[]): Tensor[] {
-    const outputs = this.guard(() =>
-      this.native.call(
-        opNumber(op),
-        tensors.map((t) => (t === null ? 0 : t.id)),
-        numbers,
-      ),
-    );
-    return outputs.map(([id, dtype, ...shape]) => new Tensor(this, id, dtypes[dtype]!, shape, this.recording));
+    return rawCall(this, op, tensors, numbers);
   }
 
   /**
@@ -217,13 +210,13 @@ export class Stream {
    */
   record<T>(body: () => T): Recording<T> {
     this.guard(() => this.native.record());
-    this.recording = true;
+    this.records = true;
     let outputs: { value: T } | null = null;
     let id = 0;
     try {
       outputs = { value: body() };
     } finally {
-      this.recording = false;
+      this.records = false;
       id = this.native.recorded(outputs !== null);
     }
     return new Recording(this.native, id, outputs.value);

@@ -1,3 +1,4 @@
+import { add } from './kernels.js';
 import type { Stream } from './stream.js';
 import type { Tensor } from './tensor.js';
 
@@ -50,8 +51,8 @@ export class Tape {
       this.gradients.set(t.id, gradient);
       return;
     }
-    const dtype = sofar.dtype === 'f32' || gradient.dtype === 'f32' ? 0 : 1;
-    this.gradients.set(t.id, this.stream.call('add', [sofar, gradient], [1, 1, dtype])[0]!);
+    const out = sofar.dtype === 'f32' || gradient.dtype === 'f32' ? 'f32' : 'bf16';
+    this.gradients.set(t.id, add(this.stream, { a: sofar, b: gradient, out }).y);
   }
 
   /**

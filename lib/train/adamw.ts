@@ -1,4 +1,4 @@
-import type { Parameter, Stream, Tensor } from '../tensor/index.js';
+import { kernels, type Parameter, type Stream, type Tensor } from '../tensor/index.js';
 
 export interface AdamWOptions {
   betas: readonly [number, number];
@@ -37,33 +37,18 @@ export class AdamW {
   update(learningRate: number, maxNorm: number): { norm: Tensor; refuse: () => void } {
     const { stream, options } = this;
     const touched = this.parameters.filter((p) => p.touched);
-    const [norm, scale] = stream.call(
-      'global_norm',
-      touched.map((p) => p.gradient),
-      [maxNorm, 1],
-    );
-    const tensors: (Tensor | null)[] = [scale!];
-    const steps: number[] = [];
-    for (const p of touched) {
+    const { norm, scale } = kernels.globalNorm(stream, { gradients: touched.map((p) => p.gradient!), maxNorm });
+    const groups = touched.map((p) => {
       const state = this.moments.get(p)!;
-      steps.push(++state.steps);
-      tensors.push(p.value, p.gradient, state.m, state.v);
-    }
-    const mode = options.compat === 'reference' ? 1 : 0;
-    stream.call('adamw', tensors, [
-      touched.length,
-      learningRate,
-      ...options.betas,
-      options.epsilon,
-      options.weightDecay,
-      mode,
-      ...steps,
-    ]);
+      return { step: ++state.steps, value: p.value, gradient: p.gradient, m: state.m, v: state.v };
+    });
+    const { betas, epsilon, weightDecay, compat } = options;
+    kernels.adamw(stream, { scale, groups, learningRate, betas, epsilon, weightDecay, compat });
     for (const p of touched) p.clearGradient();
     const refuse = (): void => {
       for (const p of touched) this.moments.get(p)!.steps--;
     };
-    return { norm: norm!, refuse };
+    return { norm, refuse };
   }
 
   /** The state for a checkpoint: tensors by name, and how many updates each parameter took. */

@@ -1,7 +1,7 @@
 import { philox4x32 } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import type { SoftGates, Whisper } from '../model/index.js';
-import { dtypeNumber, Tape, type Tensor } from '../tensor/index.js';
+import { kernels, Tape, type Tensor } from '../tensor/index.js';
 import { AdamW } from './adamw.js';
 import { learningRate, lossWorkspace, type TrainingOptions } from './options.js';
 
@@ -166,39 +166,39 @@ export class TrainingEngine {
     const hidden = model.decode(ids, model.encode(features, pass), pass);
     const [ceWeight, kdWeight] = this.weights(accumulation);
     const table = model.embeddingTable;
-    const kind = !teacher || options.distillation === 'none' ? 0 : options.distillation === 'js' ? 1 : 2;
+    const kind = teacher ? options.distillation : 'none';
     const reference = options.compat === 'reference';
-    const [stats, , , gradient] = stream.call(
-      'distill_loss',
-      [
-        hidden.reshape([B * T, config.d_model]),
-        table.value,
-        targets,
-        kind ? teacherRows : null,
-        kind ? teacher!.embeddingTable.value : null,
-        table.accumulator(),
-      ],
-      [
-        options.labelSmoothing,
-        options.temperature,
-        kind,
-        ceWeight,
-        kdWeight,
-        reference ? 1 : 0,
-        1,
-        dtypeNumber(model.compute),
-        lossWorkspace(stream.device, options.workspace),
-        reference ? 1e-10 : 0,
-      ],
-    );
-    const report = { stats: quiet(stats!.floats(BEHIND)), budget: [] as Promise<Float32Array>[] };
-    tape.set(hidden, gradient!.reshape(hidden.shape));
+    const { stats, dhidden } = kernels.distillLoss(stream, {
+      hidden: hidden.reshape([B * T, config.d_model]),
+      weight: table.value,
+      labels: targets,
+      teacherHidden: kind === 'none' ? null : teacherRows,
+      teacherWeight: kind === 'none' ? null : teacher!.embeddingTable.value,
+      dweight: table.accumulator(),
+      smoothing: options.labelSmoothing,
+      temperature: options.temperature,
+      kind,
+      crossEntropyWeight: ceWeight,
+      divergenceWeight: kdWeight,
+      allPositions: reference,
+      grad: true,
+      compute: model.compute,
+      workspace: lossWorkspace(stream.device, options.workspace),
+      epsilon: reference ? 1e-10 : 0,
+    });
+    const report = { stats: quiet(stats.floats(BEHIND)), budget: [] as Promise<Float32Array>[] };
+    tape.set(hidden, dhidden.reshape(hidden.shape));
     if (this.trainsExperts && gateValues.length > 0) {
       const covered = batch.languages.filter((l) => l !== null && model.experts.has(l)).length;
       const count = gateValues.reduce((sum, g) => sum + (g.size / B) * covered, 0);
-      const [mean, loss, dgate] = stream.call('gate_budget', gateValues, [options.gateBudget, ceWeight, count]);
-      report.budget.push(quiet(mean!.floats(BEHIND)), quiet(loss!.floats(BEHIND)));
-      for (const g of gateValues) tape.set(g, dgate!);
+      const { mean, loss, dgate } = kernels.gateBudget(stream, {
+        gates: gateValues,
+        budget: options.gateBudget,
+        weight: ceWeight,
+        count,
+      });
+      report.budget.push(quiet(mean.floats(BEHIND)), quiet(loss.floats(BEHIND)));
+      for (const g of gateValues) tape.set(g, dgate);
     }
     tape.backward();
     return report;
