@@ -1,5 +1,5 @@
 /** How fast is attention, forward and backward? Whisper-small: 12 heads of 64. */
-import { dtypeNumber, type FloatType } from '../lib/tensor/index.js';
+import { type FloatType, kernels } from '../lib/tensor/index.js';
 import { floatTypes, randomTensor, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 
@@ -13,13 +13,13 @@ const SHAPES = [
 
 function cases(context: Context, { batch, queries, keys, causal }: (typeof SHAPES)[number], type: FloatType): Case[] {
   const { stream } = context;
-  const t = dtypeNumber(type);
   const rows = (n: number, seed: number) => randomTensor(stream, [batch, n, D], type, 1, seed);
   const q = rows(queries, 1);
   const k = rows(keys, 2);
   const v = rows(keys, 3);
   const dout = rows(queries, 4);
-  const forward = () => stream.call('attention', [q, k, v], [HEADS, causal ? 1 : 0, keys, 0, t]);
+  const call = { q, k, v, heads: HEADS, causal, out: type };
+  const forward = () => kernels.attention(stream, { ...call, keys });
   const name = typeName(type);
   return [
     {
@@ -32,8 +32,7 @@ function cases(context: Context, { batch, queries, keys, causal }: (typeof SHAPE
       ceiling: type,
       queue: () =>
         stream.tidy(() => {
-          const [o, lse] = forward();
-          stream.call('attention_backward', [q, k, v, o!, lse!, dout], [HEADS, causal ? 1 : 0, t]);
+          kernels.attentionBackward(stream, { ...call, ...forward(), dout });
           return undefined;
         }),
     },

@@ -1,7 +1,7 @@
 /** How long does greedy decoding of 64 tokens take? Whisper-small, caches filled from 30 s; the encoder is not timed. */
 import { ReplayedStep } from '../lib/decode/replayed-step.js';
 import type { CacheType, ComputeType, DecoderState, ReplayedPosition, Whisper } from '../lib/model/index.js';
-import type { Stream, Tensor } from '../lib/tensor/index.js';
+import { kernels, type Stream, type Tensor } from '../lib/tensor/index.js';
 import { floatTypes, randomModel, randomTensor, typeName } from './data.js';
 import { type Case, measureGroup, type Question } from './harness.js';
 import { onnxCase, torchCase, whisperCppCase } from './peers.js';
@@ -48,7 +48,7 @@ export async function decodeTokens(stream: Stream, model: Whisper, state: Decode
   const choose = (ids: Tensor, at?: ReplayedPosition): Tensor => {
     const hidden = model.decode(ids, null, { state, ...(at && { at }) });
     const logits = model.logits(hidden.reshape([batch, config.d_model]));
-    return stream.call('top_k', [logits, null, null], [candidates])[1]!;
+    return kernels.topK(stream, { logits, k: candidates }).ids;
   };
   const replayed = stream.graphs ? new ReplayedStep(stream, state, config.max_target_positions, choose) : null;
   let ids = new Int32Array(batch).fill(config.decoder_start_token_id);

@@ -1,5 +1,5 @@
 /** How near to the machine's ceiling are products of Whisper's shapes? */
-import { dtypeNumber, type FloatType } from '../lib/tensor/index.js';
+import { type FloatType, kernels } from '../lib/tensor/index.js';
 import { floatTypes, randomTensor, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 
@@ -25,8 +25,6 @@ type Kind = 'weight packed once' | 'weight packed each time' | 'bias and GELU' |
 
 function product(context: Context, [M, K, N]: Shape, type: FloatType, kind: Kind, few: boolean): Case {
   const { stream } = context;
-  const t = dtypeNumber(type);
-  const wide = kind === 'dX' || kind === 'dW';
   const x = randomTensor(stream, [M, kind === 'dX' ? N : K], type, 1);
   const weight = kind === 'dW' ? null : randomTensor(stream, [N, K], type, 0.05);
   if (kind !== 'weight packed each time') weight?.freeze();
@@ -39,9 +37,10 @@ function product(context: Context, [M, K, N]: Shape, type: FloatType, kind: Kind
     ceiling: few ? 'read' : type,
     queue: () =>
       stream.tidy(() => {
-        if (kind === 'dX') stream.call('linear_backward_input', [x, weight, null, null], [t, t]);
-        else if (kind === 'dW') stream.call('linear_backward_weight', [dy, x, dweight, null], [0, t]);
-        else stream.call('linear', [x, weight, bias, null], [bias ? 1 : 0, 0, t, wide ? 0 : t]);
+        if (dy) kernels.linearBackwardWeight(stream, { dy, x, dweight, compute: type });
+        else if (kind === 'dX')
+          kernels.linearBackwardInput(stream, { dy: x, weight: weight!, compute: type, out: type });
+        else kernels.linear(stream, { x, weight: weight!, bias, gelu: bias !== null, compute: type, out: type });
         return undefined;
       }),
     dispose: () => {

@@ -1,7 +1,7 @@
 /** How fast is the distillation loss over a whole vocabulary, and in how much memory? small ← large-v2. */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { dtypeNumber, type FloatType, type Stream } from '../lib/tensor/index.js';
+import { type FloatType, kernels, type Stream } from '../lib/tensor/index.js';
 import { lossWorkspace, trainingDefaults } from '../lib/train/index.js';
 import { floatTypes, randomIds, randomTensor, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
@@ -19,7 +19,6 @@ export function lossCall(
   counts: readonly number[],
   { vocabulary = VOCABULARY, student: from = STUDENT, teacher: to = TEACHER } = {},
 ): (() => void)[] {
-  const t = dtypeNumber(type);
   const [student, teacher] = [from, to].map((width, i) =>
     randomTensor(stream, [vocabulary, width], type, 0.05, i + 1).freeze(),
   );
@@ -33,11 +32,21 @@ export function lossCall(
     );
     return () => {
       stream.tidy(() => {
-        stream.call(
-          'distill_loss',
-          [hidden, student!, labels, taught, teacher!, null],
-          [trainingDefaults.labelSmoothing, 1, 1, 0.25, 0.5, 0, 1, t, lossWorkspace(stream.device), 0],
-        );
+        kernels.distillLoss(stream, {
+          hidden,
+          weight: student!,
+          labels,
+          teacherHidden: taught,
+          teacherWeight: teacher,
+          smoothing: trainingDefaults.labelSmoothing,
+          temperature: 1,
+          kind: 'js',
+          crossEntropyWeight: 0.25,
+          divergenceWeight: 0.5,
+          grad: true,
+          compute: type,
+          workspace: lossWorkspace(stream.device),
+        });
         return undefined;
       });
     };

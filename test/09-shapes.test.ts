@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
-import { isDistilWhisperError, Stream, type Tensor } from '../lib/index.js';
+import { isDistilWhisperError, kernels, Stream, type Tensor } from '../lib/index.js';
 import { openSafetensors, writeSafetensors } from '../lib/weights/index.js';
 import { run as randomCalls } from './fuzz/kernels.js';
 import { scratch } from './support/weights.js';
@@ -186,24 +186,32 @@ test('a result that no memory holds is refused at the call, and the stream goes 
     [
       'a product of two empty matrices',
       'ERR_SHAPE',
-      () => fast.call('linear', [hollow([far, 0]), hollow([far, 0]), null, null], [0, 0, 0, 0]),
+      () => kernels.linear(fast, { x: hollow([far, 0]), weight: hollow([far, 0]), compute: 'f32', out: 'f32' }),
     ],
     [
       'one that might be',
       'ERR_OUT_OF_MEMORY',
-      () => fast.call('linear', [hollow([far, 0]), hollow([4, 0]), null, null], [0, 0, 0, 0]),
+      () => kernels.linear(fast, { x: hollow([far, 0]), weight: hollow([4, 0]), compute: 'f32', out: 'f32' }),
     ],
-    ['numbers', 'ERR_OUT_OF_MEMORY', () => fast.call('random_normal', [], [far, 0, 0, 0])],
+    ['numbers', 'ERR_OUT_OF_MEMORY', () => kernels.randomNormal(fast, { count: far, seed: 0, step: 0, op: 0 })],
     ['rows of scales', 'ERR_OUT_OF_MEMORY', () => fast.quantized(hollow([far, 0]))],
     [
       'a vocabulary',
       'ERR_SHAPE',
       () =>
-        fast.call(
-          'distill_loss',
-          [hollow([0, 0]), hollow([far, 0]), fast.tensor(new Int32Array(0), [0], 'i32'), null, null, null],
-          [0, 1, 0, 1, 0, 0, 0, 0, 1 << 20, 0],
-        ),
+        kernels.distillLoss(fast, {
+          hidden: hollow([0, 0]),
+          weight: hollow([far, 0]),
+          labels: fast.tensor(new Int32Array(0), [0], 'i32'),
+          smoothing: 0,
+          temperature: 1,
+          kind: 'none',
+          crossEntropyWeight: 1,
+          divergenceWeight: 0,
+          grad: false,
+          compute: 'f32',
+          workspace: 1 << 20,
+        }),
     ],
     ['zeros', 'ERR_OUT_OF_MEMORY', () => fast.persistent(null, [far, 100])],
     ['a step tensor', 'ERR_OUT_OF_MEMORY', () => fast.guard(() => fast.native.create(0, [far, 100], false))],
@@ -219,13 +227,10 @@ test.serial('rows without columns cost nothing, however many they are', async (t
   for (const stream of [fast, oracle]) {
     const rows = stream.tensor(new Float32Array(0), [far, 0]);
     const none = stream.tensor(new Float32Array(0), [0, 0]);
-    t.deepEqual(stream.call('cast', [rows], [1])[0]!.shape, [far, 0]);
-    t.deepEqual(stream.call('linear', [rows, none, null, null], [0, 0, 0, 0])[0]!.shape, [far, 0]);
-    t.deepEqual(stream.call('unfold', [stream.tensor(new Float32Array(0), [far, 5, 0])], [1, 0, 0])[0]!.shape, [
-      far,
-      5,
-      0,
-    ]);
+    t.deepEqual(kernels.cast(stream, { x: rows, out: 'bf16' }).y.shape, [far, 0]);
+    t.deepEqual(kernels.linear(stream, { x: rows, weight: none, compute: 'f32', out: 'f32' }).y.shape, [far, 0]);
+    const x = stream.tensor(new Float32Array(0), [far, 5, 0]);
+    t.deepEqual(kernels.unfold(stream, { x, stride: 1, out: 'f32' }).rows.shape, [far, 5, 0]);
     await stream.sync();
     stream.endStep();
   }

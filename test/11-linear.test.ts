@@ -1,14 +1,15 @@
 import test from 'ava';
-import type { DType } from '../lib/tensor/index.js';
+import { rawCall } from '../lib/tensor/call.js';
+import { type DType, type FloatType, kernels } from '../lib/tensor/index.js';
 import {
   centralDifference,
   compare,
   cpus,
+  type Described,
   devices,
   fast,
   type Input,
   normals,
-  number,
   oracle,
   put,
   random,
@@ -19,7 +20,7 @@ import {
 // Sound bounds: a sum of n products in fp32, in any order, errs by at most n·2⁻²⁴·Σ|a·b|; a bf16 output
 // may fall on the other side of a tie and then adds one step, 2⁻⁷ of itself.
 const eps = 2 ** -24;
-const types: DType[] = ['f32', 'bf16'];
+const types: FloatType[] = ['f32', 'bf16'];
 const shapes = [
   [1, 1, 1],
   [0, 3, 5],
@@ -89,9 +90,8 @@ test('linear with a weight in q8 agrees with the oracle in every shape, with eve
         await compare(
           t,
           `linear ${m}x${n}x${k} of ${type} and q8 in ${compute}`,
-          'linear',
-          [x, w, bias, residual],
-          [next() < 0.5 ? 1 : 0, 1, number(compute), number(type)],
+          kernels.linear,
+          { x, weight: w, bias, residual, gelu: next() < 0.5, savePre: true, compute, out: type },
           (_, i, expected) =>
             1.2 * (k + 4) * eps * (1.01 * sum[i]! + 4) + 4e-7 + 8 * eps * sum[i]! + rounding(type, expected),
         );
@@ -110,7 +110,7 @@ test('quantize: each weight is within half a step of its row, zeros are zeros, a
     for (const type of types) {
       const data = normals(n * k, next).map((x, i) => (k > 0 && Math.floor(i / k) === 1 ? 0 : x * 10 ** (i % 7)));
       const input: Input = { data, shape: [n, k], dtype: type };
-      const quantized = oracle.quantized(put(oracle, input)!);
+      const quantized = oracle.quantized(put(oracle, input));
       const bytes = await quantized.read();
       t.is(bytes.byteLength, n * (k + 4));
       const [exact, got] = [stored(input), await quantized.floats()];
@@ -124,14 +124,14 @@ test('quantize: each weight is within half a step of its row, zeros are zeros, a
           );
       }
       for (const { isa, stream } of cpus) {
-        t.deepEqual(await stream.quantized(put(stream, input)!).read(), bytes, `${isa}, ${n}x${k} of ${type}`);
+        t.deepEqual(await stream.quantized(put(stream, input)).read(), bytes, `${isa}, ${n}x${k} of ${type}`);
       }
     }
   for (const { isa, stream } of cpus) {
     const broken = stream.tensor(Float32Array.of(1, Number.NaN, Number.POSITIVE_INFINITY, 2), [2, 2]);
     const [x, w] = [stream.tensor(Float32Array.of(1, 1), [1, 2]), stream.quantized(broken)];
-    const [y] = stream.call('linear', [x, w, null, null], [0, 0, 0, 0]);
-    t.deepEqual([...(await y!.floats())].map(Number.isFinite), [false, false], isa);
+    const { y } = kernels.linear(stream, { x, weight: w, compute: 'f32', out: 'f32' });
+    t.deepEqual([...(await y.floats())].map(Number.isFinite), [false, false], isa);
   }
 });
 
@@ -152,16 +152,12 @@ test('rows that meet q8 in bf16 are 16 bits of their largest: long, tiny, huge a
     row(6).fill(-3);
     const wide = Float32Array.from({ length: n * k }, (_, i) => (i < k ? 1 : 2 * next() - 1));
     const x: Input = { data, shape: [7, k] };
-    const numbers = [0, 0, number('bf16'), number('f32')];
-    const [expected] = await run(
-      oracle,
-      'linear',
-      [x, { data: wide, shape: [n, k], dtype: 'q8' }, null, null],
-      numbers,
-    );
-    const whole = await oracle.quantized(put(oracle, { data: wide, shape: [n, k] })!).floats();
+    const weight: Input = { data: wide, shape: [n, k], dtype: 'q8' };
+    const layer = { x, weight, compute: 'bf16', out: 'f32' } as const;
+    const [expected] = await run(oracle, kernels.linear, layer);
+    const whole = await oracle.quantized(put(oracle, { data: wide, shape: [n, k] })).floats();
     for (const { isa, stream } of cpus) {
-      const [y] = await run(stream, 'linear', [x, { data: wide, shape: [n, k], dtype: 'q8' }, null, null], numbers);
+      const [y] = await run(stream, kernels.linear, layer);
       for (let i = 0; i < 7; i++) {
         const what = `${isa}, k = ${k}, row ${i}`;
         for (let j = 0; j < n; j++) {
@@ -197,10 +193,10 @@ test('q8 is refused where it cannot be: as rows, a view, a gradient, on a GPU', 
   const make = (on: typeof stream) => on.quantized(on.tensor(new Float32Array(6), [2, 3]));
   const [w, x] = [make(stream), stream.tensor(new Float32Array(3), [1, 3])];
   for (const [body, code] of [
-    [() => stream.call('linear', [w, x, null, null], [0, 0, 0, 0]), 'ERR_DTYPE'],
-    [() => stream.call('linear_backward_input', [x, w, null, null], [0, 0]), 'ERR_DTYPE'],
-    [() => stream.call('quantize', [w, w], []), 'ERR_DTYPE'],
-    [() => stream.call('quantize', [x, w], []), 'ERR_SHAPE'],
+    [() => kernels.linear(stream, { x: w, weight: x, compute: 'f32', out: 'f32' }), 'ERR_DTYPE'],
+    [() => kernels.linearBackwardInput(stream, { dy: x, weight: w, compute: 'f32', out: 'f32' }), 'ERR_DTYPE'],
+    [() => kernels.quantize(stream, { weight: w, quantized: w }), 'ERR_DTYPE'],
+    [() => kernels.quantize(stream, { weight: x, quantized: w }), 'ERR_SHAPE'],
     [() => w.reshape([3, 2]), 'ERR_DTYPE'],
     ...devices.map(({ stream }) => [() => make(stream), 'ERR_DTYPE'] as const),
   ] as const)
@@ -213,13 +209,13 @@ test('linear agrees with the oracle in every shape, storage type and computation
   for (const [m, n, k] of shapes as [number, number, number][])
     for (const compute of types)
       for (const stores of types) {
-        const out: DType = next() < 0.5 ? 'f32' : 'bf16';
+        const out: FloatType = next() < 0.5 ? 'f32' : 'bf16';
         const x: Input = { data: normals(m * k, next), shape: [m, k], dtype: next() < 0.5 ? 'f32' : 'bf16' };
         const w: Input = { data: normals(n * k, next), shape: [n, k], dtype: stores };
         const bias: Input | null = next() < 0.7 ? { data: normals(n, next), shape: [n] } : null;
         const residual: Input | null =
           next() < 0.5 ? { data: normals(m * n, next), shape: [m, n], dtype: stores } : null;
-        const gelu = next() < 0.5 ? 1 : 0;
+        const gelu = next() < 0.5;
         const [vx, vw] = [stored(x), stored(w)];
         const sum = magnitude(
           m,
@@ -231,9 +227,8 @@ test('linear agrees with the oracle in every shape, storage type and computation
         await compare(
           t,
           `linear ${m}x${n}x${k} ${compute} of ${x.dtype} and ${stores}`,
-          'linear',
-          [x, w, bias, residual],
-          [gelu, 1, number(compute), number(out)],
+          kernels.linear,
+          { x, weight: w, bias, residual, gelu, savePre: true, compute, out },
           (_, i, expected) =>
             1.2 * (k + 4) * eps * (1.01 * sum[i]! + 4) + 4e-7 + 8 * eps * sum[i]! + rounding(out, expected),
         );
@@ -250,20 +245,21 @@ test('a few rows on a device: each gives, to the bit, what it gives alone, in ev
       [9, 1544, 'f32', 'f32'],
     ] as [number, number, DType, DType][]) {
       const rows = normals(16 * k, next);
-      const call = (m: number): [(Input | null)[], number[]] => [
-        [
-          { data: rows.slice((16 - m) * k), shape: [m, k], dtype: x },
-          { data: normals(n * k, random(n)), shape: [n, k], dtype: w },
-          { data: normals(n, random(k)), shape: [n] },
-          { data: normals(16 * n, random(1)).slice((16 - m) * n), shape: [m, n] },
-        ],
-        [1, 1, number(compute), number('f32')],
-      ];
+      const call = (m: number): Described<kernels.LinearArguments> => ({
+        x: { data: rows.slice((16 - m) * k), shape: [m, k], dtype: x },
+        weight: { data: normals(n * k, random(n)), shape: [n, k], dtype: w },
+        bias: { data: normals(n, random(k)), shape: [n] },
+        residual: { data: normals(16 * n, random(1)).slice((16 - m) * n), shape: [m, n] },
+        gelu: true,
+        savePre: true,
+        compute,
+        out: 'f32',
+      });
       for (const { isa, stream } of devices) {
-        const alone = await run(stream, 'linear', ...call(1));
-        const [want] = await run(oracle, 'linear', ...call(16));
+        const alone = await run(stream, kernels.linear, call(1));
+        const [want] = await run(oracle, kernels.linear, call(16));
         for (const m of [3, 16]) {
-          const got = await run(stream, 'linear', ...call(m));
+          const got = await run(stream, kernels.linear, call(m));
           for (const o of [0, 1]) t.deepEqual(got[o]!.slice(-n), alone[o], `${isa}, ${n}x${k}, ${m} rows`);
           if (m === 16) t.true(relativeL2(got[0]!, want!) <= 1e-6, `${isa}, ${n}x${k} ${compute}`);
         }
@@ -274,7 +270,7 @@ test('a few rows on a device: each gives, to the bit, what it gives alone, in ev
 
 test('a row among up to eight gives, to the bit, what it gives alone', async (t) => {
   const next = random(14);
-  for (const [type, computes] of [
+  for (const [type, compute] of [
     ['f32', 'f32'],
     ['bf16', 'bf16'],
     ['q8', 'f32'],
@@ -285,13 +281,12 @@ test('a row among up to eight gives, to the bit, what it gives alone', async (t)
       [5, 768],
     ] as const) {
       const x = normals(8 * k, next);
-      const w: Input = { data: normals(n * k, next), shape: [n, k], dtype: type };
-      const compute = number(computes);
+      const weight: Input = { data: normals(n * k, next), shape: [n, k], dtype: type };
       for (const { isa, stream } of cpus) {
         const y = async (first: number, rows: number) => {
           const data = x.slice(first * k, (first + rows) * k);
-          const numbers = [0, 0, compute, number('f32')];
-          return (await run(stream, 'linear', [{ data, shape: [rows, k] }, w, null, null], numbers))[0]!;
+          const layer = { x: { data, shape: [rows, k] }, weight, compute, out: 'f32' } as const;
+          return (await run(stream, kernels.linear, layer))[0]!;
         };
         const alone: Float64Array[] = [];
         for (let i = 0; i < 8; i++) alone.push(await y(i, 1));
@@ -301,7 +296,7 @@ test('a row among up to eight gives, to the bit, what it gives alone', async (t)
             t.deepEqual(
               together.slice(i * n, (i + 1) * n),
               alone[8 - m + i],
-              `${isa}, ${type} in ${computes}, row ${i} of ${m}`,
+              `${isa}, ${type} in ${compute}, row ${i} of ${m}`,
             );
         }
       }
@@ -312,7 +307,7 @@ test('the gradient of the input agrees with the oracle, with gelu and a residual
   const next = random(2);
   for (const [m, n, k] of shapes as [number, number, number][])
     for (const compute of types) {
-      const out: DType = next() < 0.5 ? 'f32' : 'bf16';
+      const out: FloatType = next() < 0.5 ? 'f32' : 'bf16';
       const dy: Input = { data: normals(m * k, next), shape: [m, k], dtype: next() < 0.5 ? 'f32' : 'bf16' };
       const w: Input = { data: normals(k * n, next), shape: [k, n], dtype: next() < 0.5 ? 'f32' : 'bf16' };
       const of: Input | null = next() < 0.5 ? { data: normals(m * n, next, 2), shape: [m, n], dtype: compute } : null;
@@ -328,9 +323,8 @@ test('the gradient of the input agrees with the oracle, with gelu and a residual
       await compare(
         t,
         `backward input ${m}x${n}x${k} ${compute}`,
-        'linear_backward_input',
-        [dy, w, of, residual],
-        [number(compute), number(out)],
+        kernels.linearBackwardInput,
+        { dy, weight: w, geluOf: of, residual, compute, out },
         (_, i, expected) => 1.2 * (k + 12) * eps * (1.01 * sum[i]! + 4) + rounding(out, expected),
       );
     }
@@ -340,7 +334,7 @@ test('the gradients of weight and bias are added to what is there', async (t) =>
   const next = random(3);
   for (const [n, k, rows] of shapes as [number, number, number][])
     for (const compute of types)
-      for (const gelu of [0, 1]) {
+      for (const gelu of [false, true]) {
         if (n === 0) continue;
         const dy: Input = { data: normals(rows * n, next), shape: [rows, n], dtype: next() < 0.5 ? 'f32' : 'bf16' };
         const x: Input = { data: normals(rows * k, next), shape: [rows, k], dtype: next() < 0.5 ? 'f32' : 'bf16' };
@@ -366,9 +360,8 @@ test('the gradients of weight and bias are added to what is there', async (t) =>
         await compare(
           t,
           `backward weight ${n}x${k}, ${rows} rows, ${compute}, gelu ${gelu}`,
-          'linear_backward_weight',
-          [dy, x, dw, db],
-          [gelu, number(compute)],
+          kernels.linearBackwardWeight,
+          { dy, x, dweight: dw, dbias: db, gelu, compute },
           (o, i, expected) =>
             ((rows + 8) * eps + step) * ((o === 0 ? sum : column)[i]! + 4) + 4 * eps * Math.abs(expected),
         );
@@ -391,9 +384,8 @@ test('huge values, infinities and NaN come through a linear layer as they do in 
       await compare(
         t,
         `extremes ${m} ${compute}`,
-        'linear',
-        [{ data: x, shape: [m, 40] }, { data: w, shape: [70, 40] }, null, null],
-        [0, 0, number(compute), number('f32')],
+        kernels.linear,
+        { x: { data: x, shape: [m, 40] }, weight: { data: w, shape: [70, 40] }, compute, out: 'f32' },
         (_, __, e) => 1e-4 * Math.abs(e) + 1e-3,
       );
   }
@@ -407,9 +399,13 @@ test('fp32 on every path errs no more than twice as much as a sum of floats, one
     [64, 256, 3072],
   ] as const) {
     const [x, w] = [normals(m * k, next), normals(n * k, next)];
-    const inputs = [{ data: x, shape: [m, k] }, { data: w, shape: [n, k] }, null, null];
-    const numbers = [0, 0, number('f32'), number('f32')];
-    const [expected] = await run(oracle, 'linear', inputs, numbers);
+    const layer = {
+      x: { data: x, shape: [m, k] },
+      weight: { data: w, shape: [n, k] },
+      compute: 'f32',
+      out: 'f32',
+    } as const;
+    const [expected] = await run(oracle, kernels.linear, layer);
     const naive = new Float64Array(m * n);
     for (let i = 0; i < m; i++)
       for (let j = 0; j < n; j++) {
@@ -419,7 +415,7 @@ test('fp32 on every path errs no more than twice as much as a sum of floats, one
       }
     const bound = 2 * relativeL2(naive, expected!);
     for (const { isa, stream } of fast) {
-      const [got] = await run(stream, 'linear', inputs, numbers);
+      const [got] = await run(stream, kernels.linear, layer);
       const error = relativeL2(got!, expected!);
       t.true(error <= bound, `${isa}, ${m}x${n}x${k}: ${error}, a plain sum ${bound / 2}`);
     }
@@ -439,16 +435,18 @@ test('unfold and fold agree with the oracle for both strides and both layouts, a
     for (const stride of [1, 2])
       for (const type of types) {
         const rows = Math.ceil(length / stride);
-        for (const first of [0, 1]) {
-          const shape = first ? [b, c, length] : [b, length, c];
+        for (const channelsFirst of [false, true]) {
+          const shape = channelsFirst ? [b, c, length] : [b, length, c];
           const x: Input = { data: normals(b * length * c, next), shape, dtype: type };
-          await compare(t, `unfold ${b},${length},${c}`, 'unfold', [x], [stride, first, number(type)], () => 0);
+          const call = { x, stride, channelsFirst, out: type };
+          await compare(t, `unfold ${b},${length},${c}`, kernels.unfold, call, () => 0);
         }
         const dy: Input = { data: normals(b * rows * c * 3, next), shape: [b, rows, 3 * c], dtype: type };
-        await compare(t, `fold ${b},${length},${c}`, 'fold', [dy], [length, stride], () => 1e-6);
+        const adjoint = { rows: dy, length, stride };
+        await compare(t, `fold ${b},${length},${c}`, kernels.fold, adjoint, () => 1e-6);
         const x: Input = { data: normals(b * length * c, next), shape: [b, length, c] };
-        const [y] = await run(oracle, 'unfold', [x], [stride, 0, number('f32')]);
-        const [dx] = await run(oracle, 'fold', [dy], [length, stride]);
+        const [y] = await run(oracle, kernels.unfold, { x, stride, out: 'f32' });
+        const [dx] = await run(oracle, kernels.fold, adjoint);
         const values = stored(dy);
         const left = y!.reduce((s, v, i) => s + v * values[i]!, 0);
         const right = dx!.reduce((s, v, i) => s + v * x.data[i]!, 0);
@@ -463,41 +461,38 @@ test('a result of many rows and columns, which a GPU finishes in blocks of rows,
   const w: Input = { data: normals(n * k, next), shape: [n, k] };
   const bias: Input = { data: normals(n, next), shape: [n] };
   const residual: Input = { data: normals(m * n, next), shape: [m, n] };
-  const numbers = [0, 0, number('f32'), number('bf16')];
-  await compare(t, 'blocks', 'linear', [x, w, bias, residual], numbers, (_, __, e) => Math.abs(e) / 128 + 4e-6);
+  const layer = { x, weight: w, bias, residual, compute: 'f32', out: 'bf16' } as const;
+  await compare(t, 'blocks', kernels.linear, layer, (_, __, e) => Math.abs(e) / 128 + 4e-6);
 });
 
 test('the gradients are the derivatives of the forward pass (central differences in double)', async (t) => {
   const next = random(6);
   const [m, n, k] = [4, 6, 5];
-  const f64 = number('f64');
   const x: Input = { data: normals(m * k, next), shape: [m, k] };
   const w: Input = { data: normals(n * k, next), shape: [n, k] };
   const bias: Input = { data: normals(n, next), shape: [n] };
   const dy = normals(m * n, next);
-  const inputs = [x, w, bias, null];
-  const slope = (which: number, size: number) => {
+  const layer = { x, weight: w, bias, compute: 'f64', out: 'f64' } as const;
+  const slope = (which: Input, size: number) => {
     const direction = Float64Array.from(normals(size, next));
-    return centralDifference('linear', inputs, [0, 0, f64, f64], which, direction, [Float64Array.from(dy)]).then(
-      (value) => ({ value, direction }),
-    );
+    return centralDifference(kernels.linear, layer, which, direction, [Float64Array.from(dy)]).then((value) => ({
+      value,
+      direction,
+    }));
   };
   const dot = (a: Float64Array, b: Float64Array) => a.reduce((s, v, i) => s + v * b[i]!, 0);
   const g: Input = { data: dy, shape: [m, n] };
-  const [dx] = await run(oracle, 'linear_backward_input', [g, w, null, null], [number('f32'), number('f32')]);
-  const [dw, db] = await run(
-    oracle,
-    'linear_backward_weight',
-    [
-      g,
-      x,
-      { data: new Float32Array(n * k), shape: [n, k], inout: true },
-      { data: new Float32Array(n), shape: [n], inout: true },
-    ],
-    [0, number('f32')],
-  );
+  const f32 = { compute: 'f32', out: 'f32' } as const;
+  const [dx] = await run(oracle, kernels.linearBackwardInput, { dy: g, weight: w, ...f32 });
+  const [dw, db] = await run(oracle, kernels.linearBackwardWeight, {
+    dy: g,
+    x,
+    dweight: { data: new Float32Array(n * k), shape: [n, k], inout: true },
+    dbias: { data: new Float32Array(n), shape: [n], inout: true },
+    compute: 'f32',
+  });
   for (const [which, gradient] of [dx!, dw!, db!].entries()) {
-    const { value, direction } = await slope(which, gradient.length);
+    const { value, direction } = await slope([x, w, bias][which]!, gradient.length);
     t.true(Math.abs(value - dot(gradient, direction)) < 1e-5 * (1 + Math.abs(value)), `input ${which}: ${value}`);
   }
   // Through gelu: x ↦ gelu(x), with the identity as the weight.
@@ -507,32 +502,33 @@ test('the gradients are the derivatives of the forward pass (central differences
   };
   const up: Input = { data: normals(m * k, next), shape: [m, k] };
   const direction = Float64Array.from(normals(m * k, next));
-  const value = await centralDifference('linear', [x, eye, null, null], [1, 0, f64, f64], 0, direction, [
-    Float64Array.from(up.data),
-  ]);
-  const [through] = await run(oracle, 'linear_backward_input', [up, eye, x, null], [number('f32'), number('f32')]);
-  t.true(Math.abs(value - dot(through!, direction)) < 1e-5 * (1 + Math.abs(value)));
+  const through = { x, weight: eye, gelu: true, compute: 'f64', out: 'f64' } as const;
+  const value = await centralDifference(kernels.linear, through, x, direction, [Float64Array.from(up.data)]);
+  const [back] = await run(oracle, kernels.linearBackwardInput, { dy: up, weight: eye, geluOf: x, ...f32 });
+  t.true(Math.abs(value - dot(back!, direction)) < 1e-5 * (1 + Math.abs(value)));
 });
 
 test('a linear layer refuses what does not fit and names the argument', (t) => {
   const x = oracle.tensor(new Float32Array(6), [2, 3], 'f32');
   const w = oracle.tensor(new Float32Array(8), [2, 4], 'f32');
   const good = oracle.tensor(new Float32Array(6), [2, 3], 'f32');
-  const numbers = [0, 0, number('f32'), number('f32')];
-  t.throws(() => oracle.call('linear', [x, w, null, null], numbers), { message: /'weight'/, code: 'ERR_SHAPE' });
-  t.throws(() => oracle.call('linear', [x, good, x, null], numbers), { message: /'bias'/, code: 'ERR_SHAPE' });
-  t.throws(() => oracle.call('linear', [x, good, null, w], numbers), { message: /'residual'/, code: 'ERR_SHAPE' });
-  t.throws(() => oracle.call('linear', [x, good, null, null], [2, 0, 0, 0]), {
+  const refused = (change: Partial<kernels.LinearArguments>, message: RegExp): void => {
+    const layer = { x, weight: good, compute: 'f32', out: 'f32', ...change } as const;
+    t.throws(() => kernels.linear(oracle, layer), { message, code: 'ERR_SHAPE' });
+  };
+  refused({ weight: w }, /'weight'/);
+  refused({ bias: x }, /'bias'/);
+  refused({ residual: w }, /'residual'/);
+  t.throws(() => rawCall(oracle, 'linear', [x, good, null, null], [2, 0, 0, 0]), {
     message: /'gelu'/,
     code: 'ERR_ARGUMENT',
   });
   const long = oracle.tensor(new Float32Array(9), [3, 3], 'f32');
-  t.throws(() => oracle.call('linear_backward_weight', [x, long, null, null], [0, 0]), {
+  t.throws(() => kernels.linearBackwardWeight(oracle, { dy: x, x: long, compute: 'f32' }), {
     message: /'x'/,
     code: 'ERR_SHAPE',
   });
-  t.throws(() => oracle.call('unfold', [oracle.tensor(new Float32Array(6), [1, 2, 3], 'f32')], [3, 0, 0]), {
-    message: /'stride'/,
-  });
+  const cube = oracle.tensor(new Float32Array(6), [1, 2, 3], 'f32');
+  t.throws(() => kernels.unfold(oracle, { x: cube, stride: 3, out: 'f32' }), { message: /'stride'/ });
   oracle.endStep();
 });

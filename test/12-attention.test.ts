@@ -1,13 +1,14 @@
 import test, { type ExecutionContext } from 'ava';
-import { Stream } from '../lib/tensor/index.js';
+import { rawCall } from '../lib/tensor/call.js';
+import { kernels, Stream } from '../lib/tensor/index.js';
 import {
   centralDifference,
   compare,
   cpus,
+  type Described,
   fast,
   type Input,
   normals,
-  number,
   oracle,
   random,
   run,
@@ -49,13 +50,27 @@ function inputs(c: Case, dtype: Float, seed = 1): Record<'q' | 'k' | 'v' | 'grad
   return { q: make(c.queries, scale), k: make(c.keys, scale), v: make(c.keys, 1), grad: make(c.queries, 1) };
 }
 
-const numbers = (c: Case, out: Float | 'f64'): number[] => [
-  c.heads,
-  c.causal ? 1 : 0,
-  c.keyLength ?? c.keys,
-  c.offset ?? 0,
-  number(out),
-];
+type Inputs = Record<'q' | 'k' | 'v', Input>;
+const forwardCall = (c: Case, { q, k, v }: Inputs, out: Float | 'f64'): Described<kernels.AttentionArguments> => ({
+  ...{ q, k, v, out },
+  heads: c.heads,
+  causal: c.causal,
+  keys: c.keyLength ?? c.keys,
+  offset: c.offset,
+});
+
+/** `saved`: o and lse. */
+const backwardCall = (
+  c: Case,
+  { q, k, v, grad }: Inputs & { grad: Input },
+  [o, lse]: readonly [Input, Input],
+  out: Float | 'f64',
+): Described<kernels.AttentionBackwardArguments> => ({
+  ...{ q, k, v, o, lse, out },
+  dout: grad,
+  heads: c.heads,
+  causal: c.causal,
+});
 
 interface Plain {
   /** o, lse, dq, dk, dv */
@@ -189,9 +204,9 @@ test.serial('attention forward: odd shapes, caches, few queries and huge scores 
     for (const dtype of ['f32', 'bf16'] as const) {
       const x = inputs(c, dtype);
       const plain = naive(c, x, dtype);
-      const expected = await run(oracle, 'attention', [x.q, x.k, x.v], numbers(c, 'f64'));
+      const expected = await run(oracle, kernels.attention, forwardCall(c, x, 'f64'));
       for (const { isa, stream } of fast) {
-        const got = await run(stream, 'attention', [x.q, x.k, x.v], numbers(c, 'f32'));
+        const got = await run(stream, kernels.attention, forwardCall(c, x, 'f32'));
         held(t, `${isa} ${dtype} ${JSON.stringify(c)}`, got, expected, plain, 0);
       }
     }
@@ -202,16 +217,15 @@ test.serial('attention backward: odd shapes, causal and huge scores agree with t
     for (const dtype of ['f32', 'bf16'] as const) {
       const x = inputs(c, dtype, 2);
       const D = c.heads * c.width;
-      const [o, lse] = await run(oracle, 'attention', [x.q, x.k, x.v], numbers(c, 'f64'));
-      const saved: Input[] = [
+      const [o, lse] = await run(oracle, kernels.attention, forwardCall(c, x, 'f64'));
+      const saved = [
         { data: Float32Array.from(o!), shape: [c.batch, c.queries, D] },
         { data: Float32Array.from(lse!), shape: [c.batch, c.heads, c.queries] },
-      ];
-      const call = [x.q, x.k, x.v, ...saved, x.grad];
-      const plain = naive(c, x, dtype, saved[1]!.data as Float32Array);
-      const expected = await run(oracle, 'attention_backward', call, [c.heads, c.causal ? 1 : 0, number('f64')]);
+      ] as const;
+      const plain = naive(c, x, dtype, saved[1].data);
+      const expected = await run(oracle, kernels.attentionBackward, backwardCall(c, x, saved, 'f64'));
       for (const { isa, stream } of fast) {
-        const got = await run(stream, 'attention_backward', call, [c.heads, c.causal ? 1 : 0, number('f32')]);
+        const got = await run(stream, kernels.attentionBackward, backwardCall(c, x, saved, 'f32'));
         held(t, `${isa} ${dtype} ${JSON.stringify(c)}`, got, expected, plain, 2);
       }
     }
@@ -226,17 +240,18 @@ test.serial('attention backward is the derivative of attention: central differen
   ] as Case[]) {
     const x = inputs(c, 'f32', 3);
     const wide = (i: Input): Input => ({ ...i, dtype: 'f64' });
-    const call = [x.q, x.k, x.v].map(wide);
-    const [o, lse] = await run(oracle, 'attention', call, numbers(c, 'f64'));
-    const tensors = [...call, wide({ ...x.grad, data: Float32Array.from(o!) }), null, wide(x.grad)] as Input[];
-    tensors[4] = { data: Float32Array.from(lse!), shape: [c.batch, c.heads, c.queries], dtype: 'f64' };
-    const grads = await run(oracle, 'attention_backward', tensors, [c.heads, c.causal ? 1 : 0, number('f64')]);
-    for (let which = 0; which < 3; which++) {
-      const direction = Float64Array.from(normals(call[which]!.data.length, next));
-      const measured = await centralDifference('attention', call, numbers(c, 'f64'), which, direction, [
-        Float64Array.from(x.grad.data),
-        null,
-      ]);
+    const doubles = { q: wide(x.q), k: wide(x.k), v: wide(x.v), grad: wide(x.grad) };
+    const call = forwardCall(c, doubles, 'f64');
+    const [o, lse] = await run(oracle, kernels.attention, call);
+    const saved = [
+      wide({ ...x.grad, data: Float32Array.from(o!) }),
+      wide({ data: Float32Array.from(lse!), shape: [c.batch, c.heads, c.queries] }),
+    ] as const;
+    const grads = await run(oracle, kernels.attentionBackward, backwardCall(c, doubles, saved, 'f64'));
+    for (const [which, input] of [call.q, call.k, call.v].entries()) {
+      const direction = Float64Array.from(normals(input.data.length, next));
+      const weights = [Float64Array.from(x.grad.data), null];
+      const measured = await centralDifference(kernels.attention, call, input, direction, weights);
       const stated = grads[which]!.reduce((a, y, i) => a + y * direction[i]!, 0);
       // o and lse were rounded to fp32 on their way into the call.
       t.true(Math.abs(measured - stated) <= 2e-6 * (1 + Math.abs(measured)) * 10, `${which}: ${measured} ${stated}`);
@@ -251,15 +266,17 @@ test.serial(
     const threaded = [1, 2, 3].map((threads) => ({ isa: `${threads} threads`, stream: new Stream({ threads }) }));
     for (const dtype of ['f32', 'bf16'] as const) {
       const x = inputs(c, dtype, 4);
-      const forward = (stream: Stream, out: Float) => run(stream, 'attention', [x.q, x.k, x.v], numbers(c, out));
+      const forward = (stream: Stream, out: Float) => run(stream, kernels.attention, forwardCall(c, x, out));
       const onOne = await forward(threaded[0]!.stream, 'f32');
       for (const { stream } of threaded) t.true(same(await forward(stream, 'f32'), onOne), `${dtype} on any threads`);
       for (const { isa, stream } of [...threaded, ...fast]) {
         const first = await forward(stream, 'f32');
         t.true(same(await forward(stream, 'f32'), first), `${dtype} ${isa}`);
-        const saved = { data: Float32Array.from(first[1]!), shape: [1, 3, 211] };
-        const call = [x.q, x.k, x.v, { ...x.q, data: Float32Array.from(first[0]!) }, saved, x.grad];
-        const backward = () => run(stream, 'attention_backward', call, [3, 1, number('f32')]);
+        const saved = [
+          { ...x.q, data: Float32Array.from(first[0]!) },
+          { data: Float32Array.from(first[1]!), shape: [1, 3, 211] },
+        ] as const;
+        const backward = () => run(stream, kernels.attentionBackward, backwardCall(c, x, saved, 'f32'));
         t.true(same(await backward(), await backward()), `${dtype} backward ${isa}`);
         const [rounded] = await forward(stream, 'bf16');
         t.true(same([rounded!], [first[0]!.map(roundBf16)]), `${dtype} rounded ${isa}`);
@@ -274,11 +291,12 @@ test.serial('attention: rows of a cache beyond its length are never read', async
   for (const queries of [1, 5])
     for (const dtype of ['f32', 'bf16'] as const) {
       const x = inputs({ ...c, queries }, dtype);
-      const dirty = [x.k, x.v].map((i) => ({ ...i, data: (i.data as Float32Array).slice() }));
-      for (const i of dirty) for (let b = 0; b < 2; b++) i.data.fill(Number.NaN, (b * 96 + 33) * 32, (b + 1) * 96 * 32);
+      const [k, v] = [x.k, x.v].map((i) => ({ ...i, data: (i.data as Float32Array).slice() })) as [Input, Input];
+      for (const i of [k, v])
+        for (let b = 0; b < 2; b++) i.data.fill(Number.NaN, (b * 96 + 33) * 32, (b + 1) * 96 * 32);
       for (const { stream } of fast) {
-        const clean = await run(stream, 'attention', [x.q, x.k, x.v], numbers(c, 'f32'));
-        t.true(same(await run(stream, 'attention', [x.q, ...dirty], numbers(c, 'f32')), clean));
+        const clean = await run(stream, kernels.attention, forwardCall(c, x, 'f32'));
+        t.true(same(await run(stream, kernels.attention, forwardCall(c, { q: x.q, k, v }, 'f32')), clean));
       }
     }
 });
@@ -293,7 +311,7 @@ test.serial('attention to keys and values in q8 agrees with the oracle, for few 
     [1, 9, 200, 1, 128],
   ] as const)
     for (const type of ['f32', 'bf16'] as const)
-      for (const causal of [0, 1]) {
+      for (const causal of [false, true]) {
         const q: Input = { data: normals(B * Tq * heads * width, next), shape: [B, Tq, heads * width], dtype: type };
         const rows = (): Input => ({
           data: normals(B * Tk * heads * width, next),
@@ -304,9 +322,8 @@ test.serial('attention to keys and values in q8 agrees with the oracle, for few 
         await compare(
           t,
           `${B}x${Tq}x${Tk}, ${heads} heads of ${width}, ${type}`,
-          'attention',
-          [q, rows(), rows()],
-          [heads, causal, Tk, Math.max(0, Tk - Tq), number(type)],
+          kernels.attention,
+          { q, k: rows(), v: rows(), heads, causal, keys: Tk, offset: Math.max(0, Tk - Tq), out: type },
           (output, _, expected) => 2e-5 + (output === 0 && type === 'bf16' ? Math.abs(expected) / 128 : 0),
         );
       }
@@ -322,34 +339,38 @@ test('attention refuses what does not fit and says what it expected', (t) => {
       shape,
       dtype,
     );
-  const refused = (tensors: Parameters<Stream['call']>[1], numbers: number[], code: string, text: RegExp) => {
-    const error = t.throws(() => stream.call('attention', tensors, numbers)) as Error & { code: string };
+  const [q, k, v] = [z([2, 3, 32]), z([2, 5, 32]), z([2, 5, 32])];
+  const refused = (change: Partial<kernels.AttentionArguments>, code: string, text: RegExp) => {
+    const call = () => kernels.attention(stream, { q, k, v, heads: 2, keys: 5, out: 'f32', ...change });
+    const error = t.throws(call) as Error & { code: string };
     t.is(error.code, code);
     t.regex(error.message, text);
   };
-  const [q, k, v] = [z([2, 3, 32]), z([2, 5, 32]), z([2, 5, 32])];
-  refused([q, k, v], [3, 0, 5, 0, 0], 'ERR_SHAPE', /'heads': expected a divisor of the width 32, got 3/);
-  refused([q, k, v], [0, 0, 5, 0, 0], 'ERR_ARGUMENT', /'heads'/);
-  refused([q, k, v], [2, 2, 5, 0, 0], 'ERR_ARGUMENT', /'causal'/);
-  refused([q, k, v], [2, 0, 6, 0, 0], 'ERR_ARGUMENT', /'kv_len': expected an integer from 1 to 5, got 6/);
-  refused([q, k, v], [2, 0, 0, 0, 0], 'ERR_ARGUMENT', /'kv_len'/);
-  refused([q, k, v], [2, 0, 5, -1, 0], 'ERR_ARGUMENT', /'q_offset'/);
-  refused([q, k, v], [2, 0, 5, 0, 2], 'ERR_DTYPE', /'out'/);
-  refused([q, z([2, 4, 32]), v], [2, 0, 4, 0, 0], 'ERR_SHAPE', /'v'/);
-  refused([q, z([1, 5, 32]), v], [2, 0, 5, 0, 0], 'ERR_SHAPE', /'k'/);
-  refused([q, z([2, 0, 32]), z([2, 0, 32])], [2, 0, 1, 0, 0], 'ERR_SHAPE', /'k': expected at least one key/);
-  refused([q, z([2, 5, 32], 'bf16'), v], [2, 0, 5, 0, 0], 'ERR_DTYPE', /'k': expected f32\[2, 5, 32\], got bf16/);
+  refused({ heads: 3 }, 'ERR_SHAPE', /'heads': expected a divisor of the width 32, got 3/);
+  refused({ heads: 0 }, 'ERR_ARGUMENT', /'heads'/);
+  refused({ keys: 6 }, 'ERR_ARGUMENT', /'kv_len': expected an integer from 1 to 5, got 6/);
+  refused({ keys: 0 }, 'ERR_ARGUMENT', /'kv_len'/);
+  refused({ offset: -1 }, 'ERR_ARGUMENT', /'q_offset'/);
+  refused({ k: z([2, 4, 32]), keys: 4 }, 'ERR_SHAPE', /'v'/);
+  refused({ k: z([1, 5, 32]) }, 'ERR_SHAPE', /'k'/);
+  refused({ k: z([2, 0, 32]), v: z([2, 0, 32]), keys: 1 }, 'ERR_SHAPE', /'k': expected at least one key/);
+  refused({ k: z([2, 5, 32], 'bf16') }, 'ERR_DTYPE', /'k': expected f32\[2, 5, 32\], got bf16/);
   const q8 = (shape: number[]) => stream.quantized(z(shape));
-  refused([q, q8([2, 5, 2, 16]), v], [2, 0, 5, 0, 0], 'ERR_DTYPE', /'v': expected q8\[2, 5, 2, 16\], got f32/);
-  refused([q, k, q8([2, 5, 2, 16])], [2, 0, 5, 0, 0], 'ERR_DTYPE', /'v': expected f32\[2, 5, 32\], got q8/);
-  refused([q, q8([2, 5, 32]), q8([2, 5, 32])], [2, 0, 5, 0, 0], 'ERR_SHAPE', /'k': expected q8\[2, 5, 2, 16\]/);
-  refused([q, q8([2, 5, 2, 16]), q8([2, 4, 2, 16])], [2, 0, 5, 0, 0], 'ERR_SHAPE', /'v'/);
+  refused({ k: q8([2, 5, 2, 16]) }, 'ERR_DTYPE', /'v': expected q8\[2, 5, 2, 16\], got f32/);
+  refused({ v: q8([2, 5, 2, 16]) }, 'ERR_DTYPE', /'v': expected f32\[2, 5, 32\], got q8/);
+  refused({ k: q8([2, 5, 32]), v: q8([2, 5, 32]) }, 'ERR_SHAPE', /'k': expected q8\[2, 5, 2, 16\]/);
+  refused({ k: q8([2, 5, 2, 16]), v: q8([2, 4, 2, 16]) }, 'ERR_SHAPE', /'v'/);
+  const wide = () => z([1, 2, 258]);
   refused(
-    [z([1, 2, 258]), z([1, 2, 258]), z([1, 2, 258])],
-    [2, 0, 2, 0, 0],
+    { q: wide(), k: wide(), v: wide(), keys: 2 },
     'ERR_SHAPE',
     /'heads': expected heads of width 1 to 128, got 129/,
   );
-  refused([q, k], [2, 0, 5, 0, 0], 'ERR_ARGUMENT', /'v': expected a tensor, got nothing/);
-  refused([q, k, v], [2, 0, 5, 0], 'ERR_ARGUMENT', /'out'/);
+  for (const [tensors, numbers, code, message] of [
+    [[q, k, v], [2, 2, 5, 0, 0], 'ERR_ARGUMENT', /'causal'/],
+    [[q, k, v], [2, 0, 5, 0, 2], 'ERR_DTYPE', /'out'/],
+    [[q, k], [2, 0, 5, 0, 0], 'ERR_ARGUMENT', /'v': expected a tensor, got nothing/],
+    [[q, k, v], [2, 0, 5, 0], 'ERR_ARGUMENT', /'out'/],
+  ] as const)
+    t.throws(() => rawCall(stream, 'attention', tensors, numbers), { code, message });
 });

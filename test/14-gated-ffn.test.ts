@@ -1,6 +1,20 @@
 import ava, { type ExecutionContext } from 'ava';
-import type { DType } from '../lib/tensor/index.js';
-import { cpus, fast, type Input, normals, number, oracle, put, random, run, values } from './support/kernels.js';
+import { rawCall } from '../lib/tensor/call.js';
+import { type FloatType, kernels, type Tensor } from '../lib/tensor/index.js';
+import {
+  centralDifference,
+  cpus,
+  type Described,
+  fast,
+  type Input,
+  normals,
+  oracle,
+  place,
+  put,
+  random,
+  run,
+  values,
+} from './support/kernels.js';
 
 // Streams are shared: a step ends when its test ends.
 const test = ava.serial;
@@ -122,66 +136,114 @@ const crowds: Case[] = [43, 16].map((rows) => {
   return { title: `${ranges.length} languages`, rows, width: 16, inner: 24, gate: 8, ranges, residual: true };
 });
 
-/** The weights of the shared FFN, then of every language: gate_in.w .b, gate_out.w, fc1.w .b, fc2.w .b. */
-function weightsOf(c: Case, next: () => number, dtype: DType): Input[] {
-  const w = (rows: number, cols: number): Input => ({
-    data: normals(rows * cols, next, 1 / Math.sqrt(cols)),
-    shape: [rows, cols],
-    dtype,
-  });
-  const b = (n: number): Input => ({ data: normals(n, next, 0.3), shape: [n] });
-  const ffn = () => [w(c.inner, c.width), b(c.inner), w(c.width, c.inner), b(c.width)];
-  return [...ffn(), ...c.ranges.flatMap(() => [w(c.gate, c.width), b(c.gate), { ...w(1, c.gate) }, ...ffn()])];
+type Ffn = Described<kernels.FeedForwardTensors>;
+type Expert = Described<kernels.ExpertTensors>;
+
+function ffn(c: Case, next: () => number, dtype: FloatType): Ffn {
+  return {
+    fc1: matrix(c.inner, c.width, next, dtype),
+    fc1Bias: vector(c.inner, next),
+    fc2: matrix(c.width, c.inner, next, dtype),
+    fc2Bias: vector(c.width, next),
+  };
 }
 
-function settings(c: Case, compute: DType, out: DType): number[] {
-  return [
-    c.ranges.length,
-    ...c.ranges.flat(),
-    c.skip ? 1 : 0,
-    c.alpha ?? 0,
-    c.gateDropout ?? 0,
-    c.expertDropout ?? 0,
-    c.seed ?? 7,
-    3,
-    40,
-    number(compute),
-    number(out),
-  ];
-}
+const matrix = (rows: number, cols: number, next: () => number, dtype: FloatType): Input => ({
+  data: normals(rows * cols, next, 1 / Math.sqrt(cols)),
+  shape: [rows, cols],
+  dtype,
+});
+const vector = (n: number, next: () => number): Input => ({ data: normals(n, next, 0.3), shape: [n] });
 
+const expert = (c: Case, next: () => number, dtype: FloatType): Expert => ({
+  gateIn: matrix(c.gate, c.width, next, dtype),
+  gateInBias: vector(c.gate, next),
+  gateOut: matrix(1, c.gate, next, dtype),
+  ...ffn(c, next, dtype),
+});
+
+/** Tensors of an expert by name, in the kernels' order. */
+const EXPERT = ['gateIn', 'gateInBias', 'gateOut', 'fc1', 'fc1Bias', 'fc2', 'fc2Bias'] as const;
+const ofExpert = <T>(make: (name: (typeof EXPERT)[number], i: number) => T) =>
+  Object.fromEntries(EXPERT.map((name, i) => [name, make(name, i)])) as Record<(typeof EXPERT)[number], T>;
+
+const settings = (c: Case, compute: FloatType | 'f64', out: FloatType | 'f64'): kernels.GatedFfnSettings => ({
+  skip: c.skip ?? false,
+  alpha: c.alpha ?? 0,
+  gateDropout: c.gateDropout ?? 0,
+  expertDropout: c.expertDropout ?? 0,
+  seed: c.seed ?? 7,
+  step: 3,
+  op: 40,
+  compute,
+  out,
+});
+
+type Saved = Described<kernels.GatedFfnSaved>;
 interface Built {
-  forward: (Input | null)[];
-  numbers: number[];
-  backward: (saved: Input[], dy: Input, dgate: Input | null, frozen?: boolean) => (Input | null)[];
+  forward: Described<kernels.GatedFfnArguments>;
+  hard: Described<kernels.GatedFfnHardArguments>;
+  backward: (
+    saved: Saved,
+    dy: Input,
+    dgate: Input | null,
+    frozen?: boolean,
+  ) => Described<kernels.GatedFfnBackwardArguments>;
 }
 
-function build(c: Case, dtype: DType, out = dtype): Built {
+function build(c: Case, dtype: FloatType, out = dtype): Built {
   const next = random(17 + c.rows);
   const x: Input = { data: normals(c.rows * c.width, next, c.scale ?? 1), shape: [c.rows, c.width], dtype };
-  const weights = weightsOf(c, next, dtype);
+  const shared = ffn(c, next, dtype);
+  const languages = c.ranges.map(([begin, end]) => ({ expert: expert(c, next, dtype), begin, end }));
   const residual: Input | null = c.residual ? { data: normals(c.rows * c.width, next), shape: x.shape, dtype } : null;
   const noise: Input | null = c.noise ? { data: normals(c.rows, next), shape: [c.rows] } : null;
   const mask = (p: number): Input | null =>
     c.masks
       ? { data: Float32Array.from({ length: c.rows * c.width }, () => (next() < p ? 0 : 1)), shape: x.shape }
       : null;
-  const masks = [mask(0.1), mask(0.3)];
+  const [gateMask, expertMask] = [mask(0.1), mask(0.3)];
+  // Gradients add to what stands.
+  const gradient = ({ data, shape }: Input, i: number): Input => ({
+    data: Float32Array.from(data, () => 0.25 * ((i % 3) - 1)),
+    shape,
+    inout: true,
+  });
   return {
-    forward: [x, residual, ...weights, noise, ...masks],
-    numbers: settings(c, dtype, out),
-    backward: (saved, dy, dgate, frozen = false) => [
+    forward: { x, residual, shared, languages, noise, gateMask, expertMask, ...settings(c, dtype, out) },
+    hard: { x, residual, shared, languages, compute: dtype, out: dtype },
+    backward: (saved, dy, dgate, frozen = false) => ({
       dy,
       dgate,
       x,
-      ...weights,
-      ...masks,
+      shared,
+      gateMask,
+      expertMask,
       ...saved,
-      ...weights.slice(4).map((w, i) =>
-        // Gradients add to what stands.
-        frozen ? null : { data: Float32Array.from(w.data, () => 0.25 * ((i % 3) - 1)), shape: w.shape, inout: true },
-      ),
-    ],
+      languages: languages.map((language, l) => ({
+        ...language,
+        gradients: frozen ? {} : ofExpert((name, i) => gradient(language.expert[name], EXPERT.length * l + i)),
+      })),
+      ...settings(c, dtype, out),
+    }),
+  };
+}
+
+/** What `gatedFfn` gave, as its backward takes it. */
+function savedOf(c: Case, [, g, gateHidden, preShared, preExpert, delta]: Float64Array[], dtype: FloatType): Saved {
+  const covered = c.ranges.reduce((n, [a, b]) => n + b - a, 0);
+  const experts = c.skip ? 0 : covered;
+  const input = (data: Float64Array | undefined, shape: number[], dtype: FloatType): Input => ({
+    data: Float32Array.from(data!),
+    shape,
+    dtype,
+  });
+  return {
+    g: input(g, [c.rows], 'f32'),
+    gateHidden: input(gateHidden, [covered, c.ranges.length ? c.gate : 0], 'f32'),
+    preShared: input(preShared, [c.rows, c.inner], dtype),
+    preExpert: input(preExpert, [experts, c.inner], dtype),
+    delta: input(delta, [experts, c.width], dtype),
   };
 }
 
@@ -190,7 +252,7 @@ function build(c: Case, dtype: DType, out = dtype): Built {
  * Sums of n products in fp32 err by at most n·2⁻²⁴ of Σ|a·b|, and a chain of two products and a GELU keeps that
  * proportion; 64 covers n ≤ 520 as measured for a plain loop. In bf16 both factors of each product are rounded (2⁻⁹ each).
  */
-function bound(dtype: DType): (o: number, i: number, e: number, all: Float64Array) => number {
+function bound(dtype: FloatType): (o: number, i: number, e: number, all: Float64Array) => number {
   const unit = dtype === 'bf16' ? 2 ** -9 * 6 : 2 ** -24 * 64;
   const largest = new Map<Float64Array, number>();
   return (_o, _i, _e, all) => {
@@ -232,33 +294,22 @@ for (const [dtype, out, some] of [
 ] as const) {
   for (const c of some) {
     test(`gated_ffn and its backward agree with the oracle: ${c.title}, ${dtype} to ${out}`, async (t) => {
-      const { forward, numbers, backward } = build(c, dtype, out);
-      const want = await run(oracle, 'gated_ffn', forward, numbers);
+      const { forward, backward } = build(c, dtype, out);
+      const want = await run(oracle, kernels.gatedFfn, forward);
       for (const { isa, stream } of fast) {
-        close(t, `forward ${isa}`, await run(stream, 'gated_ffn', forward, numbers), want, bound(dtype));
+        close(t, `forward ${isa}`, await run(stream, kernels.gatedFfn, forward), want, bound(dtype));
       }
-      const covered = c.ranges.reduce((n, [a, b]) => n + b - a, 0);
-      const experts = c.skip ? 0 : covered;
-      const shapes = [
-        [c.rows],
-        [covered, c.ranges.length ? c.gate : 0],
-        [c.rows, c.inner],
-        [experts, c.inner],
-        [experts, c.width],
-      ];
-      const saved = want
-        .slice(1)
-        .map((data, i): Input => ({ data: Float32Array.from(data), shape: shapes[i]!, dtype: i < 2 ? 'f32' : dtype }));
+      const saved = savedOf(c, want, dtype);
       const next = random(5);
       const dy: Input = { data: normals(c.rows * c.width, next), shape: [c.rows, c.width], dtype };
       for (const [dgate, frozen] of [
         [{ data: Float32Array.of(-0.7), shape: [1] }, false],
         [null, true],
       ] as const) {
-        const inputs = backward(saved, dy, dgate as Input | null, frozen);
-        const gradients = await run(oracle, 'gated_ffn_backward', inputs, numbers);
+        const call = backward(saved, dy, dgate, frozen);
+        const gradients = await run(oracle, kernels.gatedFfnBackward, call);
         for (const { isa, stream } of fast) {
-          const got = await run(stream, 'gated_ffn_backward', inputs, numbers);
+          const got = await run(stream, kernels.gatedFfnBackward, call);
           close(t, `backward ${isa}${frozen ? ' frozen' : ''}`, got, gradients, bound(dtype));
         }
       }
@@ -269,80 +320,56 @@ for (const [dtype, out, some] of [
 
 for (const c of [cases[3]!, cases[4]!, cases[5]!, { ...cases[0]!, alpha: 3 }]) {
   test(`gated_ffn_backward is the derivative of gated_ffn by central differences in double: ${c.title}`, async (t) => {
-    const { forward, backward } = build(c, 'f32');
-    const numbers = settings(c, 'f64', 'f64');
-    const asDouble = (inputs: (Input | null)[], keep: (i: number) => boolean) =>
-      inputs.map((input, i) => (input === null || keep(i) ? input : { ...input, dtype: 'f64' as const }));
-    const experts = 6 + 7 * c.ranges.length;
-    const masks = (i: number) => i > experts;
-    const doubles = asDouble(forward, masks);
+    const { x, residual, shared, languages, noise, gateMask, expertMask } = build(c, 'f32').forward;
+    const masks = [gateMask, expertMask];
+    const call = { x, residual, shared, languages, noise, gateMask, expertMask, ...settings(c, 'f64', 'f64') };
+    // Masks stay fp32.
+    const double = (input: Input): Tensor => put(oracle, masks.includes(input) ? input : { ...input, dtype: 'f64' });
     // The scalar: Σ v·y + budget·Σ g.
     const next = random(99);
     const v = Float64Array.from(normals(c.rows * c.width, next));
     const budget = -0.37;
     const weights = [v, new Float64Array(c.rows).fill(budget), null, null, null, null];
-    const tensors = doubles.map((input) => put(oracle, input));
-    const saved = oracle.call('gated_ffn', tensors, numbers).slice(1);
-    const inputs = asDouble(
-      backward([], { data: Float32Array.from(v), shape: [c.rows, c.width] }, { data: Float32Array.of(0), shape: [1] }),
-      (i) => i === experts + 1 || i === experts + 2,
-    );
-    const placed = inputs.map((input) =>
-      input?.inout ? { ...input, data: input.data.map(() => 0) as Float32Array } : input,
-    );
-    const bt = placed.map((input) => put(oracle, input));
-    bt[1] = oracle.tensor(Float64Array.of(budget), [1], 'f64');
-    const before = 3 + 4 + 7 * c.ranges.length + 2;
-    const dx = oracle.call('gated_ffn_backward', [...bt.slice(0, before), ...saved, ...bt.slice(before)], numbers)[0]!;
-    const analytic = new Map<number, Float64Array>([[0, await values(dx)]]);
-    for (let i = 6; i < experts; i++) analytic.set(i, await values(bt[before + i - 6]!));
+    const placed = place<kernels.GatedFfnArguments>(call, double);
+    const saved = kernels.gatedFfn(oracle, placed);
+    const zeros = ({ shape }: Tensor): Tensor =>
+      oracle.tensor(new Float64Array(shape.reduce((a, b) => a * b, 1)), shape, 'f64');
+    const trained = placed.languages.map((language) => ({
+      ...language,
+      gradients: ofExpert((name) => zeros(language.expert[name])),
+    }));
+    const { dx } = kernels.gatedFfnBackward(oracle, {
+      ...placed,
+      ...saved,
+      languages: trained,
+      dy: oracle.tensor(v, [c.rows, c.width], 'f64'),
+      dgate: oracle.tensor(Float64Array.of(budget), [1], 'f64'),
+    });
+    const analytic: [string, Input, Float64Array][] = [['x', x, await values(dx)]];
+    for (const [l, { gradients }] of trained.entries())
+      for (const name of EXPERT)
+        analytic.push([`${name} of language ${l}`, languages[l]!.expert[name], await values(gradients[name])]);
     oracle.endStep();
-    for (const [which, gradient] of analytic) {
+    for (const [what, which, gradient] of analytic) {
       const direction = Float64Array.from(normals(gradient.length, next));
-      // Masks must stay fp32: only the others become double here.
-      const numeric = await differenceWithMasks(forward, experts, numbers, which, direction, weights);
+      const numeric = await centralDifference(kernels.gatedFfn, call, which, direction, weights, masks);
       const along = gradient.reduce((s, g, i) => s + g * direction[i]!, 0);
       const size = Math.sqrt(gradient.reduce((s, g) => s + g * g, 0)) + 1e-6;
       t.true(
         Math.abs(numeric - along) <= 1e-6 * size * Math.sqrt(gradient.length) + 1e-8,
-        `input ${which}: ${along}, numeric ${numeric}`,
+        `${what}: ${along}, numeric ${numeric}`,
       );
     }
   });
 }
 
-async function differenceWithMasks(
-  forward: (Input | null)[],
-  experts: number,
-  numbers: number[],
-  which: number,
-  direction: Float64Array,
-  weights: (Float64Array | null)[],
-): Promise<number> {
-  const h = 1e-5;
-  const at = async (sign: number): Promise<number> => {
-    const tensors = forward.map((input, i) => {
-      if (input === null || i > experts) return put(oracle, input);
-      const data = Float64Array.from(input.data);
-      if (i === which) for (let j = 0; j < data.length; j++) data[j]! += sign * h * direction[j]!;
-      return oracle.tensor(data, input.shape, 'f64');
-    });
-    const outputs = await Promise.all(oracle.call('gated_ffn', tensors, numbers).map(values));
-    oracle.endStep();
-    return weights.reduce((s, w, o) => s + (w ? w.reduce((a, wi, i) => a + wi * outputs[o]![i]!, 0) : 0), 0);
-  };
-  return ((await at(1)) - (await at(-1))) / (2 * h);
-}
-
 for (const dtype of ['f32', 'bf16'] as const) {
   for (const c of [...cases, ...crowds]) {
     test(`gated_ffn_hard sends each row through one FFN, as the oracle does: ${c.title}, ${dtype}`, async (t) => {
-      const { forward } = build(c, dtype);
-      const inputs = forward.slice(0, 6 + 7 * c.ranges.length);
-      const numbers = [c.ranges.length, ...c.ranges.flat(), number(dtype), number(dtype)];
-      const want = await run(oracle, 'gated_ffn_hard', inputs, numbers);
+      const { hard } = build(c, dtype);
+      const want = await run(oracle, kernels.gatedFfnHard, hard);
       for (const { isa, stream } of fast) {
-        const got = await run(stream, 'gated_ffn_hard', inputs, numbers);
+        const got = await run(stream, kernels.gatedFfnHard, hard);
         t.deepEqual(got[1], want[1], `gates ${isa}`);
         close(t, `hard ${isa}`, got, want, bound(dtype));
       }
@@ -352,17 +379,20 @@ for (const dtype of ['f32', 'bf16'] as const) {
 
 for (const c of cases) {
   test(`gated_ffn_hard with matrices in q8: ${c.title}`, async (t) => {
-    const { forward } = build(c, 'f32');
+    const { hard } = build(c, 'f32');
     // fc1 and fc2 of the shared FFN and of each expert; the gates stay in f32.
-    const inputs = forward.slice(0, 6 + 7 * c.ranges.length).map((input, i) => {
-      const matrix = i === 2 || i === 4 || (i >= 6 && [3, 5].includes((i - 6) % 7));
-      return input && matrix ? { ...input, dtype: 'q8' as const } : input;
+    const quantized = <F extends Ffn>(of: F): F => ({
+      ...of,
+      fc1: { ...of.fc1, dtype: 'q8' },
+      fc2: { ...of.fc2, dtype: 'q8' },
     });
+    const shared = quantized(hard.shared);
+    const languages = hard.languages.map((language) => ({ ...language, expert: quantized(language.expert) }));
     for (const compute of ['f32', 'bf16'] as const) {
-      const numbers = [c.ranges.length, ...c.ranges.flat(), number(compute), number('f32')];
-      const want = await run(oracle, 'gated_ffn_hard', inputs, numbers);
+      const call = { ...hard, shared, languages, compute };
+      const want = await run(oracle, kernels.gatedFfnHard, call);
       for (const { isa, stream } of cpus) {
-        const got = await run(stream, 'gated_ffn_hard', inputs, numbers);
+        const got = await run(stream, kernels.gatedFfnHard, call);
         t.deepEqual(got[1], want[1], `gates ${isa}`);
         close(t, `hard in ${compute}, ${isa}`, got, want, bound(compute));
       }
@@ -372,78 +402,90 @@ for (const c of cases) {
 
 test('a hard gate of exactly 0 takes the expert', async (t) => {
   const c: Case = { title: '', rows: 4, width: 6, inner: 8, gate: 3, ranges: [[1, 3]] };
-  const inputs = build(c, 'f32').forward.slice(0, 13);
-  inputs[8] = { data: new Float32Array(3), shape: [1, 3] };
+  const { hard } = build(c, 'f32');
+  const [language] = hard.languages;
+  const gateOut: Input = { data: new Float32Array(3), shape: [1, 3] };
+  const call = { ...hard, languages: [{ ...language!, expert: { ...language!.expert, gateOut } }] };
   for (const { stream } of [...fast, { stream: oracle }]) {
-    const [, g] = await run(stream, 'gated_ffn_hard', inputs, [1, 1, 3, 0, 0]);
+    const [, g] = await run(stream, kernels.gatedFfnHard, call);
     t.deepEqual([...g!], [0, 1, 1, 0]);
   }
 });
 
 test('a hard gate is computed in fp32 even where products are bf16', async (t) => {
   const c: Case = { title: '', rows: 64, width: 96, inner: 32, gate: 64, ranges: [[0, 64]] };
-  const [x, ...rest] = build(c, 'f32').forward.slice(0, 13);
+  const { hard } = build(c, 'f32');
   for (const dtype of ['f32', 'bf16'] as const) {
-    const inputs = [{ ...x!, dtype }, ...rest];
-    const want = (await run(oracle, 'gated_ffn_hard', inputs, [1, 0, 64, 0, 0]))[1]!;
+    const call = { ...hard, x: { ...hard.x, dtype } };
+    const want = (await run(oracle, kernels.gatedFfnHard, call))[1]!;
     t.true(want.includes(0) && want.includes(1));
-    for (const { stream } of fast) {
-      t.deepEqual((await run(stream, 'gated_ffn_hard', inputs, [1, 0, 64, number('bf16'), number('bf16')]))[1], want);
-    }
+    const narrow = { ...call, compute: 'bf16', out: 'bf16' } as const;
+    for (const { stream } of fast) t.deepEqual((await run(stream, kernels.gatedFfnHard, narrow))[1], want);
   }
 });
 
 test('frozen weights give the same result call after call', async (t) => {
   const c: Case = { title: '', rows: 40, width: 48, inner: 96, gate: 16, ranges: [[0, 40]] };
-  const inputs = build(c, 'f32').forward.slice(0, 13);
-  const numbers = [1, 0, 40, 0, 0];
+  const { hard } = build(c, 'f32');
   for (const { stream } of fast) {
-    const fresh = await run(stream, 'gated_ffn_hard', inputs, numbers);
-    const frozen = inputs.map((input, i) =>
-      input === null ? null : i < 2 ? put(stream, input) : stream.persistent(input.data, input.shape),
-    );
+    const fresh = await run(stream, kernels.gatedFfnHard, hard);
+    const weights: Tensor[] = [];
+    const { shared, languages } = place<kernels.GatedFfnHardArguments>(hard, ({ data, shape }) => {
+      const kept = stream.persistent(data, shape);
+      weights.push(kept);
+      return kept;
+    });
     for (let call = 0; call < 2; call++) {
-      const x = put(stream, inputs[0]!);
-      const [y] = stream.call('gated_ffn_hard', [x, null, ...frozen.slice(2)], numbers);
-      t.deepEqual(await values(y!), fresh[0]);
+      const x = put(stream, hard.x);
+      const { y } = kernels.gatedFfnHard(stream, { x, shared, languages, compute: 'f32', out: 'f32' });
+      t.deepEqual(await values(y), fresh[0]);
       stream.endStep();
     }
-    for (const w of frozen.slice(2)) w?.dispose();
+    for (const w of weights) w.dispose();
   }
 });
 
 test('the gate budget is the mean over all layers, its distance from the budget and a constant gradient', async (t) => {
   const g1: Input = { data: Float32Array.of(0.1, 0.2, 0.3), shape: [3] };
   const g2: Input = { data: Float32Array.of(1), shape: [1] };
+  const budget = { gates: [g1, g2], budget: 0.5, weight: 2, count: 0 };
   for (const { stream } of [...fast, { stream: oracle }]) {
-    const [mean, loss, dgate] = await run(stream, 'gate_budget', [g1, g2], [0.5, 2, 0]);
+    const [mean, loss, dgate] = await run(stream, kernels.gateBudget, budget);
     t.true(Math.abs(mean![0]! - 0.4) < 1e-7);
     t.true(Math.abs(loss![0]! - 0.1) < 1e-7);
     t.true(Math.abs(dgate![0]! - -0.5) < 1e-7);
-    const [counted, , up] = await run(stream, 'gate_budget', [g1, g2], [0.5, 2, 2]);
+    const [counted, , up] = await run(stream, kernels.gateBudget, { ...budget, count: 2 });
     t.true(Math.abs(counted![0]! - 0.8) < 1e-7 && Math.abs(up![0]! - 1) < 1e-7);
+    const none = { ...budget, gates: [], weight: 1 };
     t.deepEqual(
-      (await run(stream, 'gate_budget', [], [0.5, 1, 0])).map((v) => v[0]),
+      (await run(stream, kernels.gateBudget, none)).map((v) => v[0]),
       [0, 0, 0],
     );
   }
 });
 
 test('what does not fit is refused by name', async (t) => {
-  const c = cases[3]!;
-  const { forward, numbers } = build(c, 'f32');
-  const refuse = (inputs: (Input | null)[], nums: number[], op: string, pattern: RegExp) => {
-    const tensors = inputs.map((input) => put(oracle, input));
-    t.throws(() => oracle.call(op, tensors, nums), { message: pattern });
+  const { forward } = build(cases[3]!, 'f32');
+  const refuse = (change: Partial<Described<kernels.GatedFfnArguments>>, message: RegExp) => {
+    const call = place<kernels.GatedFfnArguments>({ ...forward, ...change }, (input) => put(oracle, input));
+    t.throws(() => kernels.gatedFfn(oracle, call), { message });
   };
-  const change = (i: number, input: Input | null) => forward.map((old, j) => (j === i ? input : old));
-  refuse(change(0, null), numbers, 'gated_ffn', /'x'/);
-  refuse(change(2, { data: new Float32Array(67 * 30), shape: [67, 30] }), numbers, 'gated_ffn', /fc1\.weight/);
-  refuse(change(20, { data: new Float32Array(3), shape: [3] }), numbers, 'gated_ffn', /noise/);
-  const ranges = (...r: number[]) => [2, ...r, ...numbers.slice(5)];
-  refuse(forward, ranges(2, 9, 8, 22), 'gated_ffn', /row_begin/);
-  refuse(forward, ranges(2, 9, 12, 24), 'gated_ffn', /row_end/);
-  refuse(forward, [...numbers.slice(0, 7), 1, ...numbers.slice(8)], 'gated_ffn', /gate_dropout/);
-  refuse(forward.slice(0, -1), numbers, 'gated_ffn', /expert_mask/);
+  const zeros = (...shape: number[]): Input => ({ data: new Float32Array(shape.reduce((a, b) => a * b, 1)), shape });
+  refuse({ shared: { ...forward.shared, fc1: zeros(67, 30) } }, /fc1\.weight/);
+  refuse({ noise: zeros(3) }, /noise/);
+  const ranges = (...of: [number, number][]) => ({
+    languages: of.map(([begin, end], l) => ({ ...forward.languages[l]!, begin, end })),
+  });
+  refuse(ranges([2, 9], [8, 22]), /row_begin/);
+  refuse(ranges([2, 9], [12, 24]), /row_end/);
+  refuse({ gateDropout: 1 }, /gate_dropout/);
+  // Without languages: x, residual, the shared FFN's four, noise and masks.
+  const x = put(oracle, zeros(4, 8));
+  const shared = [zeros(6, 8), zeros(6), zeros(8, 6), zeros(8)].map((input) => put(oracle, input));
+  const numbers = [0, 0, 0, 0, 0, 7, 3, 40, 0, 0];
+  const raw = (...tensors: (Tensor | null)[]) => rawCall(oracle, 'gated_ffn', tensors, numbers);
+  t.notThrows(() => raw(x, null, ...shared, null, null, null));
+  t.throws(() => raw(null, null, ...shared, null, null, null), { message: /'x'/ });
+  t.throws(() => raw(x, null, ...shared, null, null), { message: /expert_mask/ });
   oracle.endStep();
 });

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import test from 'ava';
-import { Stream } from '../lib/tensor/index.js';
+import { rawCall } from '../lib/tensor/call.js';
+import { kernels, Stream, type Tensor } from '../lib/tensor/index.js';
 import { fastest } from './support/fastest.js';
 import { compare, fast, normals, oracle, random, run } from './support/kernels.js';
 import { readNpy } from './support/npy.js';
@@ -12,12 +13,14 @@ const shared = (name: string) => new URL(`../shared/golden/case4_mel/${name}.npy
 const sharedThere = existsSync(shared('jfk_pcm16'));
 
 async function filtersOf(mels: number): Promise<Float32Array> {
-  return Float32Array.from((await run(fast[0]!.stream, 'mel_filters', [], [mels]))[0]!);
+  return Float32Array.from((await run(fast[0]!.stream, kernels.melFilters, { mels }))[0]!);
 }
 
 async function logMel(stream: Stream, samples: Float32Array, mels: number, frames: number): Promise<Float64Array> {
   const filters = { data: await filtersOf(mels), shape: [mels, 201] };
-  return (await run(stream, 'log_mel', [{ data: samples, shape: [samples.length] }, filters], [frames]))[0]!;
+  return (
+    await run(stream, kernels.logMel, { samples: { data: samples, shape: [samples.length] }, filters, frames })
+  )[0]!;
 }
 
 function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
@@ -93,7 +96,7 @@ test.serial("mel filters are librosa's to 1e-7", async (t) => {
   for (const mels of [80, 128]) {
     const expected = readNpy(shared(`mel_filters_${mels}`)).data;
     for (const { stream } of streams) {
-      const [got] = await run(stream, 'mel_filters', [], [mels]);
+      const [got] = await run(stream, kernels.melFilters, { mels });
       t.is(got!.length, mels * 201);
       t.true(largestDifference(got!, expected) <= 1e-7);
     }
@@ -119,7 +122,7 @@ test.serial(
       }
     }
     for (const bad of [0, 202, 1.5, Number.NaN]) {
-      t.throws(() => fast[0]!.stream.call('mel_filters', [], [bad]), { code: 'ERR_ARGUMENT' });
+      t.throws(() => kernels.melFilters(fast[0]!.stream, { mels: bad }), { code: 'ERR_ARGUMENT' });
     }
   },
 );
@@ -140,7 +143,13 @@ test.serial(
         if (n < 0) continue;
         const samples = { data: normals(n, next, 0.1), shape: [n] };
         for (const filters of [mel80, dense, holes])
-          await compare(t, `${frames} frames of ${n} samples`, 'log_mel', [samples, filters], [frames], () => 2e-5);
+          await compare(
+            t,
+            `${frames} frames of ${n} samples`,
+            kernels.logMel,
+            { samples, filters, frames },
+            () => 2e-5,
+          );
       }
     }
   },
@@ -161,7 +170,7 @@ test.serial('log-mel: loud, faint, constant and impulse signals', async (t) => {
     ['sine', sine(n, 440, RATE), 1e-4],
   ];
   for (const [name, data, limit] of signals)
-    await compare(t, name, 'log_mel', [{ data, shape: [n] }, filters], [20], () => limit);
+    await compare(t, name, kernels.logMel, { samples: { data, shape: [n] }, filters, frames: 20 }, () => limit);
 });
 
 test.serial('log-mel: a padded signal is the same with its zeros spelt out', async (t) => {
@@ -190,18 +199,22 @@ test.serial('log-mel: bad samples, filters and frame counts are refused', async 
     for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, -1e20]) {
       const data = new Float32Array(3200);
       data[3000] = bad;
-      t.is(await fault(() => run(stream, 'log_mel', [{ data, shape: [3200] }, filters], [20])), 'ERR_AUDIO_SAMPLES');
+      const call = (frames: number) =>
+        run(stream, kernels.logMel, { samples: { data, shape: [3200] }, filters, frames });
+      t.is(await fault(() => call(20)), 'ERR_AUDIO_SAMPLES');
       // Beyond the cut nobody listens.
-      t.is((await run(stream, 'log_mel', [{ data, shape: [3200] }, filters], [18]))[0]!.length, 80 * 18);
+      t.is((await call(18))[0]!.length, 80 * 18);
     }
     const x = stream.tensor(new Float32Array(400), [400]);
     const f = stream.tensor(filters.data, [80, 201]);
-    t.throws(() => stream.call('log_mel', [x, f], [1]), { code: 'ERR_SHAPE' });
-    t.throws(() => stream.call('log_mel', [x, f], [-1]), { code: 'ERR_ARGUMENT' });
-    t.throws(() => stream.call('log_mel', [x, f], [2.5]), { code: 'ERR_ARGUMENT' });
-    t.throws(() => stream.call('log_mel', [x, x], [2]), { code: 'ERR_SHAPE' });
-    t.throws(() => stream.call('log_mel', [x, null], [2]), { code: 'ERR_ARGUMENT' });
-    t.throws(() => stream.call('log_mel', [f, f], [2]), { code: 'ERR_SHAPE' });
+    const refused = (samples: Tensor, filters: Tensor, frames: number, code: string) =>
+      t.throws(() => kernels.logMel(stream, { samples, filters, frames }), { code });
+    refused(x, f, 1, 'ERR_SHAPE');
+    refused(x, f, -1, 'ERR_ARGUMENT');
+    refused(x, f, 2.5, 'ERR_ARGUMENT');
+    refused(x, x, 2, 'ERR_SHAPE');
+    refused(f, f, 2, 'ERR_SHAPE');
+    t.throws(() => rawCall(stream, 'log_mel', [x, null], [2]), { code: 'ERR_ARGUMENT' });
   }
 });
 
@@ -210,7 +223,7 @@ test.serial('speed: log-mel runs at 500 times real time or more on one thread', 
   const x = stream.tensor(normals(480000, random(5), 0.1), [480000]);
   const f = stream.tensor(await filtersOf(80), [80, 201]);
   const best = await fastest(8, async () => {
-    stream.call('log_mel', [x, f], [3000])[0]!.dispose();
+    kernels.logMel(stream, { samples: x, filters: f, frames: 3000 }).features.dispose();
     await stream.sync();
   });
   t.log(`30 s in ${best.toFixed(2)} ms: ${(30000 / best).toFixed(0)} times real time`);
@@ -219,7 +232,7 @@ test.serial('speed: log-mel runs at 500 times real time or more on one thread', 
 });
 
 const resample = async (stream: Stream, data: Float32Array, from: number, to: number) =>
-  (await run(stream, 'resample', [{ data, shape: [data.length] }], [from, to]))[0]!;
+  (await run(stream, kernels.resample, { samples: { data, shape: [data.length] }, from, to }))[0]!;
 
 test.serial('resampling: every CPU path is the windowed sinc in double', async (t) => {
   const next = random(6);
@@ -250,8 +263,8 @@ test.serial('resampling: every CPU path is the windowed sinc in double', async (
   for (const [from, to] of pairs)
     for (const n of [0, 1, 2, 37, 1009]) {
       const data = normals(to > 100000 ? Math.min(n, 37) : n, next, 0.3);
-      const inputs = [{ data, shape: [data.length] }];
-      await compare(t, `${from} to ${to}, ${n} samples`, 'resample', inputs, [from, to], () => 1e-5);
+      const call = { samples: { data, shape: [data.length] }, from, to };
+      await compare(t, `${from} to ${to}, ${n} samples`, kernels.resample, call, () => 1e-5);
     }
 });
 
@@ -316,8 +329,9 @@ test.serial('resampling to the same rate changes nothing; bad rates and samples 
       [Number.NaN, 16000],
       [0, 0],
     ])
-      t.throws(() => stream.call('resample', [x], [from!, to!]), { code: 'ERR_ARGUMENT' });
-    t.throws(() => stream.call('resample', [stream.tensor(data, [10, 100])], [8000, 16000]), { code: 'ERR_SHAPE' });
+      t.throws(() => kernels.resample(stream, { samples: x, from: from!, to: to! }), { code: 'ERR_ARGUMENT' });
+    const matrix = stream.tensor(data, [10, 100]);
+    t.throws(() => kernels.resample(stream, { samples: matrix, from: 8000, to: 16000 }), { code: 'ERR_SHAPE' });
     t.is(await fault(() => resample(stream, Float32Array.of(0, Number.NaN), 8000, 16000)), 'ERR_AUDIO_SAMPLES');
   }
 });
@@ -327,7 +341,7 @@ test.serial('speed: resampling 11 s of 44.1 kHz takes milliseconds', async (t) =
   const x = stream.tensor(normals(485100, random(8), 0.1), [485100]);
   for (const from of [44100, 44101]) {
     const best = await fastest(8, async () => {
-      stream.call('resample', [x], [from, RATE])[0]!.dispose();
+      kernels.resample(stream, { samples: x, from, to: RATE }).resampled.dispose();
       await stream.sync();
     });
     t.log(`${from}: ${best.toFixed(2)} ms`);

@@ -1,7 +1,8 @@
 import test from 'ava';
-import { Stream, type Tensor } from '../lib/tensor/index.js';
+import { rawCall } from '../lib/tensor/call.js';
+import { kernels, Stream, type Tensor } from '../lib/tensor/index.js';
 import { fastest } from './support/fastest.js';
-import { compare, fast, type Input, normals, oracle, random, run, values } from './support/kernels.js';
+import { compare, type Described, fast, type Input, normals, oracle, random, run, values } from './support/kernels.js';
 
 const streams = [{ isa: 'oracle', stream: oracle }, ...fast];
 const EPS = 2 ** -24;
@@ -10,8 +11,8 @@ const vector = (data: Float32Array): Input => ({ data, shape: [data.length] });
 test.serial('the norm is that of all gradients together, scaled; the scale clips it as torch does', async (t) => {
   for (const { isa, stream } of streams) {
     const gradients = [vector(Float32Array.of(3, 0)), { data: Float32Array.of(0, 4, 0, 0), shape: [2, 2] }];
-    const check = async (numbers: [number, number], norm: number, scale: number) => {
-      const [n, s] = await run(stream, 'global_norm', gradients, numbers);
+    const check = async ([maxNorm, gradientScale]: [number, number], norm: number, scale: number) => {
+      const [n, s] = await run(stream, kernels.globalNorm, { gradients, maxNorm, gradientScale });
       t.is(n![0], Math.fround(norm), isa);
       t.true(Math.abs(s![0]! - scale) <= scale * EPS, `${isa} ${s![0]} ${scale}`);
     };
@@ -20,7 +21,7 @@ test.serial('the norm is that of all gradients together, scaled; the scale clips
     await check([10, 1], 5, 1);
     await check([1, 1], 5, 1 / (5 + 1e-6));
     await check([1, 0.5], 2.5, 0.5 / (2.5 + 1e-6));
-    const [none, one] = await run(stream, 'global_norm', [], [1, 0.5]);
+    const [none, one] = await run(stream, kernels.globalNorm, { gradients: [], maxNorm: 1, gradientScale: 0.5 });
     t.deepEqual([none![0], one![0]], [0, 0.5]);
   }
 });
@@ -31,12 +32,14 @@ test.serial(
     const next = random(11);
     for (const scale of [1, 1e30, 1e-30]) {
       const gradients: Input[] = [1, 0, 17, 65536, 65537, 200003].map((n) => vector(normals(n, next, scale)));
-      for (const numbers of [
+      for (const [maxNorm, gradientScale] of [
         [0, 1],
         [1, 1 / 3],
         [scale, 1],
-      ])
-        await compare(t, `scale ${scale}`, 'global_norm', gradients, numbers, (_, __, e) => 2 * EPS * Math.abs(e));
+      ] as const) {
+        const call = { gradients, maxNorm, gradientScale };
+        await compare(t, `scale ${scale}`, kernels.globalNorm, call, (_, __, e) => 2 * EPS * Math.abs(e));
+      }
     }
   },
 );
@@ -46,7 +49,7 @@ test.serial('the norm does not depend on the number of threads', async (t) => {
   const results: (number | undefined)[] = [];
   for (const threads of [1, 2, 3]) {
     const stream = new Stream({ threads });
-    results.push((await run(stream, 'global_norm', gradients, [1, 1]))[0]![0]);
+    results.push((await run(stream, kernels.globalNorm, { gradients, maxNorm: 1 }))[0]![0]);
     stream.close();
   }
   t.is(results[1], results[0]);
@@ -62,8 +65,8 @@ test.serial('a norm that is not finite is told as it is, with scale 0', async (t
     ] as const) {
       const data = new Float32Array(1000).fill(1);
       data[777] = bad;
-      for (const max of [0, 1]) {
-        const [norm, scale] = await run(stream, 'global_norm', [vector(data)], [max, 1]);
+      for (const maxNorm of [0, 1]) {
+        const [norm, scale] = await run(stream, kernels.globalNorm, { gradients: [vector(data)], maxNorm });
         t.is(norm![0], told);
         t.is(scale![0], 0);
       }
@@ -77,36 +80,29 @@ interface Group {
   v: Float32Array;
   step: number;
 }
-interface Settings {
-  lr: number;
-  beta1: number;
-  beta2: number;
-  eps: number;
-  decay: number;
-  mode: 0 | 1;
-}
-const settings: Settings = { lr: 1e-3, beta1: 0.9, beta2: 0.98, eps: 1e-8, decay: 0.01, mode: 0 };
-const numbersOf = (s: Settings, steps: number[]) => [
-  steps.length,
-  s.lr,
-  s.beta1,
-  s.beta2,
-  s.eps,
-  s.decay,
-  s.mode,
-  ...steps,
-];
+type Settings = Pick<kernels.AdamWArguments, 'learningRate' | 'betas' | 'epsilon' | 'weightDecay' | 'compat'>;
+const settings: Settings = {
+  learningRate: 1e-3,
+  betas: [0.9, 0.98],
+  epsilon: 1e-8,
+  weightDecay: 0.01,
+  compat: 'paper',
+};
+/** The addon's mode 0 and mode 1. */
+const MODES = ['paper', 'reference'] as const;
 
-function inputsOf(groups: Group[], scale: number): (Input | null)[] {
-  return [
-    vector(Float32Array.of(scale)),
-    ...groups.flatMap(({ p, g, m, v }): (Input | null)[] => [
-      { ...vector(p), inout: true },
-      vector(g),
-      { ...vector(m), inout: true },
-      { ...vector(v), inout: true },
-    ]),
-  ];
+function callOf(groups: Group[], scale: number, s: Settings): Described<kernels.AdamWArguments> {
+  return {
+    scale: vector(Float32Array.of(scale)),
+    groups: groups.map(({ p, g, m, v, step }) => ({
+      step,
+      value: { ...vector(p), inout: true },
+      gradient: vector(g),
+      m: { ...vector(m), inout: true },
+      v: { ...vector(v), inout: true },
+    })),
+    ...s,
+  };
 }
 
 function someGroup(n: number, next: () => number, step: number): Group {
@@ -121,13 +117,13 @@ function someGroup(n: number, next: () => number, step: number): Group {
 
 test.serial('AdamW from zero state moves by lr·sign(g), after decay in mode 0, before it in mode 1', async (t) => {
   for (const { isa, stream } of streams)
-    for (const mode of [0, 1] as const) {
+    for (const [mode, compat] of MODES.entries()) {
       const p = Float32Array.of(1, -2, 0, 0.5);
       const g = Float32Array.of(1e-3, -5, 100, 0);
       const zero = () => new Float32Array(4);
       const group: Group = { p, g, m: zero(), v: zero(), step: 1 };
-      const s: Settings = { ...settings, lr: 0.1, decay: 0.5, mode };
-      const [q, m, v] = await run(stream, 'adamw', inputsOf([group], 1), numbersOf(s, [1]));
+      const s: Settings = { ...settings, learningRate: 0.1, weightDecay: 0.5, compat };
+      const [q, m, v] = await run(stream, kernels.adamw, callOf([group], 1, s));
       for (let i = 0; i < 4; i++) {
         const moved = 0.1 * Math.sign(g[i]!);
         const expected = mode === 0 ? p[i]! * 0.95 - moved : (p[i]! - moved) * 0.95;
@@ -146,10 +142,10 @@ test.serial('the two modes differ in where epsilon stands: outside the bias corr
     v: new Float32Array(1),
     step: 1,
   };
-  const s = { ...settings, lr: 1, eps: 1, decay: 0 };
+  const s = { ...settings, learningRate: 1, epsilon: 1, weightDecay: 0 };
   for (const { stream } of streams) {
-    const [torch] = await run(stream, 'adamw', inputsOf([group], 1), numbersOf({ ...s, mode: 0 }, [1]));
-    const [hf] = await run(stream, 'adamw', inputsOf([group], 1), numbersOf({ ...s, mode: 1 }, [1]));
+    const [torch] = await run(stream, kernels.adamw, callOf([group], 1, { ...s, compat: 'paper' }));
+    const [hf] = await run(stream, kernels.adamw, callOf([group], 1, { ...s, compat: 'reference' }));
     // m = 0.1 and v = 0.02: 1/(1 + 1) against √0.02/0.1 · 0.1/(√0.02 + 1).
     t.true(Math.abs(torch![0]! + 0.5) < 1e-6);
     t.true(Math.abs(hf![0]! + Math.sqrt(0.02) / (Math.sqrt(0.02) + 1)) < 1e-6);
@@ -159,34 +155,26 @@ test.serial('the two modes differ in where epsilon stands: outside the bias corr
 test.serial('AdamW: every CPU path is the oracle over groups of odd sizes, each at its own step', async (t) => {
   const next = random(14);
   const groups = [1, 0, 15, 17, 4099, 10007, 3].map((n, i) => someGroup(n, next, [1, 1, 2, 0, 100, 1e6, 7][i]!));
-  for (const mode of [0, 1] as const)
+  for (const [mode, compat] of MODES.entries())
     for (const scale of [1, 0.037]) {
-      const s = { ...settings, mode };
-      const inputs = inputsOf(groups, scale);
-      const numbers = numbersOf(
-        s,
-        groups.map((g) => g.step),
-      );
+      const call = callOf(groups, scale, { ...settings, compat });
       // p, m and v each take at most eight roundings of terms no larger than these.
       const size = groups.flatMap((g) => [
         (i: number) => Math.abs(g.p[i]!) + 0.2,
         (i: number) => Math.abs(g.m[i]!) + Math.abs(g.g[i]!),
         (i: number) => g.v[i]! + g.g[i]! ** 2,
       ]);
-      await compare(t, `mode ${mode} scale ${scale}`, 'adamw', inputs, numbers, (o, i) => 8 * EPS * size[o]!(i));
+      await compare(t, `mode ${mode} scale ${scale}`, kernels.adamw, call, (o, i) => 8 * EPS * size[o]!(i));
     }
 });
 
 test.serial('more tensors than one launch of a GPU takes: their norm, and their update', async (t) => {
   const next = random(18);
   const gradients = Array.from({ length: 1501 }, (_, i) => vector(normals(i % 4, next)));
-  await compare(t, '1501 gradients', 'global_norm', gradients, [1, 1], (_, __, e) => 2 * EPS * Math.abs(e));
+  const all = { gradients, maxNorm: 1 };
+  await compare(t, '1501 gradients', kernels.globalNorm, all, (_, __, e) => 2 * EPS * Math.abs(e));
   const groups = Array.from({ length: 601 }, (_, i) => someGroup(1 + (i % 3), next, i % 5));
-  const numbers = numbersOf(
-    settings,
-    groups.map(({ step }) => step),
-  );
-  await compare(t, '601 groups', 'adamw', inputsOf(groups, 0.5), numbers, () => 1e-6);
+  await compare(t, '601 groups', kernels.adamw, callOf(groups, 0.5, settings), () => 1e-6);
 });
 
 test.serial(
@@ -195,9 +183,10 @@ test.serial(
     for (const { isa, stream } of streams) {
       const a = someGroup(100, random(16), 0);
       const b = someGroup(50, random(17), 5);
-      const inputs = inputsOf([a, b], 1);
-      inputs[2] = null;
-      const [ap, am, av, bp] = await run(stream, 'adamw', inputs, numbersOf(settings, [0, 5]));
+      const call = callOf([a, b], 1, settings);
+      const [first, second] = call.groups;
+      const groups = [{ ...first!, gradient: null }, second!];
+      const [ap, am, av, bp] = await run(stream, kernels.adamw, { ...call, groups });
       t.deepEqual(
         [ap, am, av],
         [a.p, a.m, a.v].map((x) => Float64Array.from(x)),
@@ -206,7 +195,7 @@ test.serial(
       t.notDeepEqual(bp, Float64Array.from(b.p));
       b.g.fill(Number.NaN, 3, 7);
       b.g[9] = Number.POSITIVE_INFINITY;
-      const [p, m, v] = await run(stream, 'adamw', inputsOf([b], 0), numbersOf(settings, [5]));
+      const [p, m, v] = await run(stream, kernels.adamw, callOf([b], 0, settings));
       t.deepEqual(
         [p, m, v],
         [b.p, b.m, b.v].map((x) => Float64Array.from(x)),
@@ -222,8 +211,10 @@ test.serial('50 updates with clipping follow an independent AdamW in double on a
   const curve = Float64Array.from({ length: n }, () => 0.1 + 10 * next());
   const start = normals(n, next);
   for (const { isa, stream } of fast)
-    for (const mode of [0, 1] as const) {
-      const s: Settings = { ...settings, lr: 0.05, decay: 0.1, mode };
+    for (const [mode, compat] of MODES.entries()) {
+      const s: Settings = { ...settings, learningRate: 0.05, weightDecay: 0.1, compat };
+      const { learningRate: lr, weightDecay: decay, epsilon: eps } = s;
+      const [beta1, beta2] = s.betas;
       const p = stream.persistent(start, [n], 'f32');
       const m = stream.persistent(null, [n], 'f32');
       const v = stream.persistent(null, [n], 'f32');
@@ -233,22 +224,22 @@ test.serial('50 updates with clipping follow an independent AdamW in double on a
       for (let step = 1; step <= 50; step++) {
         const g = Float32Array.from(await values(p), (x, i) => curve[i]! * x);
         const gradient = stream.tensor(g, [n]);
-        const [, scale] = stream.call('global_norm', [gradient], [1, 1]) as [Tensor, Tensor];
-        stream.call('adamw', [scale, p, gradient, m, v], numbersOf(s, [step]));
+        const { scale } = kernels.globalNorm(stream, { gradients: [gradient], maxNorm: 1 });
+        kernels.adamw(stream, { scale, groups: [{ step, value: p, gradient, m, v }], ...s });
         stream.endStep();
         const eg = e.map((x, i) => curve[i]! * x);
         const norm = Math.hypot(...eg);
         const clip = Math.min(1, 1 / (norm + 1e-6));
         for (let i = 0; i < n; i++) {
           const d = clip * eg[i]!;
-          em[i] = s.beta1 * em[i]! + (1 - s.beta1) * d;
-          ev[i] = s.beta2 * ev[i]! + (1 - s.beta2) * d * d;
-          const c1 = 1 - s.beta1 ** step;
-          const c2 = 1 - s.beta2 ** step;
-          if (mode === 0) e[i]! -= s.lr * s.decay * e[i]! + (s.lr * (em[i]! / c1)) / (Math.sqrt(ev[i]! / c2) + s.eps);
+          em[i] = beta1 * em[i]! + (1 - beta1) * d;
+          ev[i] = beta2 * ev[i]! + (1 - beta2) * d * d;
+          const c1 = 1 - beta1 ** step;
+          const c2 = 1 - beta2 ** step;
+          if (mode === 0) e[i]! -= lr * decay * e[i]! + (lr * (em[i]! / c1)) / (Math.sqrt(ev[i]! / c2) + eps);
           else {
-            e[i]! -= (s.lr * (Math.sqrt(c2) / c1) * em[i]!) / (Math.sqrt(ev[i]!) + s.eps);
-            e[i]! -= s.lr * s.decay * e[i]!;
+            e[i]! -= (lr * (Math.sqrt(c2) / c1) * em[i]!) / (Math.sqrt(ev[i]!) + eps);
+            e[i]! -= lr * decay * e[i]!;
           }
         }
       }
@@ -265,33 +256,34 @@ test.serial('AdamW refuses a missing gradient, other shapes and types, frozen pa
     const x = (n: number, dtype: 'f32' | 'bf16' = 'f32') =>
       stream.tensor(dtype === 'f32' ? new Float32Array(n) : new Uint16Array(n), [n], dtype);
     const one = x(1);
-    const call = (tensors: (Tensor | null)[], numbers = numbersOf(settings, [1])) =>
-      stream.call('adamw', tensors, numbers);
-    t.notThrows(() => call([one, x(8), x(8), x(8), x(8)]));
-    t.throws(() => call([one, x(8), null, x(8), x(8)]), { code: 'ERR_ARGUMENT', message: /gradient/ });
-    t.throws(() => call([one, x(8), x(7), x(8), x(8)]), { code: 'ERR_SHAPE', message: /gradient/ });
-    t.throws(() => call([one, x(8), x(8), x(8), x(9)]), { code: 'ERR_SHAPE', message: /'v'/ });
-    t.throws(() => call([one, x(8), x(8), x(8, 'bf16'), x(8)]), { code: 'ERR_DTYPE', message: /'m'/ });
-    t.throws(() => call([x(2), x(8), x(8), x(8), x(8)]), { code: 'ERR_SHAPE', message: /scale/ });
-    t.throws(() => call([one, x(8), x(8), x(8)]), { code: 'ERR_ARGUMENT' });
-    t.throws(() => call([one, x(8), x(8), x(8), x(8), x(8)]), { code: 'ERR_ARGUMENT' });
-    const group = [one, x(8), x(8), x(8), x(8)];
-    t.throws(() => call(group, numbersOf(settings, [-1])), { code: 'ERR_ARGUMENT', message: /step/ });
-    t.throws(() => call(group, numbersOf(settings, [1, 1])), { code: 'ERR_ARGUMENT' });
-    t.throws(() => call(group, numbersOf({ ...settings, lr: Number.NaN }, [1])), {
-      code: 'ERR_ARGUMENT',
-      message: /lr/,
+    const group = (): kernels.AdamWArguments['groups'][number] => ({
+      ...{ step: 1, value: x(8) },
+      ...{ gradient: x(8), m: x(8), v: x(8) },
     });
-    t.throws(() => call(group, numbersOf({ ...settings, beta1: 1.5 }, [1])), {
-      code: 'ERR_ARGUMENT',
-      message: /beta1/,
-    });
+    const call = (change: Partial<ReturnType<typeof group>>, rest: Partial<kernels.AdamWArguments> = {}) =>
+      kernels.adamw(stream, { scale: one, groups: [{ ...group(), ...change }], ...settings, ...rest });
+    t.notThrows(() => call({}));
+    t.throws(() => call({ gradient: null }), { code: 'ERR_ARGUMENT', message: /gradient/ });
+    t.throws(() => call({ gradient: x(7) }), { code: 'ERR_SHAPE', message: /gradient/ });
+    t.throws(() => call({ v: x(9) }), { code: 'ERR_SHAPE', message: /'v'/ });
+    t.throws(() => call({ m: x(8, 'bf16') }), { code: 'ERR_DTYPE', message: /'m'/ });
+    t.throws(() => call({}, { scale: x(2) }), { code: 'ERR_SHAPE', message: /scale/ });
+    t.throws(() => call({ step: -1 }), { code: 'ERR_ARGUMENT', message: /step/ });
+    t.throws(() => call({}, { learningRate: Number.NaN }), { code: 'ERR_ARGUMENT', message: /lr/ });
+    t.throws(() => call({}, { betas: [1.5, 0.98] }), { code: 'ERR_ARGUMENT', message: /beta1/ });
+    const raw = (tensors: Tensor[], groups: number, ...steps: number[]) =>
+      rawCall(stream, 'adamw', tensors, [groups, 1e-3, 0.9, 0.98, 1e-8, 0.01, 0, ...steps]);
+    t.notThrows(() => raw([one, x(8), x(8), x(8), x(8)], 1, 1));
+    t.throws(() => raw([one, x(8), x(8), x(8)], 1, 1), { code: 'ERR_ARGUMENT' });
+    t.throws(() => raw([one, x(8), x(8), x(8), x(8), x(8)], 1, 1), { code: 'ERR_ARGUMENT' });
+    t.throws(() => raw([one, x(8), x(8), x(8), x(8)], 2, 1, 1), { code: 'ERR_ARGUMENT' });
     const frozen = stream.persistent(new Float32Array(8), [8], 'f32');
     frozen.freeze();
-    t.throws(() => call([one, frozen, x(8), x(8), x(8)]), { code: 'ERR_ARGUMENT', message: /frozen/ });
+    t.throws(() => call({ value: frozen }), { code: 'ERR_ARGUMENT', message: /frozen/ });
     frozen.dispose();
-    t.throws(() => stream.call('global_norm', [x(8)], [-1, 1]), { code: 'ERR_ARGUMENT' });
-    t.throws(() => stream.call('global_norm', [x(8, 'bf16')], [1, 1]), { code: 'ERR_DTYPE' });
+    const norm = (gradient: Tensor, maxNorm: number) => kernels.globalNorm(stream, { gradients: [gradient], maxNorm });
+    t.throws(() => norm(x(8), -1), { code: 'ERR_ARGUMENT' });
+    t.throws(() => norm(x(8, 'bf16'), 1), { code: 'ERR_DTYPE' });
     stream.endStep();
   }
 });
@@ -303,7 +295,8 @@ test.serial('speed: AdamW reaches a fair share of memory bandwidth', async (t) =
   let step = 0;
   const best = await fastest(5, async () => {
     step += 1;
-    stream.call('adamw', [stream.tensor(Float32Array.of(1), [1]), p!, g!, m!, v!], numbersOf(settings, [step]));
+    const scale = stream.tensor(Float32Array.of(1), [1]);
+    kernels.adamw(stream, { scale, groups: [{ step, value: p!, gradient: g!, m: m!, v: v! }], ...settings });
     await stream.sync();
   });
   stream.endStep();

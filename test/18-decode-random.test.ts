@@ -1,4 +1,5 @@
 import test from 'ava';
+import { kernels } from '../lib/tensor/index.js';
 import { fastest } from './support/fastest.js';
 import { compare, fast, type Input, normals, oracle, random, run } from './support/kernels.js';
 
@@ -16,7 +17,7 @@ const bound = (_: number, __: number, expected: number) => 1e-6 + 4 * EPS * Math
 test.serial('top-k of a small row by hand: log-probabilities after suppression, ids, log-sum-exp', async (t) => {
   const z = Float32Array.of(Math.log(1), Math.log(2), Math.log(4), Math.log(1), Math.log(8));
   for (const { isa, stream } of streams) {
-    const [values, best, lse] = await run(stream, 'top_k', [matrix(1, z), ids(4), null], [4]);
+    const [values, best, lse] = await run(stream, kernels.topK, { logits: matrix(1, z), suppress: ids(4), k: 4 });
     t.deepEqual([...best!], [2, 1, 0, 3], isa);
     [1 / 2, 1 / 4, 1 / 8, 1 / 8].forEach((p, i) => void t.true(Math.abs(values![i]! - Math.log(p)) < 1e-6));
     t.true(Math.abs(lse![0]! - Math.log(8)) < 1e-6);
@@ -41,8 +42,14 @@ test.serial('top-k: every CPU path is the oracle for odd shapes, f32 and bf16, a
         const data = normals(rows * columns, next, 3);
         const logits: Input = { data, shape: [rows, columns], dtype };
         const hide = ids(...Array.from({ length: Math.floor(columns / 9) }, () => Math.floor(next() * columns)));
-        await compare(t, `${dtype} [${rows}, ${columns}] k ${k}`, 'top_k', [logits, null, null], [k], bound);
-        await compare(t, `${dtype} [${rows}, ${columns}] k ${k} hidden`, 'top_k', [logits, hide, null], [k], bound);
+        await compare(t, `${dtype} [${rows}, ${columns}] k ${k}`, kernels.topK, { logits, k }, bound);
+        await compare(
+          t,
+          `${dtype} [${rows}, ${columns}] k ${k} hidden`,
+          kernels.topK,
+          { logits, suppress: hide, k },
+          bound,
+        );
       }
 });
 
@@ -54,7 +61,7 @@ test.serial('top-k: equal logits come by id, in ascending, descending and consta
         1,
         Float32Array.from({ length: n }, (_, i) => f(i)),
       );
-    const first = async (input: Input) => [...(await run(stream, 'top_k', [input, null, null], [5]))[1]!];
+    const first = async (input: Input) => [...(await run(stream, kernels.topK, { logits: input, k: 5 }))[1]!];
     t.deepEqual(await first(row(() => 1)), [0, 1, 2, 3, 4], isa);
     t.deepEqual(await first(row((i) => i)), [999, 998, 997, 996, 995], isa);
     t.deepEqual(await first(row((i) => -i)), [0, 1, 2, 3, 4], isa);
@@ -66,32 +73,34 @@ test.serial('top-k: equal logits come by id, in ascending, descending and consta
 test.serial('top-k: huge logits, -inf, and rows with fewer live logits than k', async (t) => {
   const n = 700;
   const huge = normals(n, random(22), 1e30);
-  await compare(t, 'huge', 'top_k', [matrix(1, huge), null, null], [5], bound);
+  await compare(t, 'huge', kernels.topK, { logits: matrix(1, huge), k: 5 }, bound);
   await compare(
     t,
     'shifted',
-    'top_k',
-    [
-      matrix(
+    kernels.topK,
+    {
+      logits: matrix(
         1,
         normals(n, random(23)).map((x) => x + 3e4),
       ),
-      null,
-      null,
-    ],
-    [5],
+      k: 5,
+    },
     bound,
   );
   const sparse = new Float32Array(n).fill(Number.NEGATIVE_INFINITY);
   sparse[600] = 1;
   sparse[300] = 2;
-  await compare(t, 'two live', 'top_k', [matrix(1, sparse), null, null], [4], bound);
+  await compare(t, 'two live', kernels.topK, { logits: matrix(1, sparse), k: 4 }, bound);
   for (const { isa, stream } of streams) {
-    const [values, best, lse] = await run(stream, 'top_k', [matrix(1, sparse), ids(300, 600), null], [3]);
+    const [values, best, lse] = await run(stream, kernels.topK, {
+      logits: matrix(1, sparse),
+      suppress: ids(300, 600),
+      k: 3,
+    });
     const none = Number.NEGATIVE_INFINITY;
     t.deepEqual([[...values!], [...best!], [...lse!]], [[none, none, none], [0, 1, 2], [none]], isa);
     const all = ids(...Array.from({ length: n }, (_, i) => n - 1 - i));
-    const [v2, b2, l2] = await run(stream, 'top_k', [matrix(1, huge), all, null], [2]);
+    const [v2, b2, l2] = await run(stream, kernels.topK, { logits: matrix(1, huge), suppress: all, k: 2 });
     t.deepEqual([[...v2!], [...b2!], [...l2!]], [[none, none], [0, 1], [none]], isa);
   }
 });
@@ -100,7 +109,8 @@ test.serial(
   'top-k: NaN and +inf are faults wherever they stand, unless suppressed; so are ids out of range',
   async (t) => {
     for (const { isa, stream } of streams) {
-      const call = (data: Float32Array, hide: Input | null) => run(stream, 'top_k', [matrix(2, data), hide, null], [3]);
+      const call = (data: Float32Array, hide: Input | null) =>
+        run(stream, kernels.topK, { logits: matrix(2, data), suppress: hide, k: 3 });
       for (const bad of [Number.NaN, Number.POSITIVE_INFINITY])
         for (const at of [0, 255, 256, 699, 700, 1399])
           for (const rest of [0, Number.NEGATIVE_INFINITY]) {
@@ -116,10 +126,9 @@ test.serial(
       for (const id of [-1, 700])
         await t.throwsAsync(call(new Float32Array(1400), ids(id)), { code: 'ERR_ARGUMENT' }, isa);
       const x = stream.tensor(new Float32Array(12), [3, 4]);
-      for (const k of [0, 33, 1.5])
-        t.throws(() => stream.call('top_k', [x, null, null], [k]), { code: 'ERR_ARGUMENT' });
-      t.throws(() => stream.call('top_k', [x, null, null], [5]), { code: 'ERR_SHAPE' });
-      t.throws(() => stream.call('top_k', [x, x, null], [1]), { code: 'ERR_DTYPE' });
+      for (const k of [0, 33, 1.5]) t.throws(() => kernels.topK(stream, { logits: x, k }), { code: 'ERR_ARGUMENT' });
+      t.throws(() => kernels.topK(stream, { logits: x, k: 5 }), { code: 'ERR_SHAPE' });
+      t.throws(() => kernels.topK(stream, { logits: x, suppress: x, k: 1 }), { code: 'ERR_DTYPE' });
     }
   },
 );
@@ -138,7 +147,7 @@ test.serial('top-k by hand where only two ranges are allowed: the second alone w
   const allowed = bounds([1, 3, 4, 6], [1, 3, 4, 7], [1, 3, 8, 8], [8, 8, 8, 8]);
   const log = (...of: number[]) => Math.log(of.reduce((sum, x) => sum + Math.exp(x), 0));
   for (const { isa, stream } of streams) {
-    const [values, best, lse] = await run(stream, 'top_k', [z, null, allowed], [4]);
+    const [values, best, lse] = await run(stream, kernels.topK, { logits: z, allowed, k: 4 });
     const sums = [log(1, 2, 1, 1.5), log(1, 1.5, 1.5), log(1, 2), hidden];
     // Behind what is allowed come the lowest other ids.
     t.deepEqual(
@@ -161,9 +170,12 @@ test.serial('top-k by hand where only two ranges are allowed: the second alone w
     }
     // As likely is not likelier; suppressed ids count in neither range.
     const even = matrix(1, Float32Array.of(0, 7, 3, 7, 9));
-    t.deepEqual([...(await run(stream, 'top_k', [even, null, bounds([0, 2, 3, 4])], [2]))[1]!], [1, 3], isa);
-    t.deepEqual([...(await run(stream, 'top_k', [even, ids(1), bounds([0, 2, 2, 4])], [3]))[1]!], [3, 2, 0], isa);
-    t.deepEqual([...(await run(stream, 'top_k', [even, ids(3), bounds([0, 2, 3, 4])], [2]))[1]!], [1, 0], isa);
+    const chosenOf = async (allowed: Input, k: number, suppress?: Input) => [
+      ...(await run(stream, kernels.topK, { logits: even, suppress, allowed, k }))[1]!,
+    ];
+    t.deepEqual(await chosenOf(bounds([0, 2, 3, 4]), 2), [1, 3], isa);
+    t.deepEqual(await chosenOf(bounds([0, 2, 2, 4]), 3, ids(1)), [3, 2, 0], isa);
+    t.deepEqual(await chosenOf(bounds([0, 2, 3, 4]), 2, ids(3)), [1, 0], isa);
   }
 });
 
@@ -206,9 +218,8 @@ test.serial(
               await compare(
                 t,
                 `${dtype} [${rows}, ${columns}] k ${k} ${what}${suppress ? ' hidden' : ''}`,
-                'top_k',
-                [logits, suppress, allowed],
-                [k],
+                kernels.topK,
+                { logits, suppress, allowed, k },
                 bound,
               );
           }
@@ -220,7 +231,8 @@ test.serial('top-k with ranges: a range that is all columns changes no bit', asy
   const data = normals(3 * 5003, random(28), 4);
   const all = bounds(...Array.from({ length: 3 }, () => [0, 5003, 5003, 5003]));
   for (const { isa, stream } of streams) {
-    const call = (allowed: Input | null) => run(stream, 'top_k', [matrix(3, data), ids(7, 4000), allowed], [5]);
+    const call = (allowed: Input | null) =>
+      run(stream, kernels.topK, { logits: matrix(3, data), suppress: ids(7, 4000), allowed, k: 5 });
     t.deepEqual(await call(all), await call(null), isa);
   }
 });
@@ -242,7 +254,8 @@ test.serial(
         ] as const) {
           const data = new Float32Array(1400);
           data[at] = bad;
-          const call = () => run(stream, 'top_k', [matrix(1, data), null, bounds([100, 900, 1000, 1399])], [3]);
+          const call = () =>
+            run(stream, kernels.topK, { logits: matrix(1, data), allowed: bounds([100, 900, 1000, 1399]), k: 3 });
           if (inside) await t.throwsAsync(call(), { code: 'ERR_KERNEL', message: /row 0/ }, `${isa} ${at}`);
           else await t.notThrowsAsync(call(), `${isa} ${at}`);
         }
@@ -256,7 +269,11 @@ test.serial(
       ] as const) {
         const two = bounds([...rest.data], wrong);
         const message = `top_k: argument 'allowed': expected bounds of two ranges in order, from 0 to 1400, got ${got} at element ${element}`;
-        await t.throwsAsync(run(stream, 'top_k', [zeros, null, two], [3]), { code: 'ERR_ARGUMENT', message }, isa);
+        await t.throwsAsync(
+          run(stream, kernels.topK, { logits: zeros, allowed: two, k: 3 }),
+          { code: 'ERR_ARGUMENT', message },
+          isa,
+        );
         stream.endStep();
       }
       const x = stream.tensor(new Float32Array(12), [3, 4]);
@@ -266,7 +283,11 @@ test.serial(
         [i32(3, 3), 'ERR_SHAPE'],
         [x, 'ERR_DTYPE'],
       ] as const)
-        t.throws(() => stream.call('top_k', [x, null, allowed], [1]), { code, message: /argument 'allowed'/ }, isa);
+        t.throws(
+          () => kernels.topK(stream, { logits: x, allowed, k: 1 }),
+          { code, message: /argument 'allowed'/ },
+          isa,
+        );
       stream.endStep();
     }
   },
@@ -275,9 +296,10 @@ test.serial(
 const exact = () => 0;
 
 /** Beams of `items`, in an order that `of` gives, and caches of some shapes. */
-function reordering(items: number, beams: number, of: (k: number) => number, caches: readonly Input[]): Input[] {
+function reordering(items: number, beams: number, of: (k: number) => number, caches: readonly Input[], count: number) {
   const parents = Int32Array.from({ length: items * beams }, (_, i) => of(i % beams));
-  return [{ data: parents, shape: [items, beams] }, ...caches.map((cache) => ({ ...cache, inout: true }))];
+  const written = caches.map((cache) => ({ ...cache, inout: true }));
+  return { parents: { data: parents, shape: [items, beams] }, caches: written, count };
 }
 
 test.serial('cache_reorder by hand: each item has its own order, and positions behind the count stay', async (t) => {
@@ -285,7 +307,7 @@ test.serial('cache_reorder by hand: each item has its own order, and positions b
   const parents: Input = { data: Int32Array.of(2, 0, 0, 0, 1, 1), shape: [2, 3] };
   const cache: Input = { data: rows, shape: [6, 3, 2], inout: true };
   for (const { isa, stream } of streams) {
-    const [got] = await run(stream, 'cache_reorder', [parents, cache], [2]);
+    const [got] = await run(stream, kernels.cacheReorder, { parents, caches: [cache], count: 2 });
     const row = (n: number, from: number) => [0, 1, 2, 3].map((i) => 6 * from + i).concat([6 * n + 4, 6 * n + 5]);
     t.deepEqual([...got!], [...row(0, 2), ...row(1, 0), ...row(2, 0), ...row(3, 3), ...row(4, 4), ...row(5, 4)], isa);
   }
@@ -320,17 +342,15 @@ test.serial('cache_reorder: every path is the oracle for odd shapes, both types,
       await compare(
         t,
         `${items} × ${beams}, ${name}`,
-        'cache_reorder',
-        reordering(items, beams, of, caches),
-        [count],
+        kernels.cacheReorder,
+        reordering(items, beams, of, caches, count),
         exact,
       );
     await compare(
       t,
       'no caches',
-      'cache_reorder',
-      reordering(items, beams, (k) => k, []),
-      [count],
+      kernels.cacheReorder,
+      reordering(items, beams, (k) => k, [], count),
       exact,
     );
   }
@@ -347,7 +367,7 @@ test.serial(
           `^cache_reorder: argument 'parents': expected beams from 0 to 1, got ${wrong} at element 3`,
         );
         await t.throwsAsync(
-          run(stream, 'cache_reorder', [bad, { ...cache, inout: true }], [2]),
+          run(stream, kernels.cacheReorder, { parents: bad, caches: [{ ...cache, inout: true }], count: 2 }),
           { code: 'ERR_ARGUMENT', message },
           isa,
         );
@@ -362,7 +382,11 @@ test.serial(
         [tensor(cache), 2, 'ERR_DTYPE', /'parents'/],
         [parents([2, 2]), -1, 'ERR_ARGUMENT', /'count'/],
       ] as const)
-        t.throws(() => stream.call('cache_reorder', [given, tensor(cache)], [count]), { code, message }, isa);
+        t.throws(
+          () => kernels.cacheReorder(stream, { parents: given, caches: [tensor(cache)], count }),
+          { code, message },
+          isa,
+        );
       stream.endStep();
     }
   },
@@ -409,8 +433,8 @@ test.serial('uniform draws are the words of Philox, bit for bit, and normal draw
       philox([BigInt(block), 0n, BigInt(step), BigInt(op)], key),
     ).flat();
     for (const { isa, stream } of streams) {
-      const [uniform] = await run(stream, 'random_uniform', [], [count, seed, step, op]);
-      const [normal] = await run(stream, 'random_normal', [], [count, seed, step, op]);
+      const [uniform] = await run(stream, kernels.randomUniform, { count, seed, step, op });
+      const [normal] = await run(stream, kernels.randomNormal, { count, seed, step, op });
       for (let i = 0; i < count; i++) {
         if (uniform![i] !== (words[i]! >>> 8) / 2 ** 24) t.fail(`${isa} uniform ${i} of seed ${seed}`);
         const [a, b] = [words[i - (i % 2)]! >>> 8, words[i - (i % 2) + 1]! >>> 8];
@@ -425,9 +449,9 @@ test.serial('uniform draws are the words of Philox, bit for bit, and normal draw
 
 test.serial('draws: every CPU path is the oracle, uniforms exactly, normals to 2e-6, for any count', async (t) => {
   for (const count of [0, 1, 2, 3, 5, 63, 64, 65, 4097, 100003]) {
-    const numbers = [count, 1234567890123, 7, 42];
-    await compare(t, `${count} uniforms`, 'random_uniform', [], numbers, () => 0);
-    await compare(t, `${count} normals`, 'random_normal', [], numbers, () => 2e-6);
+    const call = { count, seed: 1234567890123, step: 7, op: 42 };
+    await compare(t, `${count} uniforms`, kernels.randomUniform, call, () => 0);
+    await compare(t, `${count} normals`, kernels.randomNormal, call, () => 2e-6);
   }
 });
 
@@ -441,16 +465,17 @@ test.serial('draws have the moments of their distributions and differ by seed, s
   };
   const near = (got: number, wanted: number, limit: number) =>
     t.true(Math.abs(got - wanted) < limit, `${got}, ${wanted}`);
-  const normal = moments((await run(stream, 'random_normal', [], [n, 5, 6, 7]))[0]!);
+  const normal = moments((await run(stream, kernels.randomNormal, { count: n, seed: 5, step: 6, op: 7 }))[0]!);
   near(normal.mean, 0, 5e-3);
   near(normal.variance, 1, 7e-3);
   near(normal.fourth, 3, 0.03);
-  const [u] = await run(stream, 'random_uniform', [], [n, 5, 6, 7]);
+  const [u] = await run(stream, kernels.randomUniform, { count: n, seed: 5, step: 6, op: 7 });
   const uniform = moments(u!);
   near(uniform.mean, 0.5, 1.5e-3);
   near(uniform.variance, 1 / 12, 4e-4);
   t.true(u!.every((x) => x >= 0 && x < 1));
-  const draw = async (...numbers: number[]) => (await run(stream, 'random_uniform', [], [64, ...numbers]))[0]!.join();
+  const draw = async (seed: number, step: number, op: number) =>
+    (await run(stream, kernels.randomUniform, { count: 64, seed, step, op }))[0]!.join();
   const draws = [
     await draw(5, 6, 7),
     await draw(6, 6, 7),
@@ -464,8 +489,8 @@ test.serial('draws have the moments of their distributions and differ by seed, s
 
 test.serial('draws refuse counts, seeds, steps and ops out of range', (t) => {
   for (const { stream } of streams)
-    for (const name of ['random_normal', 'random_uniform'])
-      for (const [numbers, what] of [
+    for (const draw of [kernels.randomNormal, kernels.randomUniform])
+      for (const [[count, seed, step, op], what] of [
         [[-1, 0, 0, 0], /count/],
         [[1.5, 0, 0, 0], /count/],
         [[1, -1, 0, 0], /seed/],
@@ -474,23 +499,24 @@ test.serial('draws refuse counts, seeds, steps and ops out of range', (t) => {
         [[1, 0, 0, -1], /op/],
         [[1, 0, 0, Number.NaN], /op/],
       ] as const)
-        t.throws(() => stream.call(name, [], numbers), { code: 'ERR_ARGUMENT', message: what });
+        t.throws(() => draw(stream, { count, seed, step, op }), { code: 'ERR_ARGUMENT', message: what });
 });
 
 test.serial('speed: top-k over a vocabulary, and a million draws', async (t) => {
   const { stream } = fast.at(-1)!;
   const logits = stream.persistent(normals(4 * 51865, random(24), 3), [4, 51865], 'f32');
-  const time = async (op: string, tensors: Parameters<typeof stream.call>[1], numbers: number[]) => {
+  const time = async (name: string, call: () => unknown) => {
     const best = await fastest(10, async () => {
-      stream.call(op, tensors, numbers);
+      call();
       await stream.sync();
       stream.endStep();
     });
-    t.log(`${op}: ${best.toFixed(3)} ms`);
+    t.log(`${name}: ${best.toFixed(3)} ms`);
     return best;
   };
-  t.true((await time('top_k', [logits, null, null], [5])) < 20);
-  t.true((await time('random_normal', [], [1 << 20, 1, 2, 3])) < 100);
-  t.true((await time('random_uniform', [], [1 << 20, 1, 2, 3])) < 100);
+  const draws = { count: 1 << 20, seed: 1, step: 2, op: 3 };
+  t.true((await time('top_k', () => kernels.topK(stream, { logits, k: 5 }))) < 20);
+  t.true((await time('random_normal', () => kernels.randomNormal(stream, draws))) < 100);
+  t.true((await time('random_uniform', () => kernels.randomUniform(stream, draws))) < 100);
   logits.dispose();
 });

@@ -1,6 +1,20 @@
 import test, { type ExecutionContext } from 'ava';
-import { type DType, dtypeNumber, type Stream, type Tensor } from '../lib/tensor/index.js';
-import { cpus, fast, type Input, normals, oracle, put, random, relativeL2, values } from './support/kernels.js';
+import { rawCall } from '../lib/tensor/call.js';
+import { type DType, kernels, type Stream, type Tensor } from '../lib/tensor/index.js';
+import {
+  cpus,
+  type Described,
+  fast,
+  type Input,
+  normals,
+  oracle,
+  place,
+  put,
+  random,
+  relativeL2,
+  run,
+  values,
+} from './support/kernels.js';
 
 type Float = 'f32' | 'bf16';
 
@@ -107,7 +121,9 @@ const cases: Case[] = [
 const POSITIONS = 9;
 const EPSILON = 1e-5;
 
-function build(c: Case, compute: Float): Input[] {
+type Layer = Described<kernels.DecoderLayerArguments>;
+
+function build(c: Case, compute: Float): Layer {
   const next = random(c.width + c.batch);
   const { batch: B, width: D, inner: F } = c;
   const tensor = (shape: number[], dtype: DType = 'f32', scale = 1): Input => ({
@@ -125,54 +141,65 @@ function build(c: Case, compute: Float): Input[] {
   const items = B / (c.beams ?? 1);
   const cross = (): Input =>
     c.cache ? tensor([items, c.seen, c.heads, D / c.heads], 'q8') : tensor([items, c.seen, D], compute);
-  const norm = (): Input[] => [vector(), vector()];
-  const expert = (): Input[] => [
-    ...[tensor([5, D]), vector(5), tensor([1, 5])],
-    ...[matrix(F, D), vector(F), matrix(D, F), vector()],
-  ];
-  return [
-    tensor([B, c.tokens, D]),
-    ...[...norm(), matrix(D, D), vector(), matrix(D, D), matrix(D, D), vector(), matrix(D, D), vector()],
-    ...[cache(), cache()],
-    ...[...norm(), matrix(D, D), vector(), matrix(D, D), vector(), cross(), cross()],
-    ...[...norm(), matrix(F, D), vector(F), matrix(D, F), vector()],
-    ...c.ranges.flatMap(expert),
-  ];
+  const norm = () => ({ weight: vector(), bias: vector() });
+  const square = () => matrix(D, D);
+  const linear = () => ({ weight: square(), bias: vector() });
+  const ffn = () => ({ fc1: matrix(F, D), fc1Bias: vector(F), fc2: matrix(D, F), fc2Bias: vector() });
+  return {
+    x: tensor([B, c.tokens, D]),
+    attention: { norm: norm(), q: linear(), k: square(), v: linear(), out: linear() },
+    keys: cache(),
+    values: cache(),
+    cross: { norm: norm(), q: linear(), out: linear() },
+    crossKeys: cross(),
+    crossValues: cross(),
+    norm: norm(),
+    shared: ffn(),
+    languages: c.ranges.map(([begin, end]) => ({
+      expert: { gateIn: tensor([5, D]), gateInBias: vector(5), gateOut: tensor([1, 5]), ...ffn() },
+      begin,
+      end,
+    })),
+    heads: c.heads,
+    offset: c.offset,
+    epsilon: EPSILON,
+    compute,
+  };
 }
-
-const numbers = (c: Case, compute: Float): number[] => [
-  ...[c.ranges.length, ...c.ranges.flat(), c.heads, c.offset, EPSILON, dtypeNumber(compute)],
-];
 
 /** The layer as fifteen calls; the caches are written in place. */
-function inParts(stream: Stream, c: Case, compute: Float, at: Tensor[]): [y: Tensor, gate: Tensor] {
-  const [type, f32] = [dtypeNumber(compute), dtypeNumber('f32')];
-  const norm = (x: Tensor, i: number) => stream.call('layer_norm', [x, at[i]!, at[i + 1]!], [EPSILON, type])[0]!;
-  const linear = (x: Tensor, i: number, bias = true, residual: Tensor | null = null) =>
-    stream.call('linear', [x, at[i]!, bias ? at[i + 1]! : null, residual], [0, 0, type, residual ? f32 : type])[0]!;
-  const attend = (q: Tensor, i: number, causal: number, keys: number, offset: number) =>
-    stream.call('attention', [q, at[i]!, at[i + 1]!], [c.heads, causal, keys, offset, type])[0]!;
-  const x = at[0]!;
-  const h = norm(x, 1);
-  const q = linear(h, 3);
-  stream.call('cache_write', [linear(h, 5, false), at[10]!], [c.offset]);
-  stream.call('cache_write', [linear(h, 6), at[11]!], [c.offset]);
-  const heard = linear(attend(q, 10, 1, c.offset + c.tokens, c.offset), 8, true, x);
-  const cross = linear(norm(heard, 12), 14);
-  const shared = cross.reshape([c.batch / (c.beams ?? 1), (c.beams ?? 1) * c.tokens, c.width]);
-  const seen = linear(attend(shared, 18, 0, c.seen, 0).reshape(x.shape), 16, true, heard);
-  const ffn = [norm(seen, 20), seen, ...at.slice(22)];
-  const [y, gate] = stream.call('gated_ffn_hard', ffn, [c.ranges.length, ...c.ranges.flat(), type, f32]);
-  return [y!, gate!];
+function inParts(stream: Stream, c: Case, compute: Float, layer: kernels.DecoderLayerArguments): Tensor[] {
+  const { x, attention, cross, keys, values, crossKeys, crossValues, offset, heads } = layer;
+  const norm = (x: Tensor, of: kernels.LinearTensors) =>
+    kernels.layerNorm(stream, { x, ...of, epsilon: EPSILON, out: compute }).y;
+  const linear = (x: Tensor, of: { weight: Tensor; bias?: Tensor }, residual?: Tensor) =>
+    kernels.linear(stream, { x, ...of, residual, compute, out: residual ? 'f32' : compute }).y;
+  const h = norm(x, attention.norm);
+  const q = linear(h, attention.q);
+  kernels.cacheWrite(stream, { x: linear(h, { weight: attention.k }), cache: keys, offset });
+  kernels.cacheWrite(stream, { x: linear(h, attention.v), cache: values, offset });
+  const own = { q, k: keys, v: values, heads, causal: true, keys: offset + c.tokens, offset, out: compute };
+  const heard = linear(kernels.attention(stream, own).o, attention.out, x);
+  const asked = linear(norm(heard, cross.norm), cross.q);
+  const shared = asked.reshape([c.batch / (c.beams ?? 1), (c.beams ?? 1) * c.tokens, c.width]);
+  const other = { q: shared, k: crossKeys, v: crossValues, heads, keys: c.seen, out: compute };
+  const seen = linear(kernels.attention(stream, other).o.reshape(x.shape), cross.out, heard);
+  const { y, g } = kernels.gatedFfnHard(stream, {
+    x: norm(seen, layer.norm),
+    residual: seen,
+    shared: layer.shared,
+    languages: layer.languages,
+    compute,
+    out: 'f32',
+  });
+  return [y, g, keys, values];
 }
 
-async function whole(stream: Stream, c: Case, compute: Float, inputs: Input[]): Promise<Float64Array[]> {
-  const at = inputs.map((input) => put(stream, input)!);
-  const result = stream.call('decoder_layer', at, numbers(c, compute));
-  const got = await Promise.all([...result, at[10]!, at[11]!].map(values));
-  stream.endStep();
-  return got;
-}
+/** y and g, then the caches. */
+const whole = (stream: Stream, layer: Layer): Promise<Float64Array[]> => run(stream, kernels.decoderLayer, layer);
+
+const placed = (stream: Stream, layer: Layer) =>
+  place<kernels.DecoderLayerArguments>(layer, (input) => put(stream, input));
 
 const places = (c: Case) => (c.matrices || c.cache ? cpus : fast);
 
@@ -183,13 +210,12 @@ function same(t: ExecutionContext, title: string, got: Float64Array[], want: Flo
 for (const compute of ['f32', 'bf16'] as const)
   for (const c of cases)
     test.serial(`decoder_layer in ${compute} is its parts to the bit, and near the oracle: ${c.title}`, async (t) => {
-      const inputs = build(c, compute);
-      const exact = await whole(oracle, c, compute, inputs);
+      const layer = build(c, compute);
+      const exact = await whole(oracle, layer);
       for (const { isa, stream } of [...places(c), { isa: 'oracle', stream: oracle }]) {
-        const got = await whole(stream, c, compute, inputs);
-        const at = inputs.map((input) => put(stream, input)!);
-        const parts = inParts(stream, c, compute, at);
-        same(t, isa, got, await Promise.all([...parts, at[10]!, at[11]!].map(values)));
+        const got = await whole(stream, layer);
+        const parts = inParts(stream, c, compute, placed(stream, layer));
+        same(t, isa, got, await Promise.all(parts.map(values)));
         stream.endStep();
         // A bf16 step is 2⁻⁸ of a value; some ten roundings follow one another.
         for (const [i, values] of exact.entries())
@@ -201,16 +227,15 @@ test.serial('a position on the device, as a replayed call reads it: the bits of 
   for (const c of cases.filter(({ tokens }) => tokens === 1))
     for (const compute of ['f32', 'bf16'] as const)
       for (const { isa, stream } of [{ isa: 'oracle', stream: oracle }, ...places(c)]) {
-        const inputs = build(c, compute);
-        const want = await whole(stream, c, compute, inputs);
-        const position: Input = { data: Int32Array.of(c.offset), shape: [1] };
-        const most = { ...c, offset: POSITIONS - 1 };
-        same(t, `${c.title}, ${compute}, ${isa}`, await whole(stream, most, compute, [...inputs, position]), want);
+        const layer = build(c, compute);
+        const want = await whole(stream, layer);
+        const at = (position: number) =>
+          whole(stream, { ...layer, offset: POSITIONS - 1, position: { data: Int32Array.of(position), shape: [1] } });
+        same(t, `${c.title}, ${compute}, ${isa}`, await at(c.offset), want);
         if (c.batch === 0) continue;
         for (const wrong of [-1, POSITIONS]) {
-          const bad: Input = { data: Int32Array.of(wrong), shape: [1] };
           const message = new RegExp(`'position': expected a number from 0 to ${POSITIONS - 1}, got ${wrong}`);
-          await t.throwsAsync(whole(stream, most, compute, [...inputs, bad]), { code: 'ERR_ARGUMENT', message }, isa);
+          await t.throwsAsync(at(wrong), { code: 'ERR_ARGUMENT', message }, isa);
           stream.endStep();
         }
       }
@@ -219,33 +244,36 @@ test.serial('a position on the device, as a replayed call reads it: the bits of 
 test.serial('decoder_layer refuses what does not fit, before anything is written', (t) => {
   const c = cases[0]!;
   const { stream } = cpus.at(-1)!;
-  const call = (change: { tensor?: [number, Tensor | null]; number?: [number, number] }): void => {
-    const tensors: (Tensor | null)[] = build(c, 'f32').map((input) => put(stream, input)!);
-    const given = numbers(c, 'f32');
-    if (change.tensor) tensors[change.tensor[0]] = change.tensor[1];
-    if (change.number) given[change.number[0]] = change.number[1];
-    stream.call('decoder_layer', tensors, given);
-  };
-  const zeros = (shape: number[], dtype: DType = 'f32') =>
-    put(stream, { data: new Float32Array(shape.reduce((a, b) => a * b, 1)), shape, dtype });
+  const given = build(c, 'f32');
+  const { attention, shared } = given;
+  const zeros = (shape: number[], dtype: DType = 'f32'): Input => ({
+    data: new Float32Array(shape.reduce((a, b) => a * b, 1)),
+    shape,
+    dtype,
+  });
+  const q = { ...attention.q, weight: zeros([32, 31]) };
   for (const [change, code, message] of [
-    [{ tensor: [3, zeros([32, 31])] }, 'ERR_SHAPE', /'q weight': expected \[32, 32\]/],
-    [{ tensor: [11, zeros([1, POSITIONS - 1, 32])] }, 'ERR_SHAPE', /'values'/],
-    [{ tensor: [10, zeros([1, POSITIONS, 32], 'bf16')] }, 'ERR_DTYPE', /the computation's type f32/],
-    [{ tensor: [18, zeros([2, 37, 32])] }, 'ERR_SHAPE', /'cross k': expected items for 1 rows of x, as many for each/],
-    [{ tensor: [18, zeros([0, 37, 32])] }, 'ERR_SHAPE', /'cross k': expected items for 1 rows/],
-    [{ tensor: [19, zeros([0, 37, 32])] }, 'ERR_SHAPE', /'cross v': expected f32\[1, 37, 32\]/],
-    [{ tensor: [18, zeros([1, 37, 32], 'bf16')] }, 'ERR_DTYPE', /'cross k': expected f32\[1, 37, 32\]/],
-    [{ tensor: [19, zeros([1, 37, 2, 16], 'q8')] }, 'ERR_DTYPE', /'cross v': expected f32\[1, 37, 32\], got q8/],
-    [{ tensor: [24, zeros([32, 64], 'q8')] }, 'ERR_DTYPE', /'fc2 weight'/],
-    [{ tensor: [4, null] }, 'ERR_ARGUMENT', /'q bias': expected a tensor/],
-    [{ number: [1, 3] }, 'ERR_SHAPE', /'heads': expected a divisor of the width 32/],
-    [{ number: [2, POSITIONS] }, 'ERR_SHAPE', /'keys': expected at least 10 positions/],
-  ] as [Parameters<typeof call>[0], string, RegExp][])
-    t.throws(() => call(change), { code, message });
-  const prompt = cases[2]!;
-  const at = [...build(prompt, 'f32'), { data: Int32Array.of(0), shape: [1] }].map((input) => put(stream, input)!);
+    [{ attention: { ...attention, q } }, 'ERR_SHAPE', /'q weight': expected \[32, 32\]/],
+    [{ values: zeros([1, POSITIONS - 1, 32]) }, 'ERR_SHAPE', /'values'/],
+    [{ keys: zeros([1, POSITIONS, 32], 'bf16') }, 'ERR_DTYPE', /the computation's type f32/],
+    [{ crossKeys: zeros([2, 37, 32]) }, 'ERR_SHAPE', /'cross k': expected items for 1 rows of x, as many for each/],
+    [{ crossKeys: zeros([0, 37, 32]) }, 'ERR_SHAPE', /'cross k': expected items for 1 rows/],
+    [{ crossValues: zeros([0, 37, 32]) }, 'ERR_SHAPE', /'cross v': expected f32\[1, 37, 32\]/],
+    [{ crossKeys: zeros([1, 37, 32], 'bf16') }, 'ERR_DTYPE', /'cross k': expected f32\[1, 37, 32\]/],
+    [{ crossValues: zeros([1, 37, 2, 16], 'q8') }, 'ERR_DTYPE', /'cross v': expected f32\[1, 37, 32\], got q8/],
+    [{ shared: { ...shared, fc2: zeros([32, 64], 'q8') } }, 'ERR_DTYPE', /'fc2 weight'/],
+    [{ heads: 3 }, 'ERR_SHAPE', /'heads': expected a divisor of the width 32/],
+    [{ offset: POSITIONS }, 'ERR_SHAPE', /'keys': expected at least 10 positions/],
+  ] as [Partial<Layer>, string, RegExp][])
+    t.throws(() => kernels.decoderLayer(stream, placed(stream, { ...given, ...change })), { code, message });
+  const norm = [zeros([32]), zeros([32])].map((input) => put(stream, input));
+  const first = [put(stream, given.x), ...norm, put(stream, attention.q.weight), null];
+  t.throws(() => rawCall(stream, 'decoder_layer', first, [0, 2, 4, EPSILON, 0]), {
+    code: 'ERR_ARGUMENT',
+    message: /'q bias': expected a tensor/,
+  });
+  const position = { data: Int32Array.of(0), shape: [1] };
   const many = { code: 'ERR_SHAPE', message: /one token an item where its position is a tensor/ };
-  t.throws(() => stream.call('decoder_layer', at, numbers(prompt, 'f32')), many);
+  t.throws(() => kernels.decoderLayer(stream, placed(stream, { ...build(cases[2]!, 'f32'), position })), many);
   stream.endStep();
 });

@@ -10,7 +10,7 @@ import { runInNewContext } from 'node:vm';
 import { Worker } from 'node:worker_threads';
 import test, { type ExecutionContext } from 'ava';
 import { type ComputeType, LanguageExpert, Whisper } from '../lib/model/index.js';
-import { Stream, type Tensor } from '../lib/tensor/index.js';
+import { kernels, Stream, type Tensor } from '../lib/tensor/index.js';
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
 import {
   type FloatDtype,
@@ -200,13 +200,22 @@ test('whatever would write into a mapped weight is refused with ERR_ARGUMENT, an
   const writes: Record<string, () => unknown> = {
     write: () => matrix.write(new Float32Array(n * k)),
     'write to a view': () => matrix.slice(1, 2).write(new Float32Array(k)),
-    fill: () => stream.call('fill', [matrix], [0]),
-    'fill of a view': () => stream.call('fill', [matrix.reshape([n * k])], [0]),
-    cache_write: () => stream.call('cache_write', [zeros([1, 1, k]), matrix.reshape([1, n, k])], [0]),
-    linear_backward_weight: () => stream.call('linear_backward_weight', [dy, x, matrix, null], [0, 0]),
-    'its bias': () => stream.call('linear_backward_weight', [dy, x, null, bias], [0, 0]),
-    adamw: () => stream.call('adamw', [zeros([1]), matrix, m, m, v], [1, 1e-3, 0.9, 0.999, 1e-8, 0, 1, 1]),
-    add_backward_rows: () => stream.call('add_backward_rows', [zeros([1, n, k]), matrix], []),
+    fill: () => kernels.fill(stream, { x: matrix, value: 0 }),
+    'fill of a view': () => kernels.fill(stream, { x: matrix.reshape([n * k]), value: 0 }),
+    cache_write: () => kernels.cacheWrite(stream, { x: zeros([1, 1, k]), cache: matrix.reshape([1, n, k]), offset: 0 }),
+    linear_backward_weight: () => kernels.linearBackwardWeight(stream, { dy, x, dweight: matrix, compute: 'f32' }),
+    'its bias': () => kernels.linearBackwardWeight(stream, { dy, x, dbias: bias, compute: 'f32' }),
+    adamw: () =>
+      kernels.adamw(stream, {
+        scale: zeros([1]),
+        groups: [{ step: 1, value: matrix, gradient: m, m, v }],
+        learningRate: 1e-3,
+        betas: [0.9, 0.999],
+        epsilon: 1e-8,
+        weightDecay: 0,
+        compat: 'reference',
+      }),
+    add_backward_rows: () => kernels.addBackwardRows(stream, { dy: zeros([1, n, k]), dpositions: matrix }),
   };
   for (const [what, write] of Object.entries(writes)) {
     const error = t.throws(write as () => void, { code: 'ERR_ARGUMENT' }, what);

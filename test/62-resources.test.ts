@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads';
 import test from 'ava';
 import { isDistilWhisperError } from '../lib/errors/index.js';
 import { Whisper } from '../lib/model/index.js';
-import { Stream } from '../lib/tensor/index.js';
+import { kernels, Stream } from '../lib/tensor/index.js';
 import { Trainer } from '../lib/train/index.js';
 import { normals, random } from './support/random.js';
 import { tinyConfig } from './support/tiny.js';
@@ -138,7 +138,7 @@ test('a tensor used after it was disposed of, or after its step, is ERR_DISPOSED
   a.dispose();
   t.deepEqual(await view.read(), new Float32Array(2), 'a view keeps the memory of its tensor');
   disposed(() => a.slice(0, 1));
-  disposed(() => stream.call('add', [a, a], [1, 1, 0]));
+  disposed(() => kernels.add(stream, { a, b: a, out: 'f32' }));
   await t.throwsAsync(a.read(), { code: 'ERR_DISPOSED' });
   stream.endStep();
   disposed(() => view.reshape([2]));
@@ -150,7 +150,7 @@ test('a tensor used after it was disposed of, or after its step, is ERR_DISPOSED
 test('a closed stream refuses calls and rejects what was waiting', async (t) => {
   const stream = new Stream({ threads: 1 });
   const a = stream.persistent(new Float32Array(1 << 20), [1 << 10, 1 << 10]);
-  stream.call('linear', [a, a, null, null], [0, 0, 0, 0]);
+  kernels.linear(stream, { x: a, weight: a, compute: 'f32', out: 'f32' });
   const waiting = t.throwsAsync(a.read(), { code: 'ERR_STREAM' });
   stream.close();
   await waiting;
@@ -162,7 +162,7 @@ test('a fault on the worker rejects the next wait and poisons nothing else', asy
   const stream = new Stream({ threads: 1 });
   const ids = stream.tensor(Int32Array.of(7), [1, 1], 'i32');
   const table = stream.tensor(new Float32Array(8), [4, 2]);
-  stream.call('embedding', [ids, table, table], [0, 0]);
+  kernels.embedding(stream, { ids, table, positions: table, out: 'f32' });
   await t.throwsAsync(stream.sync(), { code: 'ERR_ARGUMENT' });
   await stream.sync();
   t.deepEqual(await table.read(), new Float32Array(8));
@@ -172,10 +172,10 @@ test('a fault on the worker rejects the next wait and poisons nothing else', asy
 test('a step tensor of one stream is refused by another; a frozen parameter is shared', async (t) => {
   const [a, b] = [new Stream({ threads: 1 }), new Stream({ threads: 1 })];
   const x = a.tensor(Float32Array.of(1, 2), [1, 2]);
-  t.throws(() => b.call('add', [x, x], [1, 1, 0]), { code: 'ERR_STREAM' });
+  t.throws(() => kernels.add(b, { a: x, b: x, out: 'f32' }), { code: 'ERR_STREAM' });
   const frozen = a.persistent(Float32Array.of(1, 2), [1, 2]).freeze();
-  t.deepEqual(await b.call('add', [frozen, frozen], [1, 1, 0])[0]!.read(), Float32Array.of(2, 4));
-  t.throws(() => a.call('fill', [frozen], [0]), { code: 'ERR_ARGUMENT' });
+  t.deepEqual(await kernels.add(b, { a: frozen, b: frozen, out: 'f32' }).y.read(), Float32Array.of(2, 4));
+  t.throws(() => kernels.fill(a, { x: frozen, value: 0 }), { code: 'ERR_ARGUMENT' });
   t.throws(() => frozen.write(new Float32Array(2)), { code: 'ERR_ARGUMENT' });
   a.close();
   b.close();

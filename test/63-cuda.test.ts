@@ -9,7 +9,8 @@ import test, { type ExecutionContext } from 'ava';
 import { type ErrorCode, isDistilWhisperError } from '../lib/errors/index.js';
 import { cudaReport, packageRoot } from '../lib/native/index.js';
 import { Profile, readProfile } from '../lib/profile/index.js';
-import { Stream } from '../lib/tensor/index.js';
+import { rawCall } from '../lib/tensor/call.js';
+import { kernels, Stream } from '../lib/tensor/index.js';
 import { cli } from './support/cli.js';
 import { usePlugin, withPlugin } from './support/plugin.js';
 import { traceEvents } from './support/trace.js';
@@ -138,33 +139,36 @@ test.serial('streams on a plugin: calls, copies, faults, shared tensors, memory,
   t.is(stream.device, 'cuda:0');
   const x = stream.tensor(Float32Array.of(1, 2, 3), [3]);
   t.deepEqual(await x.read(), Float32Array.of(1, 2, 3));
-  stream.call('fill', [x.slice(1, 3)], [5]);
+  kernels.fill(stream, { x: x.slice(1, 3), value: 5 });
   t.deepEqual(await x.read(), Float32Array.of(1, 5, 5));
   x.write(Float32Array.of(9, 8, 7));
   t.deepEqual(await x.read({ behind: true }), Float32Array.of(9, 8, 7), 'where no read can be behind it is waited for');
   const zeros = stream.persistent(null, [2, 2]);
   t.deepEqual(await zeros.read(), new Float32Array(4));
 
-  t.throws(() => stream.call('cast', [x], [0]), {
+  t.throws(() => kernels.cast(stream, { x, out: 'f32' }), {
     ...code('ERR_CUDA'),
     message: /^cast: this plugin has no such kernel/,
   });
-  t.throws(() => stream.call('fill', [x], []), code('ERR_ARGUMENT'));
+  t.throws(() => rawCall(stream, 'fill', [x], []), code('ERR_ARGUMENT'));
   const wide = stream.tensor(Float64Array.of(1), [1], 'f64');
-  t.throws(() => stream.call('fill', [wide], [1]), code('ERR_DTYPE'));
+  t.throws(() => kernels.fill(stream, { x: wide, value: 1 }), code('ERR_DTYPE'));
 
-  stream.call('fill', [x], [7]);
+  kernels.fill(stream, { x, value: 7 });
   await t.throwsAsync(x.read(), { ...code('ERR_ARGUMENT'), message: /got 7/ });
   t.deepEqual(await x.read(), Float32Array.of(7, 7, 7), 'a fault is told once and poisons nothing');
-  stream.call('fill', [x], [7]);
+  kernels.fill(stream, { x, value: 7 });
   await t.throwsAsync(stream.sync(), code('ERR_ARGUMENT'));
   await stream.sync();
 
   // Frozen tensors are shared by the streams of a device, and by no others.
   const frozen = stream.persistent(Float32Array.of(4), [1]).freeze();
   const [second, cpu] = [new Stream({ device: 'cuda:0' }), new Stream({ threads: 1 })];
-  t.throws(() => second.call('fill', [frozen], [1]), { ...code('ERR_ARGUMENT'), message: /frozen/ });
-  t.throws(() => cpu.call('cast', [frozen], [0]), { ...code('ERR_STREAM'), message: /another device than cpu/ });
+  t.throws(() => kernels.fill(second, { x: frozen, value: 1 }), { ...code('ERR_ARGUMENT'), message: /frozen/ });
+  t.throws(() => kernels.cast(cpu, { x: frozen, out: 'f32' }), {
+    ...code('ERR_STREAM'),
+    message: /another device than cpu/,
+  });
 
   t.throws(() => stream.persistent(null, [1 << 29]), code('ERR_OUT_OF_MEMORY'));
   const { deviceHeld, deviceTotal, devicePeak } = stream.memory();
@@ -174,10 +178,10 @@ test.serial('streams on a plugin: calls, copies, faults, shared tensors, memory,
   t.true(second.memory().deviceHeld! < deviceHeld!, "a closed stream's steps give their memory back");
 
   const y = second.tensor(Float32Array.of(1), [1]);
-  second.call('fill', [y], [13]);
+  kernels.fill(second, { x: y, value: 13 });
   await t.throwsAsync(y.read(), { ...code('ERR_CUDA'), message: 'an illegal address' });
   const lost = { ...code('ERR_CUDA'), message: /^cuda:0 was lost by an earlier error.*fill with 13/ };
-  t.throws(() => second.call('fill', [y], [1]), lost);
+  t.throws(() => kernels.fill(second, { x: y, value: 1 }), lost);
   t.throws(() => second.tensor(Float32Array.of(1), [1]), lost);
   await t.throwsAsync(y.read(), lost);
   await t.throwsAsync(second.sync(), lost);

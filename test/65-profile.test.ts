@@ -8,7 +8,8 @@ import { measureCeilings, onThread, Profile, phase, readProfile } from '../lib/i
 import { Whisper } from '../lib/model/index.js';
 import { defaultThreads, measureCeiling } from '../lib/native/index.js';
 import { countWork } from '../lib/profile/index.js';
-import { Stream, Tape } from '../lib/tensor/index.js';
+import { rawCall } from '../lib/tensor/call.js';
+import { kernels, Stream, Tape } from '../lib/tensor/index.js';
 import { scratchFolder } from './support/cli.js';
 import { normals, random } from './support/random.js';
 import { tinyConfig } from './support/tiny.js';
@@ -105,21 +106,38 @@ test('work that depends on values, on what trains and on what is cached', async 
     floats(V, D),
   ];
   const labels = stream.persistent(Int32Array.of(1, -100, 3, -100, 5, 6), [N], 'i32');
-  const loss = (tensors: Parameters<Stream['call']>[1], kind: number, all: number, gradient: number) =>
-    countWork(
-      stream,
-      () => void stream.call('distill_loss', tensors, [0.1, 1, kind, 1, 1, all, gradient, 0, 1 << 20, 0]),
-    );
+  const loss = (change: Partial<kernels.DistillLossArguments>) =>
+    countWork(stream, () => {
+      kernels.distillLoss(stream, {
+        hidden,
+        weight,
+        labels,
+        smoothing: 0.1,
+        temperature: 1,
+        kind: 'none',
+        crossEntropyWeight: 1,
+        divergenceWeight: 1,
+        grad: true,
+        compute: 'f32',
+        workspace: 1 << 20,
+        ...change,
+      });
+    });
   const one = 2 * D * V;
-  t.is((await loss([hidden, weight, labels, null, null, null], 0, 0, 0)).flop, 4 * one, 'labelled rows');
-  t.is((await loss([hidden, weight, labels, null, null, dweight], 0, 0, 1)).flop, 4 * 3 * one, 'with both gradients');
+  t.is((await loss({ grad: false })).flop, 4 * one, 'labelled rows');
+  t.is((await loss({ dweight })).flop, 4 * 3 * one, 'with both gradients');
   const both = 2 * one + 2 * M * V;
-  t.is((await loss([hidden, weight, labels, taught, head, null], 1, 0, 1)).flop, 4 * both);
-  t.is((await loss([hidden, weight, labels, taught, head, null], 1, 1, 1)).flop, N * both, 'all rows');
+  const teacher = { teacherHidden: taught, teacherWeight: head, kind: 'js' } as const;
+  t.is((await loss(teacher)).flop, 4 * both);
+  t.is((await loss({ ...teacher, allPositions: true })).flop, N * both, 'all rows');
 
   // One new row on a cache of 32 of which 5 are filled.
   const [q, cache] = [floats(2, 1, D), floats(2, 32, D)];
-  const cached = await countWork(stream, () => void stream.call('attention', [q, cache, cache], [2, 1, 5, 4, 0]));
+  const cached = await countWork(
+    stream,
+    () =>
+      void kernels.attention(stream, { q, k: cache, v: cache, heads: 2, causal: true, keys: 5, offset: 4, out: 'f32' }),
+  );
   t.is(cached.flop, 2 * 4 * 5 * D);
   t.is(cached.bytes, 4 * (2 * D + 2 * 2 * 5 * D + 2 * D + 2 * 2), 'q, five rows of k and v, output, log-sums');
 
@@ -127,24 +145,37 @@ test('work that depends on values, on what trains and on what is cached', async 
   const scale = stream.persistent(Float32Array.of(1), [1]);
   const step = (...steps: number[]) =>
     countWork(stream, () => {
-      const groups = steps.flatMap(() => [p, g, m, v]);
-      stream.call('adamw', [scale, ...groups], [steps.length, 1e-3, 0.9, 0.99, 1e-8, 0, 0, ...steps]);
+      kernels.adamw(stream, {
+        scale,
+        groups: steps.map((step) => ({ step, value: p, gradient: g, m, v })),
+        learningRate: 1e-3,
+        betas: [0.9, 0.99],
+        epsilon: 1e-8,
+        weightDecay: 0,
+        compat: 'paper',
+      });
     });
   t.is((await step(1)).bytes, 4 + 7 * 400);
   t.is((await step(1, 0)).bytes, 4 + 7 * 400, 'a group that is left out');
 
   const [x, w, dy, dw] = [floats(5, 4), floats(3, 4), floats(5, 3), floats(3, 4)];
-  const backward = await countWork(stream, () => void stream.call('linear_backward_weight', [dy, x, dw, null], [0, 0]));
+  const backward = await countWork(
+    stream,
+    () => void kernels.linearBackwardWeight(stream, { dy, x, dweight: dw, compute: 'f32' }),
+  );
   t.deepEqual(backward, { flop: 2 * 5 * 4 * 3, bytes: 4 * (15 + 20 + 24), kernels: 1 });
   const bias = await countWork(
     stream,
-    () => void stream.call('linear_backward_weight', [dy, x, null, floats(3)], [0, 0]),
+    () => void kernels.linearBackwardWeight(stream, { dy, x, dbias: floats(3), compute: 'f32' }),
   );
   t.is(bias.flop, 0, 'a frozen weight has no gradient');
-  t.is((await countWork(stream, () => void stream.call('linear', [x, w, null, null], [0, 0, 0, 0]))).bytes, 4 * 47);
+  t.is(
+    (await countWork(stream, () => void kernels.linear(stream, { x, weight: w, compute: 'f32', out: 'f32' }))).bytes,
+    4 * 47,
+  );
   t.is((await countWork(stream, () => {})).kernels, 0);
   await t.throwsAsync(
-    countWork(stream, () => void stream.call('linear', [], [])),
+    countWork(stream, () => void rawCall(stream, 'linear', [], [])),
     { code: 'ERR_ARGUMENT' },
   );
   stream.close();
@@ -195,12 +226,14 @@ test.serial('a trace: every call with its fields, none overlapping on a lane, an
   const end = phase('all of it', { of: 2 });
   for (let i = 0; i < 200; i++) {
     onThread('queue', () =>
-      before.tidy(() => void before.call('linear', [x, w, null, null], [0, 0, i % 2, 0]) as undefined),
+      before.tidy(
+        () => void kernels.linear(before, { x, weight: w, compute: i % 2 ? 'bf16' : 'f32', out: 'f32' }) as undefined,
+      ),
     );
     if (i % 50 === 0) await before.sync();
   }
   const other = after.tensor(Float32Array.of(1, 2), [2]);
-  await after.call('add', [other, other], [1, 1, 0])[0]!.read();
+  await kernels.add(after, { a: other, b: other, out: 'f32' }).y.read();
   await before.sync();
   end();
   before.close();
@@ -213,8 +246,8 @@ test.serial('a trace: every call with its fields, none overlapping on a lane, an
   t.deepEqual([...lanes.values()].slice(0, 2), ['JavaScript', lanes.get(2)!]);
   t.regex(lanes.get(2)!, /^stream 1: early, \w+, 2 threads$/);
   t.true([...lanes.values()].some((name) => /^stream 2: \w+, 1 thread$/.test(name)));
-  const kernels = ofKind(events, 'kernel');
-  const linear = kernels.filter((e) => e.name === 'linear');
+  const ran = ofKind(events, 'kernel');
+  const linear = ran.filter((e) => e.name === 'linear');
   t.is(linear.length, 200);
   for (const [i, { args, dur }] of linear.entries()) {
     t.deepEqual(Object.keys(args), ['shape', 'type', 'flop', 'bytes', 'GFLOP/s', 'GB/s']);
@@ -256,7 +289,7 @@ test.serial('a trace: every call with its fields, none overlapping on a lane, an
   const { seconds } = busiest!;
   const total = seconds.kernels + seconds.transfers + seconds.waitingForData + seconds.idle;
   t.true(Math.abs(total - report.seconds) < 1e-6);
-  const sum = kernels.filter((e) => e.tid === 2).reduce((s, e) => s + e.dur, 0) / 1e6;
+  const sum = ran.filter((e) => e.tid === 2).reduce((s, e) => s + e.dur, 0) / 1e6;
   t.true(Math.abs(sum - seconds.kernels) < 1e-6);
   t.deepEqual(busiest!.kernels.map((k) => [k.name, k.type, k.calls]).sort(), [
     ['linear', 'bf16', 100],
@@ -278,11 +311,11 @@ test.serial('a long profile: every call is written or counted as lost, and memor
   const x = stream.persistent(new Float32Array(4), [4]);
   const profile = await Profile.start(path, { threads: 1 });
   // More than a timeline holds, without a chance to empty it.
-  for (let i = 0; i < 80_000; i++) stream.call('fill', [x], [i]);
+  for (let i = 0; i < 80_000; i++) kernels.fill(stream, { x, value: i });
   await stream.sync();
   const grown: number[] = [];
   for (let round = 0; round < 20; round++) {
-    for (let i = 0; i < 5_000; i++) stream.call('fill', [x], [i]);
+    for (let i = 0; i < 5_000; i++) kernels.fill(stream, { x, value: i });
     await stream.sync();
     await new Promise((resolve) => setTimeout(resolve, 20));
     grown.push(process.memoryUsage().rss);

@@ -10,7 +10,7 @@ import test, { type ExecutionContext } from 'ava';
 import { type ErrorCode, isDistilWhisperError } from '../lib/errors/index.js';
 import { measureCeilings } from '../lib/native/index.js';
 import { countWork, Profile, readProfile } from '../lib/profile/index.js';
-import { Stream, type Tensor } from '../lib/tensor/index.js';
+import { kernels, Stream, type Tensor } from '../lib/tensor/index.js';
 import { scratchFolder } from './support/cli.js';
 import { emulated } from './support/kernels.js';
 import { emulatedCounts, usePlugin } from './support/plugin.js';
@@ -71,8 +71,10 @@ onDevice(
     const x = model!.tensor(normals(50 * 64, random(2)), [50, 64]);
     const y = other!.tensor(Float32Array.of(1, 2), [2]);
     for (let i = 0; i < 60; i++) {
-      model!.tidy(() => void model!.call('linear', [x, w, null, null], [0, 0, i % 2, 0]) as undefined);
-      if (i % 2) other!.call('add', [y, y], [1, 1, 0]);
+      model!.tidy(
+        () => void kernels.linear(model!, { x, weight: w, compute: i % 2 ? 'bf16' : 'f32', out: 'f32' }) as undefined,
+      );
+      if (i % 2) kernels.add(other!, { a: y, b: y, out: 'f32' });
       if (i % 20 === 0) await x.read();
     }
     for (const stream of [model!, other!]) {
@@ -108,8 +110,8 @@ onDevice(
     const busiest = report.streams.find(({ name }) => /model/.test(name))!;
     const sum = spans.filter(({ cat }) => cat === 'kernel').reduce((all, { dur }) => all + dur, 0) / 1e6;
     t.true(Math.abs(sum - busiest.seconds.kernels) < 1e-6, 'shares are of the time on the device');
-    const { kernels, transfers, waitingForData, idle } = busiest.seconds;
-    t.true(Math.abs(kernels + transfers + waitingForData + idle - report.seconds) < 1e-6);
+    const { kernels: ran, transfers, waitingForData, idle } = busiest.seconds;
+    t.true(Math.abs(ran + transfers + waitingForData + idle - report.seconds) < 1e-6);
     for (const k of busiest.kernels.filter(({ name }) => name === 'linear')) {
       t.is(k.calls, 30);
       t.true(Math.abs(k.gflops! - (30 * 2 * 50 * 64 * 96) / k.seconds / 1e9) < 1e-6 * k.gflops!);
@@ -127,7 +129,7 @@ onDevice('the clocks are compared again and again, so that late spans are where 
   const begin = performance.now();
   // Nothing waits: the times are told at the end. Its clock is 2.5 ms fast by then.
   while (performance.now() - begin < 2500) {
-    stream.call('fill', [x], [1]);
+    kernels.fill(stream, { x, value: 1 });
     await sleep(10);
   }
   await stream.sync();
@@ -147,7 +149,7 @@ onDevice('a host far ahead: few events, all spans', async (t) => {
   const profile = await Profile.start(path, { device: 'cuda' });
   const before = counts();
   const CALLS = 6000;
-  for (let i = 0; i < CALLS; i++) stream.call('fill', [x], [i]);
+  for (let i = 0; i < CALLS; i++) kernels.fill(stream, { x, value: i });
   t.deepEqual(await x.read(), new Float32Array(4).fill(CALLS - 1));
   const { events, mostEvents, eventsMade } = counts();
   t.true(events > 0 && mostEvents <= MOST_EVENTS, `${mostEvents} events at a time`);
@@ -168,7 +170,7 @@ onDevice('without a profile there are no events, and counting work makes none', 
   const before = counts();
   const stream = new Stream({ device: 'cuda' });
   const x = stream.tensor(Float32Array.of(1, 2), [2]);
-  const add = (): Tensor => stream.call('add', [x, x], [1, 1, 0])[0]!;
+  const add = (): Tensor => kernels.add(stream, { a: x, b: x, out: 'f32' }).y;
   t.deepEqual(await add().read(), Float32Array.of(2, 4));
   t.deepEqual(await countWork(stream, () => void add()), { flop: 0, bytes: 24, kernels: 1 });
   const profile = await Profile.start(join(scratch, 'counted.json'), { device: 'cuda' });
@@ -194,13 +196,13 @@ onDevice('what is closed, or still queued when the profile ends, and a profile a
     const y = closed.persistent(null, [3]);
     await y.read();
     const launched = counts().kernels;
-    for (let i = 0; i < 5; i++) closed.call('fill', [y], [i]);
+    for (let i = 0; i < 5; i++) kernels.fill(closed, { x: y, value: i });
     // Launched, never waited for: closing it tells their times.
     while (counts().kernels < launched + 5) await sleep(10);
     closed.close();
-    for (let i = 0; i < 10; i++) stream.call('fill', [x], [i]);
+    for (let i = 0; i < 10; i++) kernels.fill(stream, { x, value: i });
     await stream.sync();
-    for (let i = 0; i < 100; i++) stream.call('fill', [x], [i]);
+    for (let i = 0; i < 100; i++) kernels.fill(stream, { x, value: i });
     profile.stop();
     t.is(lanesOf(path, 'closed').spans.filter(({ cat }) => cat === 'kernel').length, 6);
     const { spans, launches } = lanesOf(path, 'kept');
@@ -219,11 +221,11 @@ onDevice('a graph is one span', async (t) => {
   await stream.sync();
   const profile = await Profile.start(path, { device: 'cuda' });
   const recording = stream.record(() => {
-    const [product] = stream.call('linear', [x!, y!, null, null], [0, 0, 1, 0]);
-    return stream.call('add', [product!, y!], [1, 1, 0]);
+    const { y: product } = kernels.linear(stream, { x: x!, weight: y!, compute: 'bf16', out: 'f32' });
+    return kernels.add(stream, { a: product, b: y!, out: 'f32' });
   });
   for (let i = 0; i < 4; i++) recording.replay();
-  stream.call('fill', [x!], [0]);
+  kernels.fill(stream, { x: x!, value: 0 });
   await stream.sync();
   recording.dispose();
   profile.stop();
@@ -244,7 +246,7 @@ onDevice('calls that fail leave a trace of the others', async (t) => {
   const stream = new Stream({ device: 'cuda', label: 'failing' });
   const w = stream.persistent(normals(64, random(1)), [8, 8]).freeze();
   const x = stream.tensor(normals(160, random(2)), [20, 8]);
-  const product = (of = x): Tensor => stream.call('linear', [of, w, null, null], [0, 0, 0, 0])[0]!;
+  const product = (of = x): Tensor => kernels.linear(stream, { x: of, weight: w, compute: 'f32', out: 'f32' }).y;
   const want = await product().read();
   for (const [call, code, message] of [
     ['cublasLtMatmul', 'ERR_CUDA', /^cuBLASLt: running a product: refused/],
@@ -259,8 +261,8 @@ onDevice('calls that fail leave a trace of the others', async (t) => {
   }
   // A fault that only the data shows.
   const ids = stream.tensor(Int32Array.of(1, 99), [1, 2], 'i32');
-  const [rows] = stream.call('embedding', [ids, w, w], [0, 0]);
-  await t.throwsAsync(rows!.read(), { code: 'ERR_ARGUMENT', message: /got 99/ });
+  const { y: rows } = kernels.embedding(stream, { ids, table: w, positions: w, out: 'f32' });
+  await t.throwsAsync(rows.read(), { code: 'ERR_ARGUMENT', message: /got 99/ });
   t.deepEqual(await product().read(), want);
   stream.close();
   profile.stop();
@@ -268,8 +270,8 @@ onDevice('calls that fail leave a trace of the others', async (t) => {
   const { spans } = lanesOf(path, 'failing');
   for (const [i, { ts }] of spans.entries()) if (i > 0) t.true(ts >= spans[i - 1]!.ts + spans[i - 1]!.dur - 2e-3);
   const report = await readProfile(path);
-  const { kernels } = report.streams.find(({ name }) => /failing/.test(name))!;
-  const calls = (name: string): number => kernels.find((k) => k.name === name)!.calls;
+  const failing = report.streams.find(({ name }) => /failing/.test(name))!;
+  const calls = (name: string): number => failing.kernels.find((k) => k.name === name)!.calls;
   // Of the products that were refused none, and of the others those that there were events for.
   t.true(calls('linear') >= 4 && calls('linear') < 50, `${calls('linear')} products`);
   t.is(calls('embedding'), 1);
@@ -297,7 +299,7 @@ onDevice(
     const profile = await Profile.start(path, { threads: 1 });
     const stream = new Stream({ device: 'cuda', label: 'model' });
     const x = stream.persistent(new Float32Array(4), [4]);
-    await stream.call('add', [x, x], [1, 1, 0])[0]!.read();
+    await kernels.add(stream, { a: x, b: x, out: 'f32' }).y.read();
     stream.close();
     profile.stop();
     const [busiest] = (await readProfile(path)).streams;

@@ -1,14 +1,13 @@
 /** The CUDA runtime as the emulated device has it: what it refuses, each as a typed error; reads and uploads behind the caller. */
 import test from 'ava';
 import { cudaReport } from '../lib/native/index.js';
-import { type DType, Stream } from '../lib/tensor/index.js';
+import { type FloatType, kernels, Stream } from '../lib/tensor/index.js';
 import {
   cpus,
   devices,
   emulated,
   type Input,
   normals,
-  number,
   oracle,
   random,
   relativeL2,
@@ -29,7 +28,7 @@ onDevice('a product that cuBLASLt has no algorithm for is done without it', asyn
     [37, 67, 130],
     [130, 65, 33],
   ] as const)
-    for (const type of ['f32', 'bf16'] as DType[]) {
+    for (const type of ['f32', 'bf16'] as FloatType[]) {
       const tensor = (rows: number, cols: number): Input => ({
         data: normals(rows * cols, next),
         shape: [rows, cols],
@@ -38,19 +37,17 @@ onDevice('a product that cuBLASLt has no algorithm for is done without it', asyn
       const [x, w, dy, residual] = [tensor(m, k), tensor(n, k), tensor(m, n), tensor(m, n)];
       const sum: Input = { data: normals(n * k, next), shape: [n, k], inout: true };
       const bias: Input = { data: normals(n, next), shape: [n] };
-      for (const [op, inputs, numbers] of [
-        ['linear', [x, w, bias, residual], [0, 0, number(type), number(type)]],
-        ['linear_backward_input', [dy, w, null, null], [number(type), number('f32')]],
-        ['linear_backward_weight', [dy, x, sum, null], [0, number(type)]],
-      ] as const) {
-        const [got] = await run(stream, op, [...inputs], [...numbers]);
-        const [want] = await run(oracle, op, [...inputs], [...numbers]);
+      const near = (what: string, [got]: Float64Array[], [want]: Float64Array[], bound = 1e-6) => {
         const error = relativeL2(got!, want!);
-        t.true(
-          error <= (op === 'linear' && type === 'bf16' ? 2 ** -8 : 1e-6),
-          `${op} ${m}x${n}x${k} ${type}: ${error}`,
-        );
-      }
+        t.true(error <= bound, `${what} ${m}x${n}x${k} ${type}: ${error}`);
+      };
+      const forward = (on: Stream) =>
+        run(on, kernels.linear, { x, weight: w, bias, residual, compute: type, out: type });
+      near('linear', await forward(stream), await forward(oracle), type === 'bf16' ? 2 ** -8 : 1e-6);
+      const input = (on: Stream) => run(on, kernels.linearBackwardInput, { dy, weight: w, compute: type, out: 'f32' });
+      near('linear_backward_input', await input(stream), await input(oracle));
+      const weight = (on: Stream) => run(on, kernels.linearBackwardWeight, { dy, x, dweight: sum, compute: type });
+      near('linear_backward_weight', await weight(stream), await weight(oracle));
     }
   t.is(emulatedCounts(emulated!).products, before);
   delete process.env.DW_EMULATOR_FAIL;
@@ -65,7 +62,7 @@ for (const { isa, stream } of [...devices, cpus.at(-1)!])
       const reads: Promise<Float32Array>[] = [];
       // More than a device takes at a time.
       for (let i = 0; i < 150; i++) {
-        stream.call('fill', [x], [i]);
+        kernels.fill(stream, { x, value: i });
         reads.push(x.floats({ behind: true }));
       }
       for (const [i, values] of (await Promise.all(reads)).entries()) t.deepEqual(values, new Float32Array(3).fill(i));
@@ -76,8 +73,8 @@ for (const { isa, stream } of [...devices, cpus.at(-1)!])
       const ids = stream.tensor(Int32Array.of(0, 9), [1, 2], 'i32');
       const table = stream.persistent(new Float32Array(8), [2, 4]);
       const behind = { behind: true };
-      const [rows] = stream.call('embedding', [ids, table, table], [0, number('f32')]);
-      const told = rows!.floats(behind);
+      const { y: rows } = kernels.embedding(stream, { ids, table, positions: table, out: 'f32' });
+      const told = rows.floats(behind);
       const after = [x.floats(behind), large.floats(behind)] as const;
       await t.throwsAsync(told, { code: 'ERR_ARGUMENT', message: /got 9/ });
       t.deepEqual(await after[0], new Float32Array(3).fill(149));
@@ -115,7 +112,7 @@ onDevice(
       });
     const stream = streamOn(emulated!);
     const [x, w] = [20, 8].map((rows) => stream.tensor(new Float32Array(8 * rows), [rows, 8]));
-    const multiply = () => stream.call('linear', [x!, w!, null, null], [0, 0, 0, 0])[0]!.read();
+    const multiply = () => kernels.linear(stream, { x: x!, weight: w!, compute: 'f32', out: 'f32' }).y.read();
     await lacking('no cuBLASLt', async () => {
       await t.throwsAsync(multiply(), { code: 'ERR_CUDA', message: /^cuBLASLt was not found/ });
       t.regex(withPlugin(emulated!, cudaReport).problem!, /^cuBLASLt was not found/);
@@ -158,7 +155,7 @@ onDevice('uploads of every size, more of them than there is room for at a time',
 onDevice('a dead context that a product is the first to meet: the device is lost, and said to be', async (t) => {
   const stream = streamOn(emulated!);
   const tensor = (rows: number) => stream.tensor(new Float32Array(8 * rows), [rows, 8]);
-  const multiply = () => stream.call('linear', [tensor(20), tensor(8), null, null], [0, 0, 0, 0])[0]!;
+  const multiply = () => kernels.linear(stream, { x: tensor(20), weight: tensor(8), compute: 'f32', out: 'f32' }).y;
   process.env.DW_EMULATOR_FAIL = 'context';
   const message = /^cuda:0: linear: an illegal memory access .* The device is lost to this process$/;
   await t.throwsAsync(multiply().read(), { code: 'ERR_CUDA', message });

@@ -5,8 +5,17 @@
  */
 import test, { type ExecutionContext } from 'ava';
 import { randomFloats } from '../bench/data.js';
-import { bf16ToFloat32, type FloatType } from '../lib/tensor/index.js';
-import { devices, type Input, number, type Path, relativeL2, run, toBf16 } from './support/kernels.js';
+import { bf16ToFloat32, type FloatType, kernels } from '../lib/tensor/index.js';
+import {
+  type Described,
+  devices,
+  type Input,
+  type Kernel,
+  type Path,
+  relativeL2,
+  run,
+  toBf16,
+} from './support/kernels.js';
 
 type Quad = readonly [number, number, number, number];
 type Make = (shape: number[], scale?: number) => Input;
@@ -28,18 +37,18 @@ function maker(dtype: FloatType): { make: Make; wide: Make } {
 }
 
 /** Outputs in bf16 err, beside those in fp32, by some roundings of what their products take (2⁻⁹ each). */
-async function held(
+async function held<A>(
   t: ExecutionContext,
   { isa, stream }: Path,
-  op: string,
-  call: (type: FloatType) => [inputs: (Input | null)[], numbers: number[]],
+  kernel: Kernel<A>,
+  call: (type: FloatType) => Described<A>,
   roundings: number,
 ): Promise<Float64Array[]> {
-  const exact = await run(stream, op, ...call('f32'));
-  const got = await run(stream, op, ...call('bf16'));
+  const exact = await run<A>(stream, kernel, call('f32'));
+  const got = await run<A>(stream, kernel, call('bf16'));
   for (const [o, want] of exact.entries()) {
     const error = relativeL2(got[o]!, want);
-    t.true(error <= roundings * 2 ** -9, `${isa}, ${op}, output ${o}: ${error}`);
+    t.true(error <= roundings * 2 ** -9, `${isa}, ${kernel.name}, output ${o}: ${error}`);
   }
   return exact;
 }
@@ -49,105 +58,143 @@ for (const place of devices) {
   const sizes = (emulated: Quad, real: Quad): Quad => (small ? emulated : real);
 
   for (const [title, causal, [batch, heads, queries, keys]] of [
-    ['the encoder', 0, sizes([2, 2, 150, 181], [6, 12, 1500, 1500])],
-    ['the decoder', 1, sizes([2, 2, 150, 150], [32, 12, 200, 200])],
-    ['cross-attention', 0, sizes([2, 4, 100, 181], [48, 12, 100, 1500])],
+    ['the encoder', false, sizes([2, 2, 150, 181], [6, 12, 1500, 1500])],
+    ['the decoder', true, sizes([2, 2, 150, 150], [32, 12, 200, 200])],
+    ['cross-attention', false, sizes([2, 4, 100, 181], [48, 12, 100, 1500])],
   ] as const)
     test.serial(`attention of ${title}, on ${place.isa}`, async (t) => {
       const width = 64 * heads;
-      const inputs = (type: FloatType, more: Input[] = []): Input[] => {
+      const inputs = (type: FloatType) => {
         const { make } = maker(type);
         const [q, k, v] = [make([batch, queries, width]), make([batch, keys, width]), make([batch, keys, width])];
-        return more.length === 0 ? [q, k, v] : [q, k, v, ...more, make([batch, queries, width])];
+        return { q, k, v, dout: make([batch, queries, width]), heads, causal, out: 'f32' } as const;
       };
-      const forward = (type: FloatType): [Input[], number[]] => [inputs(type), [heads, causal, keys, 0, number('f32')]];
-      const [o, lse] = await held(t, place, 'attention', forward, 2);
-      const saved: Input[] = [
-        { data: Float32Array.from(o!), shape: [batch, queries, width] },
-        { data: Float32Array.from(lse!), shape: [batch, heads, queries] },
-      ];
-      const backward = (type: FloatType): [Input[], number[]] => [inputs(type, saved), [heads, causal, number('f32')]];
-      await held(t, place, 'attention_backward', backward, 2);
+      const forward = (type: FloatType) => {
+        const { q, k, v, out } = inputs(type);
+        return { q, k, v, heads, causal, keys, out };
+      };
+      const [o, lse] = await held(t, place, kernels.attention, forward, 2);
+      const saved = {
+        o: { data: Float32Array.from(o!), shape: [batch, queries, width] },
+        lse: { data: Float32Array.from(lse!), shape: [batch, heads, queries] },
+      };
+      await held(t, place, kernels.attentionBackward, (type) => ({ ...inputs(type), ...saved }), 2);
     });
 
   const [rows, width, inner, gate] = sizes([230, 72, 264, 16], [4500, 768, 3072, 64]);
-  const ranges = [0, Math.floor(rows / 3), Math.floor(rows / 3), rows - 7];
-  const experts = ({ make, wide }: ReturnType<typeof maker>): Input[] => {
-    const ffn = () => [
-      make([inner, width], width ** -0.5),
-      wide([inner], 0.3),
-      make([width, inner], inner ** -0.5),
-      wide([width], 0.3),
+  const third = Math.floor(rows / 3);
+  const weightsOf = ({ make, wide }: ReturnType<typeof maker>) => {
+    const ffn = () => ({
+      fc1: make([inner, width], width ** -0.5),
+      fc1Bias: wide([inner], 0.3),
+      fc2: make([width, inner], inner ** -0.5),
+      fc2Bias: wide([width], 0.3),
+    });
+    const expert = () => ({
+      gateIn: wide([gate, width], width ** -0.5),
+      gateInBias: wide([gate], 0.3),
+      gateOut: wide([1, gate], gate ** -0.5),
+      ...ffn(),
+    });
+    const shared = ffn();
+    const languages = [
+      { expert: expert(), begin: 0, end: third },
+      { expert: expert(), begin: third, end: rows - 7 },
     ];
-    const one = () => [wide([gate, width], width ** -0.5), wide([gate], 0.3), wide([1, gate], gate ** -0.5), ...ffn()];
-    return [...ffn(), ...one(), ...one()];
+    return { shared, languages };
   };
 
   test.serial(`linear layers of the encoder, on ${place.isa}`, async (t) => {
-    for (const gelu of [0, 1])
+    for (const gelu of [false, true])
       await held(
         t,
         place,
-        'linear',
+        kernels.linear,
         (type) => {
           const { make, wide } = maker(type);
-          const inputs = [make([rows, width]), make([inner, width], width ** -0.5), wide([inner])];
-          return [
-            [...inputs, gelu ? null : make([rows, inner])],
-            [gelu, gelu, number(type), number(type)],
-          ];
+          const [x, weight] = [make([rows, width]), make([inner, width], width ** -0.5)];
+          const bias = wide([inner]);
+          const residual = gelu ? null : make([rows, inner]);
+          return { x, weight, bias, residual, gelu, savePre: gelu, compute: type, out: type };
         },
         2,
       );
   });
 
   test.serial(`the hard gate of the encoder, on ${place.isa}`, async (t) => {
-    const call = (type: FloatType): [Input[], number[]] => {
+    const call = (type: FloatType): Described<kernels.GatedFfnHardArguments> => {
       const made = maker(type);
-      const inputs = [made.make([rows, width]), made.wide([rows, width]), ...experts(made)];
-      return [inputs, [2, ...ranges, number(type), number('f32')]];
+      const [x, residual] = [made.make([rows, width]), made.wide([rows, width])];
+      return { x, residual, ...weightsOf(made), compute: type, out: 'f32' };
     };
-    const [, gates] = await held(t, place, 'gated_ffn_hard', call, 2);
+    const [, gates] = await held(t, place, kernels.gatedFfnHard, call, 2);
     t.true(gates!.includes(0) && gates!.includes(1));
   });
 
   test.serial(`the soft gate of the encoder, on ${place.isa}`, async (t) => {
-    const settings = (type: FloatType) => [2, ...ranges, 0, 1, 0.1, 0.3, 7, 3, 40, number(type), number('f32')];
-    const forward = (type: FloatType): [(Input | null)[], number[]] => {
+    const settings = { skip: false, alpha: 1, gateDropout: 0.1, expertDropout: 0.3, seed: 7, step: 3, op: 40 };
+    const forward = (type: FloatType): Described<kernels.GatedFfnArguments> => {
       const made = maker(type);
-      const inputs = [made.make([rows, width]), made.wide([rows, width]), ...experts(made), null, null, null];
-      return [inputs, settings(type)];
+      const [x, residual] = [made.make([rows, width]), made.wide([rows, width])];
+      return { x, residual, ...weightsOf(made), ...settings, compute: type, out: 'f32' };
     };
     const covered = rows - 7;
     const shapes = [[rows], [covered, gate], [rows, inner], [covered, inner], [covered, width]];
-    const saved = (await held(t, place, 'gated_ffn', forward, 3))
+    const [g, gateHidden, preShared, preExpert, delta] = (await held(t, place, kernels.gatedFfn, forward, 3))
       .slice(1)
-      .map((values, i): Input => ({ data: Float32Array.from(values), shape: shapes[i]! }));
-    const backward = (type: FloatType): [(Input | null)[], number[]] => {
+      .map((values, i): Input => ({ data: Float32Array.from(values), shape: shapes[i]! })) as [
+      Input,
+      Input,
+      Input,
+      Input,
+      Input,
+    ];
+    const backward = (type: FloatType): Described<kernels.GatedFfnBackwardArguments> => {
       const made = maker(type);
       const x = made.make([rows, width]);
       const dy = made.wide([rows, width]);
-      const weights = experts(made);
-      const gradients = weights
-        .slice(4)
-        .map(({ shape, data }): Input => ({ data: new Float32Array(data.length), shape, inout: true }));
-      return [[dy, null, x, ...weights, null, null, ...saved, ...gradients], settings(type)];
+      const { shared, languages } = weightsOf(made);
+      const zeros = ({ shape, data }: Input): Input => ({ data: new Float32Array(data.length), shape, inout: true });
+      const trained = languages.map((language) => {
+        const { gateIn, gateInBias, gateOut, fc1, fc1Bias, fc2, fc2Bias } = language.expert;
+        const gradients = {
+          gateIn: zeros(gateIn),
+          gateInBias: zeros(gateInBias),
+          gateOut: zeros(gateOut),
+          fc1: zeros(fc1),
+          fc1Bias: zeros(fc1Bias),
+          fc2: zeros(fc2),
+          fc2Bias: zeros(fc2Bias),
+        };
+        return { ...language, gradients };
+      });
+      const saved = { g, gateHidden, preShared, preExpert, delta };
+      return { dy, x, shared, languages: trained, ...saved, ...settings, compute: type, out: 'f32' };
     };
-    await held(t, place, 'gated_ffn_backward', backward, 4);
+    await held(t, place, kernels.gatedFfnBackward, backward, 4);
   });
 
   test.serial(`the distillation loss, on ${place.isa}`, async (t) => {
     const [n, vocabulary, student, teacher] = sizes([40, 130, 16, 24], [256, 51865, 768, 1280]);
     const labels = Int32Array.from({ length: n }, (_, i) => (i % 5 === 0 ? -100 : (i * 7919) % vocabulary));
-    const call = (type: FloatType): [(Input | null)[], number[]] => {
+    const call = (type: FloatType): Described<kernels.DistillLossArguments> => {
       const { make } = maker(type);
-      const [h, w] = [make([n, student]), make([vocabulary, student], 2 * student ** -0.5)];
-      const [ht, wt] = [make([n, teacher]), make([vocabulary, teacher], 2 * teacher ** -0.5)];
-      return [
-        [h, w, { data: labels, shape: [n] }, ht, wt, null],
-        [0.1, 1, 1, 0.25, 0.5, 0, 1, number(type), 64 << 20, 0],
-      ];
+      return {
+        hidden: make([n, student]),
+        weight: make([vocabulary, student], 2 * student ** -0.5),
+        labels: { data: labels, shape: [n] },
+        teacherHidden: make([n, teacher]),
+        teacherWeight: make([vocabulary, teacher], 2 * teacher ** -0.5),
+        smoothing: 0.1,
+        temperature: 1,
+        kind: 'js',
+        crossEntropyWeight: 0.25,
+        divergenceWeight: 0.5,
+        grad: true,
+        compute: type,
+        workspace: 64 << 20,
+      };
     };
-    await held(t, place, 'distill_loss', call, 2);
+    await held(t, place, kernels.distillLoss, call, 2);
   });
 }

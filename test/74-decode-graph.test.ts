@@ -6,7 +6,7 @@ import test, { type ExecutionContext } from 'ava';
 import { type GreedyOptions, greedy } from '../lib/decode/index.js';
 import { ReplayedStep } from '../lib/decode/replayed-step.js';
 import { type DecoderState, type ModelPass, type ReplayedPosition, Whisper } from '../lib/model/index.js';
-import { type FloatType, Stream, type Tensor } from '../lib/tensor/index.js';
+import { type FloatType, kernels, Stream, type Tensor } from '../lib/tensor/index.js';
 import { attachRandomExpert } from './support/experts.js';
 import { cpus, emulated, gpu, streamOn } from './support/kernels.js';
 import { emulatedCounts } from './support/plugin.js';
@@ -64,8 +64,8 @@ function token(
   const gateValues: Tensor[] = [];
   const rows = model.decode(ids, null, { ...pass, gateValues, state, ...(at && { at }) });
   const logits = model.logits(rows.reshape([state.batch, model.config.d_model]));
-  const [values, best] = model.stream.call('top_k', [logits, hidden, null], [1]);
-  return [logits, values!, best!, ...gateValues];
+  const { values, ids: best } = kernels.topK(model.stream, { logits, suppress: hidden, k: 1 });
+  return [logits, values, best, ...gateValues];
 }
 
 const read = async (tensors: readonly Tensor[]): Promise<number[][]> =>
@@ -280,7 +280,7 @@ for (const { isa, stream } of [...cpus.slice(-1), ...places.map(([isa, open]) =>
     const before = stream.memory().persistent;
     const x = stream.persistent(Float32Array.of(1, 2, 3), [3]);
     const held = stream.memory().persistent;
-    const twice = (a: Tensor): Tensor => stream.call('add', [a, a], [1, 1, 0])[0]!;
+    const twice = (a: Tensor): Tensor => kernels.add(stream, { a, b: a, out: 'f32' }).y;
     const recording = stream.record(() => twice(twice(x).reshape([1, 3])));
     t.is(stream.memory().persistent, held + 24);
     recording.replay();

@@ -11,7 +11,6 @@ import {
   typed,
 } from '../native/index.js';
 import { streamClosed, streamOpened } from '../profile/index.js';
-import { rawCall } from './call.js';
 import { fill, quantize } from './kernels.js';
 import {
   byteLength,
@@ -198,10 +197,6 @@ export class Stream {
       return fresh;
     });
     return new Tensor(this, id, dtype, [...shape], persistent);
-  }
-
-  call(op: string, tensors: readonly (Tensor | null)[], numbers: readonly number[]): Tensor[] {
-    return rawCall(this, op, tensors, numbers);
   }
 
   /**

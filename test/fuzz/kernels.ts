@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDistilWhisperError } from '../../lib/errors/index.js';
 import { chooseIsa, isaNames, packageRoot, typed } from '../../lib/native/index.js';
+import { rawCall } from '../../lib/tensor/call.js';
 import { type DType, Stream, type Tensor } from '../../lib/tensor/index.js';
 import { random } from '../support/random.js';
 import { type Argument, type Draw, type Plan, plans } from './kernel-calls.js';
@@ -195,7 +196,7 @@ async function round(
         return tensor;
       });
       made.push(...placed.values());
-      const queued = () => stream.call(op, tensors, plan.numbers);
+      const queued = () => rawCall(stream, op, tensors, plan.numbers);
       if (recorded) {
         // Its outputs have memory of their own, at the ends of which a sanitizer watches.
         const recording = stream.record(queued);

@@ -72,14 +72,13 @@ export function toBf16(values: ArrayLike<number>): Uint16Array {
 
 export interface Input {
   data: Float32Array | Int32Array;
-  shape: number[];
+  shape: readonly number[];
   dtype?: DType;
   /** Written in place by the kernel: compared as an output too. */
   inout?: boolean;
 }
 
-export function put(stream: Stream, input: Input | null): Tensor | null {
-  if (input === null) return null;
+export function put(stream: Stream, input: Input): Tensor {
   const dtype = input.dtype ?? (input.data instanceof Int32Array ? 'i32' : 'f32');
   if (dtype === 'q8') return stream.quantized(stream.tensor(input.data, input.shape));
   const data = dtype === 'bf16' ? toBf16(input.data) : dtype === 'f64' ? Float64Array.from(input.data) : input.data;
@@ -91,37 +90,61 @@ export async function values(t: Tensor): Promise<Float64Array> {
   return Float64Array.from(data instanceof Uint16Array ? bf16ToFloat32(data) : data);
 }
 
-/** All outputs of a call, then its in-place tensors, as doubles. */
-export async function run(
-  stream: Stream,
-  op: string,
-  inputs: (Input | null)[],
-  numbers: number[],
-): Promise<Float64Array[]> {
-  const tensors = inputs.map((input) => put(stream, input));
-  const outputs = stream.call(op, tensors, numbers);
-  const written = tensors.filter((_, i) => inputs[i]?.inout) as Tensor[];
-  const result = await Promise.all([...outputs, ...written].map(values));
+/** Arguments of a kernel with data in the place of tensors. */
+export type Described<V> = V extends Tensor ? Input : V extends object ? { [K in keyof V]: Described<V[K]> } : V;
+
+export type Kernel<A> = (stream: Stream, args: A) => unknown;
+
+const isInput = (value: object): value is Input => 'data' in value && 'shape' in value;
+
+/** The arguments, with what `make` makes of each input. */
+export function place<A>(described: Described<A>, make: (input: Input) => Tensor): A {
+  const walk = (value: unknown): unknown => {
+    if (typeof value !== 'object' || value === null) return value;
+    if (isInput(value)) return make(value);
+    if (Array.isArray(value)) return value.map(walk);
+    return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, walk(inner)]));
+  };
+  return walk(described) as A;
+}
+
+/** What a kernel returned, in its order, without what was not asked for. */
+export const resultsOf = (results: unknown): Tensor[] =>
+  Object.values((results ?? {}) as Record<string, Tensor | null>).filter((t) => t !== null);
+
+/** All results of a call, then its in-place tensors in the order of the arguments, as doubles. */
+export async function run<A>(stream: Stream, kernel: Kernel<A>, described: Described<A>): Promise<Float64Array[]> {
+  const written: Tensor[] = [];
+  const placed = place<A>(described, (input) => {
+    const tensor = put(stream, input);
+    if (input.inout) written.push(tensor);
+    return tensor;
+  });
+  const result = await Promise.all([...resultsOf(kernel(stream, placed)), ...written].map(values));
   stream.endStep();
   return result;
 }
 
 /**
- * Holds every path against the oracle. `bound(output, index, expected)` is the largest error allowed for one element.
+ * Holds every path against the oracle. `bound(output, index, expected)` is the largest error allowed for one element; outputs are
+ * counted as `run` returns them.
  */
-export async function compare(
+export async function compare<A>(
   t: ExecutionContext,
   title: string,
-  op: string,
-  inputs: (Input | null)[],
-  numbers: number[],
+  kernel: Kernel<A>,
+  described: Described<A>,
   bound: (output: number, index: number, expected: number, all: Float64Array) => number,
 ): Promise<void> {
-  const expected = await run(oracle, op, inputs, numbers);
+  let quantized = false;
+  const expected = await run<A>(oracle, kernel, described);
+  place(described, (input) => {
+    quantized ||= input.dtype === 'q8';
+    return input as never;
+  });
   // Matrices of int8 are the processor's.
-  const places = inputs.some((input) => input?.dtype === 'q8') ? cpus : fast;
-  for (const { isa, stream } of places) {
-    const got = await run(stream, op, inputs, numbers);
+  for (const { isa, stream } of quantized ? cpus : fast) {
+    const got = await run<A>(stream, kernel, described);
     t.is(got.length, expected.length);
     for (let o = 0; o < expected.length; o++) {
       const e = expected[o]!;
@@ -155,27 +178,26 @@ export function relativeL2(a: ArrayLike<number>, b: ArrayLike<number>): number {
 }
 
 /**
- * Directional derivative by central differences on the oracle in f64: Σ_outputs ⟨weight, f(x + h·d) − f(x − h·d)⟩ / 2h,
- * where only input `which` moves along `direction`.
+ * Directional derivative by central differences on the oracle in f64: Σ_outputs ⟨weight, f(x + h·d) − f(x − h·d)⟩ / 2h, where of
+ * the described inputs only `which` moves, along `direction`. Those in `narrow` stay f32, as masks must.
  */
-export async function centralDifference(
-  op: string,
-  inputs: (Input | null)[],
-  numbers: number[],
-  which: number,
+export async function centralDifference<A>(
+  kernel: Kernel<A>,
+  described: Described<A>,
+  which: Input,
   direction: Float64Array,
   weights: (Float64Array | null)[],
-  h = 1e-5,
+  narrow: readonly (Input | null | undefined)[] = [],
 ): Promise<number> {
+  const h = 1e-5;
   const at = async (sign: number): Promise<number> => {
-    const tensors = inputs.map((input, i) => {
-      if (input === null) return null;
-      if (input.data instanceof Int32Array) return oracle.tensor(input.data, input.shape, 'i32');
+    const placed = place<A>(described, (input) => {
+      if (input.data instanceof Int32Array || narrow.includes(input)) return put(oracle, input);
       const data = Float64Array.from(input.data);
-      if (i === which) for (let j = 0; j < data.length; j++) data[j]! += sign * h * direction[j]!;
+      if (input === which) for (let j = 0; j < data.length; j++) data[j]! += sign * h * direction[j]!;
       return oracle.tensor(data, input.shape, 'f64');
     });
-    const outputs = await Promise.all(oracle.call(op, tensors, numbers).map(values));
+    const outputs = await Promise.all(resultsOf(kernel(oracle, placed)).map(values));
     oracle.endStep();
     let sum = 0;
     for (let o = 0; o < outputs.length; o++) {

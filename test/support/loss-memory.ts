@@ -1,6 +1,6 @@
 /** Peak resident memory of the distillation loss beyond its inputs and outputs, in MiB: loss-memory.ts <f32|bf16>. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { dtypeNumber, Stream } from '../../lib/tensor/index.js';
+import { kernels, Stream, type Tensor } from '../../lib/tensor/index.js';
 
 const type = process.argv[2] as 'f32' | 'bf16';
 const [N, V, D, T] = [4096, 51865, 768, 1280];
@@ -8,12 +8,12 @@ const stream = new Stream({ threads: 2 });
 const status = (key: string): number =>
   Number(new RegExp(`${key}:\\s+(\\d+) kB`).exec(readFileSync('/proc/self/status', 'utf8'))![1]) * 1024;
 
-const make = (rows: number, cols: number): import('../../lib/tensor/index.js').Tensor => {
+const make = (rows: number, cols: number): Tensor => {
   const t = stream.persistent(null, [rows, cols], type);
-  stream.call('fill', [t], [0.01]);
+  kernels.fill(stream, { x: t, value: 0.01 });
   return t;
 };
-const [hidden, weight, teacher, teacherWeight] = [make(N, D), make(V, D), make(N, T), make(V, T)];
+const [hidden, weight, teacherHidden, teacherWeight] = [make(N, D), make(V, D), make(N, T), make(V, T)];
 const labels = stream.persistent(
   Int32Array.from({ length: N }, (_, i) => (i * 37) % V),
   [N],
@@ -24,12 +24,22 @@ globalThis.gc?.();
 // From here on VmHWM counts what comes on top.
 writeFileSync('/proc/self/clear_refs', '5');
 const before = status('VmRSS');
-const [stats] = stream.call(
-  'distill_loss',
-  [hidden, weight, labels, teacher, teacherWeight, null],
-  [0.1, 1, 1, 0.25, 0.5, 0, 1, dtypeNumber(type), 64 << 20, 0],
-);
-await stats!.read();
+const { stats } = kernels.distillLoss(stream, {
+  hidden,
+  weight,
+  labels,
+  teacherHidden,
+  teacherWeight,
+  smoothing: 0.1,
+  temperature: 1,
+  kind: 'js',
+  crossEntropyWeight: 0.25,
+  divergenceWeight: 0.5,
+  grad: true,
+  compute: type,
+  workspace: 64 << 20,
+});
+await stats.read();
 const outputs = N * D * 4 + 2 * N * 4;
 console.log(JSON.stringify({ workspace: (status('VmHWM') - before - outputs) / 2 ** 20 }));
 stream.close();
