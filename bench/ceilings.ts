@@ -1,5 +1,6 @@
 /** What can this machine do at most? Fused multiply-adds, bf16 products, reading memory: loops of nothing else. */
-import { type CeilingName, type Isa, measureCeiling, nativeInfo } from '../lib/native/index.js';
+import { type Isa, nativeInfo } from '../lib/native/index.js';
+import { type CeilingName, measureCeiling } from '../lib/profile/index.js';
 import { type Context, type Question, type Row, spread } from './harness.js';
 
 const LOOPS: [name: CeilingName, title: string, isa: Isa, unit: 'GFLOP/s' | 'GB/s'][] = [

@@ -3,8 +3,8 @@
  * alike; the machine's ceilings, and a peer, take their turn in the same round. Shown are minimum, median and maximum.
  */
 import type { ComputeType } from '../lib/model/index.js';
-import { type CeilingName, type Isa, measureCeiling } from '../lib/native/index.js';
-import { countWork } from '../lib/profile/index.js';
+import type { Isa } from '../lib/native/index.js';
+import { type CeilingName, countWork, measureCeiling } from '../lib/profile/index.js';
 import type { Stream } from '../lib/tensor/index.js';
 import type { Peers } from './peers.js';
 

@@ -95,16 +95,12 @@ export {
   type CeilingName,
   type CeilingOptions,
   type Ceilings,
+  type KernelSummary,
   measureCeiling,
   measureCeilings,
-} from './native/index.js';
-export {
-  type KernelSummary,
-  onThread,
   Profile,
   type ProfileOptions,
   type ProfileReport,
-  phase,
   readProfile,
   type StreamSummary,
 } from './profile/index.js';
@@ -172,6 +168,8 @@ export {
   WhisperTokenizer,
   wer,
 } from './text/index.js';
+// For a profile's lane of JavaScript: what a piece of one's own work is called.
+export { onThread, phase } from './trace/index.js';
 // Training: the loop, its options, its batches and its run folder.
 export {
   AudioBatches,

@@ -1,7 +1,7 @@
 /** How fast the GPU is. Everything in bf16; a row names the PyTorch run that does the same work. */
 import { isDistilWhisperError } from '../../lib/errors/index.js';
-import { measureCeilings, type NativeMemory } from '../../lib/native/index.js';
-import { countWork } from '../../lib/profile/index.js';
+import type { NativeMemory } from '../../lib/native/index.js';
+import { countWork, measureCeilings } from '../../lib/profile/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import { TrainingEngine, trainingOptions } from '../../lib/train/index.js';
 import { LANGUAGE, quickModel, randomFeatures, randomIds } from '../data.js';

@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import { basename, extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
-import { type EndOfWork, recording } from '../profile/index.js';
+import { type EndOfWork, recording } from '../trace/index.js';
 import {
   type AudioStream,
   collect,

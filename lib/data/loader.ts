@@ -1,6 +1,6 @@
 /** Loads the next batches while the current one is computed on. */
 import { checkOptions, DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
-import { onLane } from '../profile/index.js';
+import { onLane } from '../trace/index.js';
 import type { Batch } from './sampler.js';
 
 export interface PrefetchLoaderOptions<Example, Item, Output> {

@@ -1,6 +1,6 @@
 import type { DecoderState, ModelPass, ReplayedPosition, Whisper } from '../model/index.js';
-import { onThread } from '../profile/index.js';
 import { kernels, type Tensor } from '../tensor/index.js';
+import { onThread } from '../trace/index.js';
 import { type DecodingOptions, measuredItems } from './options.js';
 import { ReplayedStep } from './replayed-step.js';
 import { TimestampRules } from './timestamp-rules.js';

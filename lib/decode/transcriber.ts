@@ -2,9 +2,9 @@ import { DecodePool, FeatureExtractor } from '../audio/index.js';
 import { checkOptions, DistilWhisperError, shown } from '../errors/index.js';
 import type { JsonObject } from '../files/index.js';
 import { type CacheType, type ComputeType, Whisper } from '../model/index.js';
-import { onLane } from '../profile/index.js';
 import { Stream, type Tensor } from '../tensor/index.js';
 import { resolveLanguage, suppressTokens, type Task, type TimestampTokens, WhisperTokenizer } from '../text/index.js';
+import { onLane } from '../trace/index.js';
 import {
   DEFAULT_SUPPRESSION,
   openModelFolder,

@@ -7,14 +7,6 @@ import { type Isa, isaNames } from './isa.js';
 
 export type { NativeMemory, NativeOutput, NativeStream } from './addon.js';
 export { packageRoot, typed } from './addon.js';
-export {
-  type CeilingName,
-  type CeilingOptions,
-  type Ceilings,
-  ceilingNames,
-  measureCeiling,
-  measureCeilings,
-} from './ceilings.js';
 export { clockOrigin } from './clock.js';
 export {
   type CudaDevice,
@@ -56,6 +48,18 @@ export async function mapFile(file: number, bytes: number, name: string, copied:
 /** Tensors that lie in the mapping keep it. */
 export function unmapFile(mapping: number): void {
   load().unmap(mapping);
+}
+
+/**
+ * What the processor can do at most, by the number of the ceiling in native/core/ceiling.h, measured on a buffer of `bytes` where it
+ * is of memory. Errors: ERR_NATIVE_LOAD, ERR_OUT_OF_MEMORY.
+ */
+export async function cpuCeiling(isa: Isa, which: number, threads: number, bytes: number): Promise<number> {
+  try {
+    return await load().ceiling(isaNames.indexOf(isa), which, threads, bytes);
+  } catch (error) {
+    throw typed(error);
+  }
 }
 
 /** The addon's file, and the instruction sets that it and this machine have. Errors: ERR_NATIVE_LOAD. */

@@ -1,7 +1,7 @@
 /** How much work a piece of code gives a stream. */
 import { DistilWhisperError } from '../errors/index.js';
 import { typed } from '../native/index.js';
-import { type ProfiledStream, recording } from './recorder.js';
+import { type ProfiledStream, recording } from '../trace/index.js';
 
 /** As the addon counts it: native/ops/work.h. */
 export interface CountedWork {

@@ -4,9 +4,9 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { constants, type PerformanceEntry, PerformanceObserver } from 'node:perf_hooks';
 import { DistilWhisperError } from '../errors/index.js';
-import { type CeilingOptions, cudaDeviceNumber, cudaReport, measureCeilings, packageRoot } from '../native/index.js';
-import { Recorder, recording, setRecorder } from './recorder.js';
-import { TraceFile } from './trace-file.js';
+import { cudaDeviceNumber, cudaReport, packageRoot } from '../native/index.js';
+import { Recorder, recording, setRecorder, TraceFile } from '../trace/index.js';
+import { type CeilingOptions, measureCeilings } from './ceilings.js';
 
 /** Milliseconds between two looks at how much the streams have recorded. */
 const LOOK_EVERY = 100;

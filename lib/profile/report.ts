@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { DistilWhisperError, fileReadError } from '../errors/index.js';
 import { parseJson } from '../files/index.js';
-import { type Ceilings, ceilingNames } from '../native/index.js';
+import { type Ceilings, ceilingNames } from './ceilings.js';
 import { END, FORMAT, HEAD } from './profile.js';
 
 /** Calls of a kernel that computed in one type. */

@@ -10,7 +10,7 @@ import {
   type NativeStream,
   typed,
 } from '../native/index.js';
-import { streamClosed, streamOpened } from '../profile/index.js';
+import { streamClosed, streamOpened } from '../trace/index.js';
 import { fill, quantize } from './kernels.js';
 import {
   byteLength,

@@ -1,7 +1,7 @@
 import { DistilWhisperError } from '../errors/index.js';
 import type { Whisper } from '../model/index.js';
-import { onThread, phase } from '../profile/index.js';
 import type { Tensor } from '../tensor/index.js';
+import { onThread, phase } from '../trace/index.js';
 import { type EngineSettings, type TrainBatch, TrainingEngine, type UpdateReport } from './engine.js';
 import { type TrainingOptions, trainingOptions } from './options.js';
 import { RunFolder } from './run-folder.js';

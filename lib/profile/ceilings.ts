@@ -1,9 +1,8 @@
 /** What this machine can do at most, measured by the addon. */
 import { freemem } from 'node:os';
 import { DistilWhisperError } from '../errors/index.js';
-import { load, typed } from './addon.js';
-import { createCudaStream, cudaDeviceNumber } from './cuda.js';
-import { chooseIsa, defaultThreads, type Isa, isaNames } from './isa.js';
+import { chooseIsa, cpuCeiling, cudaDeviceNumber, defaultThreads, type Isa } from '../native/index.js';
+import { kernels, Stream, type Tensor } from '../tensor/index.js';
 
 /**
  * What a kernel can be held against. On the processor: fused multiply-adds in f32 and products of bf16 in GFLOP/s, with the
@@ -39,13 +38,9 @@ const READ_BYTES = 2 ** 30;
  */
 export async function measureCeiling(which: CeilingName, options: CeilingOptions = {}): Promise<number> {
   const { device, threads, isa } = settled(options);
-  try {
-    if (isa === 'cuda') return await deviceCeiling(which, device);
-    const bytes = Math.min(READ_BYTES, Math.floor(freemem() / 4));
-    return await load().ceiling(isaNames.indexOf(isa), ceilingNames.indexOf(which), threads, bytes);
-  } catch (error) {
-    throw typed(error);
-  }
+  if (isa === 'cuda') return deviceCeiling(which, device);
+  const bytes = Math.min(READ_BYTES, Math.floor(freemem() / 4));
+  return cpuCeiling(isa, ceilingNames.indexOf(which), threads, bytes);
 }
 
 /**
@@ -71,29 +66,28 @@ const SAMPLE_MS = 20;
  * Values are random, because a GPU runs faster where they are all the same.
  */
 async function deviceCeiling(which: CeilingName, device: string): Promise<number> {
-  const { ops } = load();
-  const stream = createCudaStream(cudaDeviceNumber(device));
-  const call = (op: string, tensors: number[], numbers: number[]): number =>
-    stream.call(ops.indexOf(op), tensors, numbers)[0]![0];
-  const type = which === 'bf16' ? 1 : 0;
+  const stream = new Stream({ device, label: 'ceilings' });
+  const type = which === 'bf16' ? 'bf16' : 'f32';
   let best = 0;
   try {
     for (let edge = FIRST_EDGE; edge <= LAST_EDGE; edge *= 2) {
-      const [a, b] = [1, 2].map((seed) => {
-        const drawn = call('random_normal', [], [edge * edge, seed, 0, 0]);
-        const values = stream.view(drawn, 0, [edge, edge]);
-        const matrix = call('cast', [values], [type]);
-        for (const id of [drawn, values]) stream.dispose(id);
-        return matrix;
-      });
-      const [op, tensors, numbers, work]: [string, number[], number[], number] =
+      const matrix = (seed: number): Tensor => {
+        const { values: drawn } = kernels.randomNormal(stream, { count: edge * edge, seed, step: 0, op: 0 });
+        const x = drawn.reshape([edge, edge]);
+        const { y } = kernels.cast(stream, { x, out: type });
+        for (const tensor of [drawn, x]) tensor.dispose();
+        return y;
+      };
+      const [a, b] = [matrix(1), matrix(2)];
+      const work = which === 'read' ? 3 * 4 * edge ** 2 : 2 * edge ** 3;
+      const call = (): { y: Tensor } =>
         which === 'read'
-          ? ['add', [a!, b!], [1, 1, 0], 3 * 4 * edge ** 2]
-          : ['linear', [a!, b!, 0, 0], [0, 0, type, type], 2 * edge ** 3];
+          ? kernels.add(stream, { a, b, out: 'f32' })
+          : kernels.linear(stream, { x: a, weight: b, compute: type, out: type });
       /** Milliseconds of a call, of so many that are queued together. */
       const time = async (calls: number): Promise<number> => {
         const start = performance.now();
-        for (let i = 0; i < calls; i++) stream.dispose(call(op, tensors, numbers));
+        for (let i = 0; i < calls; i++) call().y.dispose();
         await stream.sync();
         return (performance.now() - start) / calls;
       };
