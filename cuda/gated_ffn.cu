@@ -231,11 +231,11 @@ void gated_ffn(Context& c, const Call& call) {
     const int64_t first = f.begin(l), m = f.end(l) - first, at = f.saved_row(l);
     add(c, y, bias, residual, done, first);
     done = f.end(l);
-    if (m == 0 || f.width == 0) continue;
+    if (m == 0) continue;
     Workspace::Frame inner(c.workspace);
     const Rows e = scratch(inner, y.dtype, m, f.width);
     ffn(c, call, f.expert(l, kFc1W), m, rows_of(x, first), rows_of(call.out[4], at), e, compute);
-    join(c, f, l, e, rows_of(delta, at), y, bias, g);
+    if (f.width > 0) join(c, f, l, e, rows_of(delta, at), y, bias, g);
   }
   add(c, y, bias, residual, done, f.rows);
 }

@@ -198,7 +198,7 @@ struct Backward {
     gemm(c, up);
     if (dw1) gemm(c, weight_gradient(dw1, m, dpre, rows_of(f.at(f.x), first), compute));
     if (dw2) gemm(c, weight_gradient(dw2, m, u, act, compute));
-    if (!db2) return;
+    if (!db2 || f.width == 0) return;
     with_lanes(f.width, {u.data}, [&](auto lanes) {
       constexpr int N = decltype(lanes)::value;
       const Strips s = strips_of(c, m, f.width, N);
@@ -213,6 +213,7 @@ struct Backward {
 
   // The gate's gradients, and out = dx + the gate's part of it.
   void gate(int64_t l, const float* dgate, const float* dx, const View& out) const {
+    if (f.gate == 0) return plain(dx, out, f.begin(l), f.end(l));
     Workspace::Frame frame(c.workspace);
     const int64_t first = f.begin(l), m = count(l);
     const float* hidden = f.at(f.saved + 1).as<float>() + f.saved_row(l) * f.gate;
@@ -220,14 +221,13 @@ struct Backward {
     const Strips s = strips_of(c, m, f.gate, 1);
     float *bias_sums = frame.take<float>(s.chunks * s.columns), *weight_sums = frame.take<float>(s.chunks * s.columns);
     const float* w = as_floats(c, frame, f.at(f.expert(l, kGateOutW)));
-    if (f.gate > 0)
-      with_type(compute, [&](auto* tc) {
-        using C = std::remove_pointer_t<decltype(tc)>;
-        launch(c, hidden_kernel<C>, s.blocks(), s.threads, s, hidden, w, dgate, static_cast<C*>(dhid.data), bias_sums,
-               weight_sums);
-      });
-    if (f.gate > 0 && gradient(l, kGateInB)) add_sums(s, bias_sums, gradient(l, kGateInB));
-    if (f.gate > 0 && gradient(l, kGateOutW)) add_sums(s, weight_sums, gradient(l, kGateOutW));
+    with_type(compute, [&](auto* tc) {
+      using C = std::remove_pointer_t<decltype(tc)>;
+      launch(c, hidden_kernel<C>, s.blocks(), s.threads, s, hidden, w, dgate, static_cast<C*>(dhid.data), bias_sums,
+             weight_sums);
+    });
+    if (gradient(l, kGateInB)) add_sums(s, bias_sums, gradient(l, kGateInB));
+    if (gradient(l, kGateOutW)) add_sums(s, weight_sums, gradient(l, kGateOutW));
     const Dropout drop = gate_dropout(f);
     if (gradient(l, kGateInW))
       gemm(c, weight_gradient(gradient(l, kGateInW), m, dhid,
@@ -259,7 +259,7 @@ struct Backward {
 
 void gated_ffn_backward(Context& c, const Call& call) {
   const GatedFfn f = gated_ffn_backward_call(call);
-  if (f.rows == 0 || f.width == 0) return;
+  if (f.rows == 0) return;
   const DType compute = DType(call.integer(f.settings + 7));
   const View& out = call.out[0];
   const bool gated = f.covered > 0, experts = gated && !f.skip();

@@ -135,13 +135,14 @@ void product(Context& c, Grouped& z) {
 
 void gated_ffn_hard(Context& c, const Call& call) {
   const GatedFfn f = gated_ffn_hard_call(call);
-  if (f.rows == 0 || f.width == 0) return;
+  if (f.rows == 0) return;
   const DType compute = DType(call.integer(f.settings));
   const View &x = f.at(f.x), &residual = f.at(f.residual), &y = call.out[0];
   float* g = call.out[1].as<float>();
   if (f.covered < f.rows) cudaMemsetAsync(g, 0, size_t(f.rows) * 4, c.stream);
   for (int64_t l = 0; l < f.languages; l++)
     if (f.end(l) > f.begin(l)) gates(c, f, l, g);
+  if (f.width == 0) return;
 
   Workspace::Frame frame(c.workspace);
   int *order = nullptr, *ones = nullptr;

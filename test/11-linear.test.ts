@@ -508,6 +508,19 @@ test('the gradients are the derivatives of the forward pass (central differences
   t.true(Math.abs(value - dot(back!, direction)) < 1e-5 * (1 + Math.abs(value)));
 });
 
+test('products in f64 are refused where they would be in f32: off the oracle', (t) => {
+  const [f32, f64] = [number('f32'), number('f64')];
+  for (const { isa, stream } of fast) {
+    const square = () => stream.tensor(new Float32Array(9), [3, 3]);
+    const refused = { code: 'ERR_DTYPE', message: /f64 is for the reference backend only/ };
+    const rows = [square(), square(), null, null];
+    t.throws(() => stream.call('linear', rows, [0, 0, f64, f32]), refused, isa);
+    t.throws(() => stream.call('linear_backward_input', rows, [f64, f32]), refused, isa);
+    t.throws(() => stream.call('linear_backward_weight', rows, [0, f64]), refused, isa);
+    stream.endStep();
+  }
+});
+
 test('a linear layer refuses what does not fit and names the argument', (t) => {
   const x = oracle.tensor(new Float32Array(6), [2, 3], 'f32');
   const w = oracle.tensor(new Float32Array(8), [2, 4], 'f32');

@@ -88,6 +88,10 @@ const cases: Case[] = [
   },
   { title: 'no language', rows: 6, width: 8, inner: 16, gate: 4, ranges: [], residual: true },
   { title: 'no rows', rows: 0, width: 8, inner: 16, gate: 4, ranges: [[0, 0]] },
+  { title: 'gates of no width', rows: 20, width: 8, inner: 16, gate: 0, ranges: [[2, 20]], gateDropout: 0.1 },
+  { title: 'FFNs of no width', rows: 20, width: 8, inner: 0, gate: 4, ranges: [[2, 20]], alpha: 1, residual: true },
+  { title: 'rows of no width', rows: 20, width: 0, inner: 16, gate: 4, ranges: [[2, 20]], expertDropout: 0.3 },
+  { title: 'a few rows of no width', rows: 5, width: 0, inner: 16, gate: 4, ranges: [[0, 5]], alpha: 1 },
   { title: 'huge values', rows: 5, width: 8, inner: 16, gate: 4, ranges: [[0, 5]], scale: 1e12, alpha: 1 },
   {
     title: 'a whole tile and more',

@@ -287,7 +287,7 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
 
   Prepare prepare(kOps[op].name, *call, std::move(writable));
   kOps[op].prepare(prepare);
-  unsigned types = 0;
+  unsigned types = prepare.named_types();
   for (const View& v : call->in)
     if (v) types |= 1u << unsigned(v.dtype);
   for (const View& v : call->out) types |= 1u << unsigned(v.dtype);

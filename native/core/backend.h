@@ -34,8 +34,8 @@ class Backend {
   virtual const std::string& name() const = 0;
   // Any thread. Where the tensors of these calls live.
   virtual const std::shared_ptr<Memory>& memory() const = 0;
-  // Any thread. Throws when an operation (its number in DW_OPS, or -1 for none in particular) on tensors of these types
-  // (a set of Types) cannot run here: the backend has no such kernel, does not know a type, or its device is lost.
+  // Any thread. Throws when an operation (its number in DW_OPS, or -1 for none in particular) in these types (a set of
+  // Types) cannot run here: the backend has no such kernel, does not know a type, or its device is lost.
   virtual void require(int op, unsigned types) const = 0;
 
   // Runs an operation, or begins to: a device works behind its caller, in order. Throws Error.

@@ -139,6 +139,7 @@ double Prepare::whole(const char* name, int64_t low, int64_t high) {
 DType Prepare::dtype(const char* name) {
   const int64_t t = int64_t(whole(name, 0, 3));
   if (t == int64_t(DType::i32)) fail("ERR_DTYPE", name, "f32 or bf16", "i32");
+  named_types_ |= 1u << unsigned(t);
   return DType(t);
 }
 

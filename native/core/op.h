@@ -99,7 +99,7 @@ class Prepare {
   double number(const char* name, double low, double high);
   int64_t integer(const char* name, int64_t low, int64_t high) { return int64_t(whole(name, low, high)); }
   bool flag(const char* name) { return integer(name, 0, 1) != 0; }
-  // A float type for an output, given as its number.
+  // A float type of an output or of the products, given as its number.
   DType dtype(const char* name);
 
   void require(bool ok, const char* argument, const std::string& expected, const std::string& got) const;
@@ -117,6 +117,8 @@ class Prepare {
   // still has scales). Kernels are called for nothing else, so that none of them loops over the many rows that a tensor
   // without columns may have.
   bool writes() const { return writes_; }
+  // What dtype() has read, as a set of Types.
+  unsigned named_types() const { return named_types_; }
 
  private:
   const View& next(const char* name, unsigned types, const int64_t* shape, int rank, bool optional, bool write);
@@ -129,6 +131,7 @@ class Prepare {
   size_t tensor_ = 0;
   size_t number_ = 0;
   bool writes_ = false;
+  unsigned named_types_ = 0;
 };
 
 }  // namespace dw
