@@ -105,8 +105,10 @@ function fill(to, plugin) {
     stdio: 'inherit',
   });
   rmSync(at('scripts'), { recursive: true, force: true });
-  for (const name of readdirSync(at('test')))
-    if (/^\d/.test(name) && !/^(1[1-9]|64|69|74)-/.test(name)) rmSync(at('test', name));
+  // The tests of settings.ts, but for native/cuda, which compiles plugins.
+  for (const name of readdirSync(at('test'), { recursive: true }))
+    if (/\.test\.js$/.test(name) && !/^(native\/(?!addon|cuda)|train\/cuda\.|decode\/graph\.)/.test(name))
+      rmSync(at('test', name));
   for (const name of ['binding.gyp', 'bench/gpu/torch_runs.py', 'test/golden/mel', 'test/golden/case3_losses'])
     cpSync(join(root, name), at(name), { recursive: true });
 
@@ -125,7 +127,7 @@ function fill(to, plugin) {
   const described = { name, version, type, private: true, gitHead: commit(), binary };
   writeFileSync(
     at('package.json'),
-    `${JSON.stringify({ ...described, ava: { ...runner, files: ['test/*.test.js'] } }, null, 2)}\n`,
+    `${JSON.stringify({ ...described, ava: { ...runner, files: ['test/**/*.test.js'] } }, null, 2)}\n`,
   );
 }
 

@@ -47,9 +47,8 @@ FUZZ
   rm "$trace"
 fi
 files=()
-for test in 09-shapes 11-linear 12-attention 13-norm-rows 14-gated-ffn 15-distill-loss 16-audio-kernels 17-optimizer \
-  18-decode-random 19-decoder-layer 42-mapped-weights 50-model 64-cuda-training 67-profile-device 68-cuda-faults \
-  74-decode-graph 76-timestamp-rules; do
+for test in native/{linear,attention,norm-rows,gated-ffn,distill-loss,audio,optimizer,decode-random,decoder-layer,cuda-faults} \
+  tensor/shapes weights/mapped model/model train/cuda profile/device decode/{graph,timestamp-rules}; do
   files+=("test/$test.test.ts")
 done
 # Instrumented code tells nothing about speed or memory, and is slow for the whole of the real encoder ("within 1e-5").

@@ -25,7 +25,9 @@ const run = (command: string, args: readonly string[], write?: (text: string) =>
 
 function testFiles({ shapes }: Settings): string[] {
   const { tests } = SHAPES[shapes]();
-  return readdirSync(join(root, 'test')).filter((name) => tests.test(name) && name.endsWith(`.test${extension}`));
+  return readdirSync(join(root, 'test'), { encoding: 'utf8', recursive: true }).filter(
+    (name) => tests.test(name) && name.endsWith(`.test${extension}`),
+  );
 }
 
 function ava(file: string): string[] {

@@ -39,7 +39,7 @@ await writeFileAtomic(join(to, 'case1_d64/report.json'), (sink) =>
   sink.append(Buffer.from(`${JSON.stringify({ config: report.config }, null, 1)}\n`)),
 );
 
-// Case 3: what test/15-distill-loss.test.ts compares.
+// Case 3: what test/native/distill-loss.test.ts compares.
 const wanted = /^(labels|(student|teacher)_logits|(masked_NOT_reference\.)?(JS5|KL)\.T\d\.(kd_loss|s[\d.]+_[\d.]+\.(loss|dloss_dstudent)))$/;
 const gradients = /^((JS5|KL)\.T\d\.dkd_dstudent_f64|masked_NOT_reference\.(JS5|KL)\.T\d\.dkd_dstudent)$/;
 const losses = [...read('case3_losses/random_2x7x200')].filter(([name]) => wanted.test(name) || gradients.test(name));
