@@ -509,14 +509,13 @@ test('the gradients are the derivatives of the forward pass (central differences
 });
 
 test('products in f64 are refused where they would be in f32: off the oracle', (t) => {
-  const [f32, f64] = [number('f32'), number('f64')];
   for (const { isa, stream } of fast) {
     const square = () => stream.tensor(new Float32Array(9), [3, 3]);
     const refused = { code: 'ERR_DTYPE', message: /f64 is for the reference backend only/ };
-    const rows = [square(), square(), null, null];
-    t.throws(() => stream.call('linear', rows, [0, 0, f64, f32]), refused, isa);
-    t.throws(() => stream.call('linear_backward_input', rows, [f64, f32]), refused, isa);
-    t.throws(() => stream.call('linear_backward_weight', rows, [0, f64]), refused, isa);
+    const [x, weight] = [square(), square()];
+    t.throws(() => kernels.linear(stream, { x, weight, compute: 'f64', out: 'f32' }), refused, isa);
+    t.throws(() => kernels.linearBackwardInput(stream, { dy: x, weight, compute: 'f64', out: 'f32' }), refused, isa);
+    t.throws(() => kernels.linearBackwardWeight(stream, { dy: x, x: weight, compute: 'f64' }), refused, isa);
     stream.endStep();
   }
 });
