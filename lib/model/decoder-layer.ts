@@ -23,9 +23,11 @@ export interface Layer {
 }
 
 const linearTensors = ({ weight, bias }: Linear): kernels.LinearTensors => ({ weight: weight.value, bias: bias.value });
-const attentionTensors = ({ norm, q, out }: AttentionBlock): kernels.AttentionTensors => ({
+const attentionTensors = ({ norm, q, k, v, out }: AttentionBlock): kernels.SelfAttentionTensors => ({
   norm: linearTensors(norm),
   q: linearTensors(q),
+  k: k.value,
+  v: linearTensors(v),
   out: linearTensors(out),
 });
 
@@ -48,7 +50,7 @@ export function decoderLayer(
   const [crossKeys, crossValues] = state.cross(index);
   const { y, g } = kernels.decoderLayer(pass.stream, {
     x,
-    attention: { ...attentionTensors(attention), k: attention.k.value, v: linearTensors(attention.v) },
+    attention: attentionTensors(attention),
     keys,
     values,
     cross: attentionTensors(cross!),

@@ -35,12 +35,10 @@ export const expertGradients = (layer: ExpertLayer, skipped: boolean): kernels.E
   gateIn: layer.gateIn.accumulator(),
   gateInBias: layer.gateInBias.accumulator(),
   gateOut: layer.gateOut.accumulator(),
-  ...(!skipped && {
-    fc1: layer.fc1.accumulator(),
-    fc1Bias: layer.fc1Bias.accumulator(),
-    fc2: layer.fc2.accumulator(),
-    fc2Bias: layer.fc2Bias.accumulator(),
-  }),
+  fc1: skipped ? null : layer.fc1.accumulator(),
+  fc1Bias: skipped ? null : layer.fc1Bias.accumulator(),
+  fc2: skipped ? null : layer.fc2.accumulator(),
+  fc2Bias: skipped ? null : layer.fc2Bias.accumulator(),
 });
 
 /** What a language adds to a Whisper: a gate and an FFN in every layer (DistilWhisper, arXiv 2311.01070, section 2). */

@@ -333,14 +333,9 @@ export interface GatedFfnSaved {
   delta: Tensor;
 }
 
-const feedForwardTensors = (f: FeedForwardTensors): Tensor[] => [f.fc1, f.fc1Bias, f.fc2, f.fc2Bias];
-
-/** The shared FFN, then the seven tensors of every language. */
-function ffnTensors(shared: FeedForwardTensors, languages: readonly LanguageRows[]): Tensor[] {
-  const tensors = feedForwardTensors(shared);
+function addExperts(tensors: Optional[], languages: readonly LanguageRows[]): void {
   for (const { expert: e } of languages)
     tensors.push(e.gateIn, e.gateInBias, e.gateOut, e.fc1, e.fc1Bias, e.fc2, e.fc2Bias);
-  return tensors;
 }
 
 /** How many languages there are, and where the rows of each begin and end. */
@@ -369,7 +364,10 @@ const settings = (languages: readonly LanguageRows[], s: GatedFfnSettings): numb
  * reads (with `skip`, preExpert and delta have no rows).
  */
 export function gatedFfn(stream: Stream, a: GatedFfnArguments): { y: Tensor } & GatedFfnSaved {
-  const tensors = [a.x, a.residual, ...ffnTensors(a.shared, a.languages), a.noise, a.gateMask, a.expertMask];
+  const { fc1, fc1Bias, fc2, fc2Bias } = a.shared;
+  const tensors = [a.x, a.residual, fc1, fc1Bias, fc2, fc2Bias];
+  addExperts(tensors, a.languages);
+  tensors.push(a.noise, a.gateMask, a.expertMask);
   const outputs = call(stream, 'gated_ffn', tensors, settings(a.languages, a));
   const [y, g, gateHidden, preShared, preExpert, delta] = outputs;
   return {
@@ -395,8 +393,10 @@ export interface GatedFfnBackwardArguments extends GatedFfnSettings, GatedFfnSav
 
 /** dx of `gatedFfn` in x's shape; in place, the gradients of every language's tensors are added to. The shared FFN is frozen. */
 export function gatedFfnBackward(stream: Stream, a: GatedFfnBackwardArguments): { dx: Tensor } {
-  const tensors: Optional[] = [a.dy, a.dgate, a.x, ...ffnTensors(a.shared, a.languages), a.gateMask, a.expertMask];
-  tensors.push(a.g, a.gateHidden, a.preShared, a.preExpert, a.delta);
+  const { fc1, fc1Bias, fc2, fc2Bias } = a.shared;
+  const tensors = [a.dy, a.dgate, a.x, fc1, fc1Bias, fc2, fc2Bias];
+  addExperts(tensors, a.languages);
+  tensors.push(a.gateMask, a.expertMask, a.g, a.gateHidden, a.preShared, a.preExpert, a.delta);
   for (const { gradients: d } of a.languages)
     tensors.push(d.gateIn, d.gateInBias, d.gateOut, d.fc1, d.fc1Bias, d.fc2, d.fc2Bias);
   const [dx] = call(stream, 'gated_ffn_backward', tensors, settings(a.languages, a));
@@ -417,7 +417,9 @@ export interface GatedFfnHardArguments {
  * and residual [.., D] of R rows; matrices of the FFNs may be q8 → y [.., D], g f32 [R] of zeros and ones.
  */
 export function gatedFfnHard(stream: Stream, a: GatedFfnHardArguments): { y: Tensor; g: Tensor } {
-  const tensors = [a.x, a.residual, ...ffnTensors(a.shared, a.languages)];
+  const { fc1, fc1Bias, fc2, fc2Bias } = a.shared;
+  const tensors = [a.x, a.residual, fc1, fc1Bias, fc2, fc2Bias];
+  addExperts(tensors, a.languages);
   const [y, g] = call(stream, 'gated_ffn_hard', tensors, [...ranges(a.languages), type(a.compute), type(a.out)]);
   return { y: y!, g: g! };
 }
@@ -608,10 +610,16 @@ export interface AttentionTensors {
   out: LinearTensors;
 }
 
+/** Keys have no bias. */
+export interface SelfAttentionTensors extends AttentionTensors {
+  k: Tensor;
+  v: LinearTensors;
+}
+
 export interface DecoderLayerArguments {
   x: Tensor;
   /** Attention to the tokens so far. */
-  attention: AttentionTensors & { k: Tensor; v: LinearTensors };
+  attention: SelfAttentionTensors;
   /** Its caches [B, P, D] of type `compute`: rows [offset, offset + T) are written. */
   keys: Tensor;
   values: Tensor;
@@ -639,21 +647,36 @@ export interface DecoderLayerArguments {
  * x f32 [B, T, D] → y f32 [B, T, D], g f32 [B·T] of zeros and ones.
  */
 export function decoderLayer(stream: Stream, a: DecoderLayerArguments): { y: Tensor; g: Tensor } {
-  const { attention: own, cross } = a;
-  const tensors: Tensor[] = [a.x];
-  const add = ({ weight, bias }: LinearTensors): number => tensors.push(weight, bias);
-  add(own.norm);
-  add(own.q);
-  tensors.push(own.k);
-  add(own.v);
-  add(own.out);
-  tensors.push(a.keys, a.values);
-  add(cross.norm);
-  add(cross.q);
-  add(cross.out);
-  tensors.push(a.crossKeys, a.crossValues);
-  add(a.norm);
-  tensors.push(...ffnTensors(a.shared, a.languages));
+  const { attention: own, cross, norm, shared } = a;
+  const tensors: Tensor[] = [
+    a.x,
+    own.norm.weight,
+    own.norm.bias,
+    own.q.weight,
+    own.q.bias,
+    own.k,
+    own.v.weight,
+    own.v.bias,
+    own.out.weight,
+    own.out.bias,
+    a.keys,
+    a.values,
+    cross.norm.weight,
+    cross.norm.bias,
+    cross.q.weight,
+    cross.q.bias,
+    cross.out.weight,
+    cross.out.bias,
+    a.crossKeys,
+    a.crossValues,
+    norm.weight,
+    norm.bias,
+    shared.fc1,
+    shared.fc1Bias,
+    shared.fc2,
+    shared.fc2Bias,
+  ];
+  addExperts(tensors, a.languages);
   if (a.position) tensors.push(a.position);
   const numbers = ranges(a.languages);
   numbers.push(a.heads, a.offset, a.epsilon, type(a.compute));
