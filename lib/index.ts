@@ -37,31 +37,15 @@ export {
   type SamplerItem,
   type SamplerOptions,
 } from './data/index.js';
-// Transcription.
+// Decoding: the searches behind a transcript.
 export {
-  type AudioSamples,
-  type AudioSource,
   type BeamOptions,
   type BeamSearchOptions,
   beamSearch,
-  cutWindows,
   type DecodedSequence,
   type DecodingOptions,
-  type DetectedLanguage,
-  detectLanguage,
-  formatSrt,
-  formatTimed,
-  formatVtt,
   type GreedyOptions,
   greedy,
-  type TimedText,
-  type TranscribeOptions,
-  type TranscribeProgress,
-  Transcriber,
-  type TranscriberOptions,
-  type Transcript,
-  type TranscriptSegment,
-  type Window,
 } from './decode/index.js';
 // Errors: every refusal is a DistilWhisperError with a code and a sentence.
 export { DistilWhisperError, type ErrorCode, isDistilWhisperError } from './errors/index.js';
@@ -192,6 +176,25 @@ export {
   type UpdateReport,
   type ValidationReport,
 } from './train/index.js';
+// Transcription: audio to text, with times and languages.
+export {
+  type AudioSamples,
+  type AudioSource,
+  cutWindows,
+  type DetectedLanguage,
+  detectLanguage,
+  formatSrt,
+  formatTimed,
+  formatVtt,
+  type TimedText,
+  type TranscribeOptions,
+  type TranscribeProgress,
+  Transcriber,
+  type TranscriberOptions,
+  type Transcript,
+  type TranscriptSegment,
+  type Window,
+} from './transcribe/index.js';
 // Weights on disk: safetensors, model folders, expert files, PyTorch checkpoints.
 export {
   checkExpert,

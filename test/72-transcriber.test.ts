@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { encodeWav } from '../lib/audio/index.js';
+import type { ErrorCode } from '../lib/errors/index.js';
+import { Stream } from '../lib/tensor/index.js';
+import { WhisperTokenizer } from '../lib/text/index.js';
 import {
   type AudioSamples,
   type AudioSource,
@@ -11,10 +14,7 @@ import {
   type TranscribeProgress,
   Transcriber,
   type Transcript,
-} from '../lib/decode/index.js';
-import type { ErrorCode } from '../lib/errors/index.js';
-import { Stream } from '../lib/tensor/index.js';
-import { WhisperTokenizer } from '../lib/text/index.js';
+} from '../lib/transcribe/index.js';
 import { writeExpert } from '../lib/weights/index.js';
 import { attachRandomExpert, randomExpertTensors } from './support/experts.js';
 import { shared } from './support/golden.js';

@@ -7,8 +7,8 @@ import {
   type FeatureExtractor,
   SAMPLE_RATE,
 } from '../audio/index.js';
+import { throwIfAborted } from '../decode/index.js';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
-import { throwIfAborted } from './options.js';
 import { type Cut, type Window, WindowCutter } from './windows.js';
 
 /** Mono samples, nominally -1..1, at a whole number of Hz. */

@@ -1,4 +1,13 @@
 import { DecodePool, FeatureExtractor } from '../audio/index.js';
+import {
+  type BeamOptions,
+  beamSearch,
+  checkBeams,
+  type DecodedSequence,
+  type DecodingOptions,
+  greedy,
+  throwIfAborted,
+} from '../decode/index.js';
 import { checkOptions, DistilWhisperError, shown } from '../errors/index.js';
 import type { JsonObject } from '../files/index.js';
 import { type CacheType, type ComputeType, Whisper } from '../model/index.js';
@@ -12,11 +21,7 @@ import {
   unfollowedSettings,
   type WhisperConfig,
 } from '../weights/index.js';
-import { type BeamOptions, beamSearch, checkBeams } from './beam-search.js';
-import { greedy } from './greedy.js';
-import type { DecodedSequence } from './hypothesis.js';
 import { type DetectedLanguage, detectLanguage } from './language.js';
-import { type DecodingOptions, throwIfAborted } from './options.js';
 import { type TimedText, timedTexts } from './segments.js';
 import { type AudioSource, type Piece, type SourceOptions, SourceWindows } from './sources.js';
 
