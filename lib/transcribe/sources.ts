@@ -1,4 +1,4 @@
-/** Audio of any kind as the model hears it: windows with their features, in order, made ahead of who takes them. */
+/** What can be transcribed, and how it is opened. */
 import {
   type AudioStream,
   checkSampleRate,
@@ -7,9 +7,9 @@ import {
   type FeatureExtractor,
   SAMPLE_RATE,
 } from '../audio/index.js';
-import { throwIfAborted } from '../decode/index.js';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
-import { type Cut, type Window, WindowCutter } from './windows.js';
+import { SampleReader } from './sample-reader.js';
+import type { Window, WindowChooser } from './windows.js';
 
 /** Mono samples, nominally -1..1, at a whole number of Hz. */
 export interface AudioSamples {
@@ -23,15 +23,23 @@ export type AudioSource = string | Uint8Array | AudioSamples;
 /** How sources are opened. */
 export interface SourceOptions {
   /** When aborted, reading ends with ERR_INTERRUPTED. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Refuse audio that is unusual or damaged but could be decoded, instead of warning of it. Default false. */
-  strict?: boolean;
+  strict?: boolean | undefined;
   /** Refuse audio that lasts longer, in seconds. Default 86,400: a day. */
-  maxDuration?: number;
+  maxDuration?: number | undefined;
+}
+
+/** What sources are heard with. */
+export interface Hearing {
+  readonly pool: DecodePool;
+  readonly extractor: FeatureExtractor;
+  readonly chooser: WindowChooser;
 }
 
 /** One window, ready to be decoded. */
-export interface Piece extends Window {
+export interface HeardWindow extends Window {
+  /** The source's number. */
   source: number;
   sampleRate: number;
   /** What the source's last window tells of the whole: its seconds, and what was unusual; null for the others. */
@@ -40,92 +48,77 @@ export interface Piece extends Window {
 }
 
 /** A source as it is decoded. */
-type OpenAudio = Pick<AudioStream, 'sampleRate' | 'duration' | 'warnings' | 'close'> & {
-  pieces: AsyncIterable<Float32Array> | Iterable<Float32Array>;
-};
+type OpenAudio = Pick<AudioStream, 'sampleRate' | 'duration' | 'warnings' | 'pieces' | 'close'>;
 
-export class SourceWindows {
-  constructor(
-    private readonly pool: DecodePool,
-    private readonly extractor: FeatureExtractor,
-  ) {}
+/** A source that is open: its windows, ready to be decoded, are asked for by where they begin. */
+export class HeardSource {
+  private readonly samples: SampleReader;
 
-  /** The sources' windows in order, with files opened a few ahead; of what they hold a bounded part is decoded ahead. */
-  async *windows(
-    sources: readonly AudioSource[],
+  private constructor(
+    private readonly index: number,
+    private readonly name: string,
+    private readonly audio: OpenAudio,
+    private readonly hearing: Hearing,
+  ) {
+    this.samples = new SampleReader(audio.pieces, audio.sampleRate);
+  }
+
+  /** Opens the source of number `index`. Errors: those of `decodeAudio`, with its name; ERR_ARGUMENT, ERR_DISPOSED. */
+  static async open(
+    source: AudioSource,
+    index: number,
+    hearing: Hearing,
     options: SourceOptions,
-    onError?: (source: number, error: DistilWhisperError) => unknown,
-  ): AsyncGenerator<Piece, void, undefined> {
-    const ahead: Promise<OpenAudio>[] = [];
-    let started = 0;
-    const fill = (): void => {
-      while (started < sources.length && ahead.length <= this.pool.size) {
-        const audio = this.open(sources[started]!, started++, options);
-        audio.catch(() => {}); // Thrown when it is awaited, at its turn.
-        ahead.push(audio);
-      }
-    };
-    try {
-      for (const source of sources.keys()) {
-        throwIfAborted(options.signal);
-        fill();
-        const next = ahead.shift()!;
-        try {
-          const audio = await next;
-          for await (const piece of this.cut(audio, nameOf(sources[source]!, source))) {
-            throwIfAborted(options.signal);
-            yield { source, ...piece };
-          }
-        } catch (error) {
-          throwIfAborted(options.signal);
-          if (!onError || !isDistilWhisperError(error)) throw error;
-          await onError(source, error);
-        } finally {
-          await next.then((audio) => audio.close()).catch(() => {});
-        }
-      }
-    } finally {
-      for (const audio of ahead) void audio.then((audio) => audio.close()).catch(() => {});
-    }
+  ): Promise<HeardSource> {
+    const name = nameOf(source, index);
+    return new HeardSource(index, name, await open(source, name, hearing.pool, options), hearing);
   }
 
-  /** One source's windows with their features, as its samples come. */
-  private async *cut(audio: OpenAudio, name: string): AsyncGenerator<Omit<Piece, 'source'>, void, undefined> {
+  /**
+   * The window that is heard from the sample at `position` on. Positions may leave audio out and go back into the window before,
+   * but not behind its begin. Errors: those of `decodeAudio` and `FeatureExtractor` (ERR_AUDIO_EMPTY behind the end), with the
+   * source's name.
+   */
+  async window(position: number): Promise<HeardWindow> {
+    const { audio, index: source } = this;
+    const { chooser, extractor } = this.hearing;
     const { sampleRate } = audio;
-    const cutter = new WindowCutter(sampleRate, this.extractor.seconds);
-    const ready = async ({ begin, end, samples }: Cut, whole: Piece['whole']): Promise<Omit<Piece, 'source'>> => {
-      const features = await this.features({ samples, sampleRate }, name);
-      return { begin, end, sampleRate, whole, features };
-    };
-    for await (const samples of audio.pieces) for (const cut of cutter.push(samples)) yield await ready(cut, null);
-    const last = cutter.end();
-    yield await ready(last, { duration: audio.duration, warnings: audio.warnings });
-  }
-
-  private async features(audio: AudioSamples, name: string): Promise<Float32Array> {
+    const { begin, end, samples, last } = await chooser.window(this.samples, position);
     try {
-      return await this.extractor.extract(audio);
+      const features = await extractor.extract({ samples, sampleRate });
+      const whole = last ? { duration: audio.duration, warnings: audio.warnings } : null;
+      return { source, begin, end, sampleRate, whole, features };
     } catch (error) {
       if (!isDistilWhisperError(error)) throw error;
-      throw new DistilWhisperError(error.code, `${name}: ${error.message}`, { cause: error });
+      throw new DistilWhisperError(error.code, `${this.name}: ${error.message}`, { cause: error });
     }
   }
 
-  private async open(source: AudioSource, index: number, options: SourceOptions): Promise<OpenAudio> {
-    if (typeof source === 'string' || source instanceof Uint8Array)
-      return this.pool.open(source, { ...options, name: nameOf(source, index), sampleRate: SAMPLE_RATE });
-    const { samples, sampleRate } = source ?? {};
-    const name = nameOf(source, index);
-    if (!(samples instanceof Float32Array)) {
-      throw new DistilWhisperError(
-        'ERR_ARGUMENT',
-        `${name}: expected a path, a file's bytes, or samples in a Float32Array with a sampleRate in whole Hz, got ${typeof (samples ?? source)}`,
-      );
+  async close(): Promise<void> {
+    try {
+      await this.samples.close();
+    } finally {
+      await this.audio.close();
     }
-    checkSampleRate(sampleRate, name, 'ERR_ARGUMENT');
-    checkSamples(samples, name);
-    return { sampleRate, pieces: [samples], duration: samples.length / sampleRate, warnings: [], async close() {} };
   }
+}
+
+async function open(source: AudioSource, name: string, pool: DecodePool, options: SourceOptions): Promise<OpenAudio> {
+  if (typeof source === 'string' || source instanceof Uint8Array)
+    return pool.open(source, { ...options, name, sampleRate: SAMPLE_RATE });
+  const { samples, sampleRate } = source ?? {};
+  if (!(samples instanceof Float32Array)) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `${name}: expected a path, a file's bytes, or samples in a Float32Array with a sampleRate in whole Hz, got ${typeof (samples ?? source)}`,
+    );
+  }
+  checkSampleRate(sampleRate, name, 'ERR_ARGUMENT');
+  checkSamples(samples, name);
+  const pieces = (async function* () {
+    yield samples;
+  })();
+  return { sampleRate, pieces, duration: samples.length / sampleRate, warnings: [], async close() {} };
 }
 
 const nameOf = (source: AudioSource, index: number): string =>

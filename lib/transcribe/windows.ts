@@ -1,3 +1,5 @@
+import type { SampleReader } from './sample-reader.js';
+
 /** Part of a clip, in samples: [begin, end). */
 export interface Window {
   begin: number;
@@ -13,68 +15,56 @@ const SMOOTH = 5;
 /** A window and its samples, which are its own until the next one is asked for. */
 export interface Cut extends Window {
   samples: Float32Array;
+  /** Nothing of the source lies behind it. */
+  last: boolean;
+}
+
+/** A way to choose the windows of a source. */
+export interface WindowChooser {
+  /**
+   * The window of `audio` that is heard from `position` (a sample) on, which lies nowhere before that of the call before. Where
+   * the source has ended before, the window is empty. Errors: those of `SampleReader.read`.
+   */
+  window(audio: SampleReader, position: number): Promise<Cut>;
 }
 
 /**
- * Cuts a clip that comes in pieces into windows of at most `seconds`, each but the last at the quietest point of its last quarter:
- * the middle of the 20 ms frame whose neighbourhood of 100 ms has the least energy (the later one of equals).
+ * Windows of at most `seconds`, each but the last cut at the quietest point of its last quarter: the middle of the 20 ms frame
+ * whose neighbourhood of 100 ms has the least energy (the later one of equals).
  */
-export class WindowCutter {
-  private readonly longest: number;
-  /** Grows to a window and one sample: that it is not the last is known then. */
-  private held = new Float32Array(0);
-  private length = 0;
-  private begin = 0;
+export class PauseWindows implements WindowChooser {
+  constructor(private readonly seconds: number) {}
 
-  constructor(
-    private readonly sampleRate: number,
-    seconds: number,
-  ) {
-    this.longest = Math.max(1, Math.floor(seconds * sampleRate));
-  }
-
-  /** Takes the next samples, copied; gives the windows that are known not to be the last. */
-  *push(samples: Float32Array): Generator<Cut, void, undefined> {
-    const { longest, sampleRate } = this;
-    for (let at = 0; at < samples.length; ) {
-      const taken = Math.min(samples.length - at, longest + 1 - this.length);
-      const held = this.room(this.length + taken);
-      held.set(samples.subarray(at, at + taken), this.length);
-      at += taken;
-      this.length += taken;
-      if (this.length <= longest) return;
-      const end = quietest(held, Math.floor(SEARCH_FROM * longest), longest, sampleRate);
-      yield this.cut(end);
-      held.copyWithin(0, end, this.length);
-      this.length -= end;
-    }
-  }
-
-  /** What is left, when the clip has ended: its last window. */
-  end(): Cut {
-    return this.cut(this.length);
-  }
-
-  private room(length: number): Float32Array {
-    const { held } = this;
-    if (held.length >= length) return held;
-    this.held = new Float32Array(Math.min(this.longest + 1, Math.max(length, 2 * held.length)));
-    this.held.set(held.subarray(0, this.length));
-    return this.held;
-  }
-
-  private cut(length: number): Cut {
-    const { begin } = this;
-    this.begin += length;
-    return { begin, end: this.begin, samples: this.held.subarray(0, length) };
+  async window(audio: SampleReader, position: number): Promise<Cut> {
+    const longest = samplesOf(this.seconds, audio.sampleRate);
+    // One sample more tells that it is not the last.
+    const samples = await audio.read(position, longest + 1);
+    const length = untilPause(samples, longest, audio.sampleRate);
+    const last = length === samples.length;
+    return { begin: position, end: position + length, samples: samples.subarray(0, length), last };
   }
 }
 
-/** The windows of a whole clip, as `WindowCutter` cuts them. */
+/** The windows of a whole clip, as `PauseWindows` cuts them. */
 export function cutWindows(samples: Float32Array, sampleRate: number, seconds: number): Window[] {
-  const cutter = new WindowCutter(sampleRate, seconds);
-  return [...cutter.push(samples), cutter.end()].map(({ begin, end }) => ({ begin, end }));
+  const longest = samplesOf(seconds, sampleRate);
+  const windows: Window[] = [];
+  let end = 0;
+  do {
+    const begin = end;
+    end += untilPause(samples.subarray(begin, begin + longest + 1), longest, sampleRate);
+    windows.push({ begin, end });
+  } while (end < samples.length);
+  return windows;
 }
+
+const samplesOf = (seconds: number, sampleRate: number): number => Math.max(1, Math.floor(seconds * sampleRate));
+
+/** How many of `samples` the window takes that begins with them: all, if they are no more than `longest`. */
+const untilPause = (samples: Float32Array, longest: number, sampleRate: number): number =>
+  samples.length <= longest
+    ? samples.length
+    : quietest(samples, Math.floor(SEARCH_FROM * longest), longest, sampleRate);
 
 /** The quietest point in (from, to], `to` if no whole frame fits. */
 function quietest(samples: Float32Array, from: number, to: number, sampleRate: number): number {
