@@ -31,8 +31,6 @@ export {
   type ManifestOptions,
   PrefetchLoader,
   type PrefetchLoaderOptions,
-  permutation,
-  philox4x32,
   readManifest,
   type SamplerItem,
   type SamplerOptions,
@@ -92,6 +90,8 @@ export {
   readProfile,
   type StreamSummary,
 } from './profile/index.js';
+// Randomness that is a function of what it is drawn for.
+export { permutation, philox4x32 } from './random/index.js';
 // Whole runs: from model folders and manifests to an expert file or a model folder, and the demonstration.
 export {
   type DemoResult,

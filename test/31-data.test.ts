@@ -3,16 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { DecodePool, encodeWav } from '../lib/audio/index.js';
-import {
-  type Batch,
-  EpochSampler,
-  Prefetcher,
-  PrefetchLoader,
-  permutation,
-  philox4x32,
-  readManifest,
-} from '../lib/data/index.js';
+import { type Batch, EpochSampler, Prefetcher, PrefetchLoader, readManifest } from '../lib/data/index.js';
 import { DistilWhisperError } from '../lib/errors/index.js';
+import { permutation, philox4x32 } from '../lib/random/index.js';
 
 const shared = new URL('../../shared/', import.meta.url).pathname;
 const scratch = mkdtempSync(join(tmpdir(), 'distilwhisper-test-'));
