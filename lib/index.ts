@@ -31,37 +31,19 @@ export {
   type ManifestOptions,
   PrefetchLoader,
   type PrefetchLoaderOptions,
-  permutation,
-  philox4x32,
   readManifest,
   type SamplerItem,
   type SamplerOptions,
 } from './data/index.js';
-// Transcription.
+// Decoding: the searches behind a transcript.
 export {
-  type AudioSamples,
-  type AudioSource,
   type BeamOptions,
   type BeamSearchOptions,
   beamSearch,
-  cutWindows,
   type DecodedSequence,
   type DecodingOptions,
-  type DetectedLanguage,
-  detectLanguage,
-  formatSrt,
-  formatTimed,
-  formatVtt,
   type GreedyOptions,
   greedy,
-  type TimedText,
-  type TranscribeOptions,
-  type TranscribeProgress,
-  Transcriber,
-  type TranscriberOptions,
-  type Transcript,
-  type TranscriptSegment,
-  type Window,
 } from './decode/index.js';
 // Errors: every refusal is a DistilWhisperError with a code and a sentence.
 export { DistilWhisperError, type ErrorCode, isDistilWhisperError } from './errors/index.js';
@@ -104,6 +86,8 @@ export {
   readProfile,
   type StreamSummary,
 } from './profile/index.js';
+// Randomness that is a function of what it is drawn for.
+export { permutation, philox4x32 } from './random/index.js';
 // Whole runs: from model folders and manifests to an expert file or a model folder, and the demonstration.
 export {
   type DemoResult,
@@ -191,6 +175,25 @@ export {
   type UpdateReport,
   type ValidationReport,
 } from './train/index.js';
+// Transcription: audio to text, with times and languages.
+export {
+  type AudioSamples,
+  type AudioSource,
+  cutWindows,
+  type DetectedLanguage,
+  detectLanguage,
+  formatSrt,
+  formatTimed,
+  formatVtt,
+  type TimedText,
+  type TranscribeOptions,
+  type TranscribeProgress,
+  Transcriber,
+  type TranscriberOptions,
+  type Transcript,
+  type TranscriptSegment,
+  type Window,
+} from './transcribe/index.js';
 // Weights on disk: safetensors, model folders, expert files, PyTorch checkpoints.
 export {
   checkExpert,

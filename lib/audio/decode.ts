@@ -15,15 +15,15 @@ import { openWav } from './wav.js';
 
 export interface DecodeOptions {
   /** How messages name the audio when it is given as bytes. */
-  name?: string;
+  name?: string | undefined;
   /** Resample to so many Hz. Default: the rate as stored (Opus: 48000). */
-  sampleRate?: number;
+  sampleRate?: number | undefined;
   /** Refuse what lasts longer, in seconds: a small file can claim days. Default 86,400: a day. */
-  maxDuration?: number;
+  maxDuration?: number | undefined;
   /** Refuse what is unusual or damaged but could be decoded, instead of warning of it. Default false. */
-  strict?: boolean;
+  strict?: boolean | undefined;
   /** When aborted, reading ends with ERR_INTERRUPTED, also where a pipe is being waited for. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Audio as it is decoded: mono, in pieces. */
@@ -101,7 +101,7 @@ export async function collect(audio: AudioStream): Promise<DecodedAudio> {
 }
 
 /** How messages call a source. */
-export const nameOf = (source: AudioInput, { name }: { name?: string }): string =>
+export const nameOf = (source: AudioInput, { name }: DecodeOptions): string =>
   name ?? (typeof source !== 'string' ? 'the audio' : source === '-' ? 'standard input' : source);
 
 /**

@@ -12,7 +12,7 @@ export interface FeatureOptions {
   /** Frames of the window: 3000 for 30 s. */
   frames: number;
   /** Where the kernels run. Default: a stream of one thread of its own, so that features are made while a model computes. */
-  stream?: Stream;
+  stream?: Stream | undefined;
 }
 
 /**

@@ -19,9 +19,9 @@ import type { AudioInput } from './source.js';
 
 export interface DecodePoolOptions {
   /** Number of threads; they start with the first file. Default: a processor is left to the caller, and no more than four help. */
-  size?: number;
+  size?: number | undefined;
   /** The worker's module, for bundlers that move it. */
-  workerUrl?: URL;
+  workerUrl?: URL | undefined;
 }
 
 /** Samples that are decoded ahead of who takes them: a minute at Whisper's rate. */

@@ -1,8 +1,9 @@
 /** What the commands that decode share: the options of a transcriber, and a transcriber made of them. */
 import { type Command, Option } from 'commander';
-import { type BeamOptions, Transcriber } from '../decode/index.js';
+import type { BeamOptions } from '../decode/index.js';
 import type { CacheType } from '../model/index.js';
 import { embedded } from '../recipes/index.js';
+import { Transcriber } from '../transcribe/index.js';
 import {
   computeType,
   computeTypeOption,

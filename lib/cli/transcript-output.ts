@@ -1,8 +1,8 @@
 /** Transcripts as `transcribe` writes them, and where: each as soon as its file is done. */
 import { join, parse } from 'node:path';
-import { formatSrt, formatTimed, formatVtt, oneLine, type Transcript } from '../decode/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { type Output, openOutput, proveOutput, STANDARD_OUTPUT, visible, writeFileAtomic } from '../files/index.js';
+import { formatSrt, formatTimed, formatVtt, oneLine, type Transcript } from '../transcribe/index.js';
 import { isFolder } from './options.js';
 import { markPrinted } from './streams.js';
 

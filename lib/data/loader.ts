@@ -1,6 +1,7 @@
 /** Loads the next batches while the current one is computed on. */
 import { checkOptions, DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { onLane } from '../trace/index.js';
+import { Prefetcher } from './prefetcher.js';
 import type { Batch } from './sampler.js';
 
 export interface PrefetchLoaderOptions<Example, Item, Output> {
@@ -41,22 +42,10 @@ class Cancelled extends Error {}
 /**
  * An async iterator over batches, with bounded look-ahead. Batches come in order. An example that fails to load ends the iteration
  * with its error, which names the example, at the place of its batch: the batches before it are delivered, and which error is
- * thrown does not depend on timing. Leaving a `for await` loop early, or `close()`, stops all loading.
+ * thrown does not depend on timing. Leaving a `for await` loop early, or `close()`, stops all loading, waits for what is under
+ * way and calls `onClose`.
  */
-export class PrefetchLoader<Example, Item, Output> implements AsyncIterableIterator<LoadedBatch<Output>> {
-  readonly #options: PrefetchLoaderOptions<Example, Item, Output>;
-  readonly #lookAhead: number;
-  readonly #concurrency: number;
-  readonly #source: Iterator<Batch>;
-  readonly #abort = new AbortController();
-  readonly #ahead: Promise<LoadedBatch<Output>>[] = [];
-  readonly #waiting: { start(): void; cancel(): void }[] = [];
-  readonly #running = new Set<Promise<unknown>>();
-  #turn: Promise<unknown> = Promise.resolve();
-  #exhausted = false;
-  #failed = false;
-  #closing: Promise<void> | undefined;
-
+export class PrefetchLoader<Example, Item, Output> extends Prefetcher<LoadedBatch<Output>> {
   constructor(options: PrefetchLoaderOptions<Example, Item, Output>) {
     checkOptions('PrefetchLoader', options, OPTIONS);
     const { lookAhead = 4, concurrency = 4 } = options;
@@ -66,78 +55,45 @@ export class PrefetchLoader<Example, Item, Output> implements AsyncIterableItera
           'ERR_ARGUMENT',
           `PrefetchLoader: ${name} must be a whole number from 1, got ${value}`,
         );
+    super(new BatchLoads(options, concurrency), { lookAhead, wait: 'next batch' });
+  }
+}
+
+/** Begins the load of a batch each time that the next one is asked for. */
+class BatchLoads<Example, Item, Output> implements AsyncIterator<LoadedBatch<Output>, undefined, undefined> {
+  readonly #options: PrefetchLoaderOptions<Example, Item, Output>;
+  readonly #concurrency: number;
+  readonly #batches: Iterator<Batch>;
+  readonly #abort = new AbortController();
+  readonly #waiting: { start(): void; cancel(): void }[] = [];
+  readonly #running = new Set<Promise<unknown>>();
+  #exhausted = false;
+  #failed = false;
+
+  constructor(options: PrefetchLoaderOptions<Example, Item, Output>, concurrency: number) {
     this.#options = options;
-    this.#lookAhead = lookAhead;
     this.#concurrency = concurrency;
-    this.#source = options.batches[Symbol.iterator]();
+    this.#batches = options.batches[Symbol.iterator]();
   }
 
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
-
-  /** The next batch. @throws what `load` or `collate` threw, with the example's name in front; the loader is closed then */
-  next(): Promise<IteratorResult<LoadedBatch<Output>, undefined>> {
-    const result = this.#turn.then(() => onLane('waiting for data', 'next batch', () => this.#take()));
-    this.#turn = result.catch(() => {});
-    return result;
-  }
-
-  async return(): Promise<IteratorResult<LoadedBatch<Output>, undefined>> {
-    await this.close();
+  async next(): Promise<IteratorResult<LoadedBatch<Output>, undefined>> {
+    if (this.#exhausted || this.#failed) return { done: true, value: undefined };
+    const { done, value } = this.#batches.next();
+    if (!done) return { done: false, value: await this.#batch(value) };
+    this.#exhausted = true;
     return { done: true, value: undefined };
   }
 
-  /** Stops loading, waits for what is under way and calls `onClose`. A waiting `next()` ends the iteration. Can be called again. */
-  close(): Promise<void> {
-    this.#closing ??= this.#shut();
-    return this.#closing;
-  }
-
-  async #shut(): Promise<void> {
+  async return(): Promise<IteratorResult<LoadedBatch<Output>, undefined>> {
     this.#abort.abort();
     for (const task of this.#waiting.splice(0)) task.cancel();
     try {
-      if (!this.#exhausted) this.#source.return?.();
+      if (!this.#exhausted) this.#batches.return?.();
       await this.#options.onClose?.();
     } finally {
       await Promise.allSettled(this.#running);
-      await Promise.allSettled(this.#ahead.splice(0));
     }
-  }
-
-  async #take(): Promise<IteratorResult<LoadedBatch<Output>, undefined>> {
-    if (this.#closing) return { done: true, value: undefined };
-    try {
-      this.#fill();
-      const head = this.#ahead[0];
-      if (!head) {
-        await this.close();
-        return { done: true, value: undefined };
-      }
-      const value = await head;
-      if (this.#closing) return { done: true, value: undefined };
-      this.#ahead.shift();
-      this.#fill();
-      return { done: false, value };
-    } catch (error) {
-      if (this.#closing) return { done: true, value: undefined };
-      await this.close();
-      throw error;
-    }
-  }
-
-  #fill(): void {
-    while (!this.#exhausted && !this.#failed && this.#ahead.length < this.#lookAhead) {
-      const { done, value } = this.#source.next();
-      if (done) {
-        this.#exhausted = true;
-        return;
-      }
-      const batch = this.#batch(value);
-      batch.catch(() => {}); // Delivered by next(), at its turn.
-      this.#ahead.push(batch);
-    }
+    return { done: true, value: undefined };
   }
 
   async #batch(batch: Batch): Promise<LoadedBatch<Output>> {
@@ -194,7 +150,7 @@ export class PrefetchLoader<Example, Item, Output> implements AsyncIterableItera
         run.then(end, end);
       };
       const cancel = () => reject(new Cancelled());
-      if (this.#failed || this.#closing) cancel();
+      if (this.#failed || this.#abort.signal.aborted) cancel();
       else if (this.#running.size < this.#concurrency) start();
       else this.#waiting.push({ start, cancel });
     });

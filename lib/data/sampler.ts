@@ -1,6 +1,6 @@
 /** Which examples form which batch: a pure function of (seed, epoch, items), so that a resumed run goes on at (epoch, position). */
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
-import { permutation } from './philox.js';
+import { permutation, SAMPLER_STREAMS } from '../random/index.js';
 
 export interface SamplerItem {
   language?: string;
@@ -51,11 +51,6 @@ export interface Batch {
   /** Indices into the items. */
   indices: Int32Array;
 }
-
-// Streams of the permutations of one epoch; a language's passes are counted up from PASSES.
-const ORDER = 0;
-const BATCHES = 1;
-const PASSES = 2;
 
 /** Deals the items of a data set into batches, epoch by epoch. */
 export class EpochSampler {
@@ -151,25 +146,25 @@ export class EpochSampler {
       batches.push(...split(this.#bucket(trim(Int32Array.from(rest)), window), batchSize));
     }
     if (window === 0 || !shuffle) return batches;
-    return Array.from(permutation(batches.length, seed, epoch, BATCHES), (at) => batches[at]!);
+    return Array.from(permutation(batches.length, seed, epoch, SAMPLER_STREAMS.batches), (at) => batches[at]!);
   }
 
   /** The epoch's examples in random order. */
   #order(epoch: number): Int32Array {
     const { seed, shuffle, epochSize } = this.#options;
     if (!shuffle) return Int32Array.from(this.#items, (_, i) => i);
-    if (!this.#quotas) return permutation(epochSize, seed, epoch, ORDER);
+    if (!this.#quotas) return permutation(epochSize, seed, epoch, SAMPLER_STREAMS.order);
     // Each language is dealt in whole passes, so that no example comes a second time before all others came once.
     const drawn = new Int32Array(epochSize);
     let at = 0;
-    let stream = PASSES;
+    let stream: number = SAMPLER_STREAMS.passes;
     for (const { members, quota } of this.#quotas) {
       for (let left = quota; left > 0; left -= members.length) {
         const pass = permutation(members.length, seed, epoch, stream++);
         for (let i = 0; i < Math.min(left, members.length); i++) drawn[at++] = members[pass[i]!]!;
       }
     }
-    return permutation(epochSize, seed, epoch, ORDER).map((i) => drawn[i]!);
+    return permutation(epochSize, seed, epoch, SAMPLER_STREAMS.order).map((i) => drawn[i]!);
   }
 
   /** Sorts by duration within windows; equal durations keep their random order. */

@@ -13,9 +13,9 @@ export interface BeamOptions {
   /** Sequences of an utterance that are followed, 1 to 31; with 1 (and patience 1) the search is greedy. */
   beamSize: number;
   /** The search ends when this many times `beamSize` sequences have (Kasai et al. 2022). Default 1. */
-  patience?: number;
+  patience?: number | undefined;
   /** α, 0 to 1: the likeliest by ((5 + length) / 6)^α (Wu et al. 2016). Default: by the length. */
-  lengthPenalty?: number;
+  lengthPenalty?: number | undefined;
 }
 
 export interface BeamSearchOptions extends DecodingOptions, BeamOptions {}

@@ -1,17 +1,5 @@
-export { type BeamOptions, type BeamSearchOptions, beamSearch } from './beam-search.js';
+/** Search: from features to tokens. */
+export { type BeamOptions, type BeamSearchOptions, beamSearch, checkBeams } from './beam-search.js';
 export { type GreedyOptions, greedy } from './greedy.js';
 export type { DecodedSequence } from './hypothesis.js';
-export { type DetectedLanguage, detectLanguage } from './language.js';
-export type { DecodingOptions } from './options.js';
-export type { TimedText } from './segments.js';
-export type { AudioSamples, AudioSource } from './sources.js';
-export { formatSrt, formatTimed, formatVtt, oneLine } from './subtitles.js';
-export {
-  type TranscribeOptions,
-  type TranscribeProgress,
-  Transcriber,
-  type TranscriberOptions,
-  type Transcript,
-  type TranscriptSegment,
-} from './transcriber.js';
-export { cutWindows, type Window } from './windows.js';
+export { type DecodingOptions, throwIfAborted } from './options.js';

@@ -8,23 +8,23 @@ export interface DecodingOptions {
   /** Start sequence of each item, such as `tokenizer.prompt()` gives; all of one length, at least one token. */
   prompts: readonly (readonly number[])[];
   /** Lower-case language name of each item, whose expert it takes if the model has it. null: none. Default: no experts. */
-  languages?: readonly (string | null)[];
+  languages?: readonly (string | null)[] | undefined;
   /** Ids that are never chosen. */
-  suppress?: readonly number[];
+  suppress?: readonly number[] | undefined;
   /** Ids that are not chosen right behind the prompt. */
-  suppressAtBegin?: readonly number[];
+  suppressAtBegin?: readonly number[] | undefined;
   endOfText: number;
   /**
    * Follow the rules of timestamps, which are where this says (`tokenizer.timestampTokens`): they are among the tokens of a
    * sequence then. The prompts must lack `<|notimestamps|>`. Default: no rules.
    */
-  timestamps?: TimestampTokens;
+  timestamps?: TimestampTokens | undefined;
   /** Tokens of a whole sequence, prompt and end included; the decoder's positions are the limit. */
   maxTokens: number;
   /** Measure the gates: fills in `gateShare`. Default false. */
-  gateValues?: boolean;
+  gateValues?: boolean | undefined;
   /** When aborted, decoding stops between two tokens with ERR_INTERRUPTED. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Whose gates are measured: items of a language that has an expert, where it is asked for. */

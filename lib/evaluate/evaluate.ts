@@ -1,7 +1,8 @@
 import { type BadRow, BadRowsError, badRow, blamesRow, type ManifestEntry, sortRows } from '../data/index.js';
-import type { BeamOptions, TranscribeProgress, Transcriber, Transcript } from '../decode/index.js';
+import type { BeamOptions } from '../decode/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { cer, extendedNormalizer, type Normalizer, wer } from '../text/index.js';
+import type { TranscribeProgress, Transcriber, Transcript } from '../transcribe/index.js';
 import { checkAudio } from './check.js';
 
 /** Of the beam options `beamSize` is 1 by default: greedy decoding. */

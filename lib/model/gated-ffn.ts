@@ -1,3 +1,4 @@
+import { layerStream } from '../random/index.js';
 import { type FloatType, kernels, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
 import { type ExpertLayer, expertGradients, expertTensors } from './experts.js';
 
@@ -62,10 +63,6 @@ export function gatedFfnHard(
   return [y, g];
 }
 
-/** Philox streams of one layer: noise, gate mask, expert mask. */
-const OPS_PER_LAYER = 4;
-const FIRST_OP = 1024;
-
 /**
  * The gated expert FFN in training (soft gates): y = (1 − g)·FFN(x) + g·dropout(FFN_lang(x)) + residual.
  * The shared FFN is frozen. The tape takes ∂L/∂g, the same for all rows, as the gradient of the returned gate: f32 [1].
@@ -92,7 +89,7 @@ export function gatedFfnSoft(
     expertDropout: gates.expertDropout,
     seed: gates.seed,
     step: gates.step,
-    op: FIRST_OP + OPS_PER_LAYER * layer,
+    op: layerStream(layer),
     compute,
   };
   const languages = languageRows(rows);

@@ -1,4 +1,5 @@
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
+import { BACKBONE_STREAM, EXPERT_STREAM } from '../random/index.js';
 import {
   addPositions,
   attention,
@@ -198,7 +199,7 @@ export class Whisper {
     checkOptions('Whisper.create', options, { ...OPTIONS, seed: true });
     const { seed = 0, ...others } = options;
     const tensors = new Map<string, HostTensor>();
-    let op = 0;
+    let op = BACKBONE_STREAM;
     for (const [name, shape] of whisperTensorShapes(config)) {
       const size = shape.reduce((a, b) => a * b, 1);
       let values: Float32Array;
@@ -268,7 +269,7 @@ export class Whisper {
     const seed = options.seed ?? 0;
     const shared = this.sharedWeights();
     const tensors = new Map<string, HostTensor>();
-    let op = 1 << 16;
+    let op = EXPERT_STREAM;
     const put = (name: string, shape: readonly number[], values: Float32Array): void => {
       tensors.set(name, {
         dtype: 'f32',

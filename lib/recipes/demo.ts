@@ -1,13 +1,13 @@
 /** The demonstration: a small Whisper learns a language, on the embedded models and synthetic speech. */
 import { join } from 'node:path';
 import { BadRowsError, type ManifestEntry, readManifest } from '../data/index.js';
-import { Transcriber } from '../decode/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { type EvaluationGroup, type EvaluationReport, evaluate, formatColumns } from '../evaluate/index.js';
 import { packageRoot } from '../native/index.js';
 import type { Stream } from '../tensor/index.js';
 import { resolveLanguage } from '../text/index.js';
 import { RunFolder, type TrainingOptions, type UpdateReport, type ValidationReport } from '../train/index.js';
+import { Transcriber } from '../transcribe/index.js';
 import { checkRecipe } from './checks.js';
 import { type TrainPlan, type TrainRecipe, type TrainResult, train } from './train.js';
 

@@ -2,7 +2,6 @@
 import { readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { type BadRow, BadRowsError } from '../data/index.js';
-import { Transcriber } from '../decode/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { evaluate } from '../evaluate/index.js';
 import { ifThere, proveOutput, writeFileAtomic } from '../files/index.js';
@@ -21,6 +20,7 @@ import {
   type UpdateReport,
   type ValidationReport,
 } from '../train/index.js';
+import { Transcriber } from '../transcribe/index.js';
 import {
   expertFileName,
   type FloatDtype,

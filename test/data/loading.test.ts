@@ -3,15 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { DecodePool, encodeWav } from '../../lib/audio/index.js';
-import {
-  type Batch,
-  EpochSampler,
-  PrefetchLoader,
-  permutation,
-  philox4x32,
-  readManifest,
-} from '../../lib/data/index.js';
+import { type Batch, EpochSampler, Prefetcher, PrefetchLoader, readManifest } from '../../lib/data/index.js';
 import { DistilWhisperError } from '../../lib/errors/index.js';
+import { permutation, philox4x32 } from '../../lib/random/index.js';
 
 const shared = new URL('../../../shared/', import.meta.url).pathname;
 const scratch = mkdtempSync(join(tmpdir(), 'distilwhisper-test-'));
@@ -375,6 +369,112 @@ const plan = (size: number, from = 0): Batch[] =>
     indices: Int32Array.from(numbers.slice(from + position * size, from + (position + 1) * size)),
   }));
 const sum = (items: number[]) => items.reduce((a, b) => a + b, 0);
+
+/** Makes the numbers, each after its time; how many are being made, and what was let go, is told. */
+function maker(times: readonly number[]) {
+  const told = { begun: 0, made: 0, most: 0, returned: false, let: [] as number[] };
+  const source: AsyncIterator<number, undefined, undefined> = {
+    async next() {
+      const at = told.begun++;
+      if (at >= times.length) return { done: true, value: undefined };
+      told.most = Math.max(told.most, told.begun - told.made);
+      await sleep(times[at]!);
+      told.made++;
+      if (times[at]! === 13) throw new Error(`${at} cannot be made`);
+      return { done: false, value: at };
+    },
+    async return() {
+      told.returned = true;
+      return { done: true, value: undefined };
+    },
+  };
+  return { told, source, discard: (item: number) => told.let.push(item) };
+}
+
+test('Prefetcher: items come in order, a bounded number of them is made ahead, and the end is told for good', async (t) => {
+  const times = numbers.map((n) => (n * 7) % 11);
+  for (const lookAhead of [1, 3]) {
+    const { told, source, discard } = maker(times);
+    const prefetcher = new Prefetcher(source, { lookAhead, discard });
+    t.is(told.begun, 0, 'nothing is made before the first is asked for');
+    const got: number[] = [];
+    for await (const item of prefetcher) {
+      got.push(item);
+      t.is(told.begun, got.length + lookAhead);
+      if (item < 3) await sleep(20);
+    }
+    t.deepEqual(got, numbers);
+    t.is(told.most, lookAhead);
+    t.true(told.returned);
+    t.deepEqual(told.let, []);
+    t.deepEqual(await prefetcher.next(), { done: true, value: undefined });
+  }
+});
+
+test('Prefetcher: an async generator makes one item behind the other, and calls of next() may overlap', async (t) => {
+  let running = 0;
+  let ended = false;
+  async function* source() {
+    try {
+      for (const n of numbers) {
+        t.is(++running, 1);
+        await sleep(1);
+        running--;
+        yield n;
+      }
+    } finally {
+      ended = true;
+    }
+  }
+  const prefetcher = new Prefetcher(source(), { lookAhead: 4 });
+  const first = await Promise.all([prefetcher.next(), prefetcher.next(), prefetcher.next()]);
+  t.deepEqual(
+    first,
+    [0, 1, 2].map((value) => ({ done: false, value })),
+  );
+  await prefetcher.return();
+  t.true(ended);
+  t.deepEqual(await prefetcher.next(), { done: true, value: undefined });
+});
+
+test('Prefetcher: an error comes at its turn and ends the iteration; what was made behind it is let go', async (t) => {
+  const { told, source, discard } = maker([20, 1, 13, 5, 1, 1, 1]);
+  const prefetcher = new Prefetcher(source, { lookAhead: 4, discard });
+  const got: number[] = [];
+  const all = async () => {
+    for await (const item of prefetcher) got.push(item);
+  };
+  await t.throwsAsync(all(), { message: '2 cannot be made' });
+  t.deepEqual(got, [0, 1]);
+  t.true(told.returned);
+  t.deepEqual(told.let, [3, 4, 5]);
+  t.deepEqual(await prefetcher.next(), { done: true, value: undefined });
+});
+
+test('Prefetcher: close() ends a next() that waits, waits for what is under way, and lets it go', async (t) => {
+  let [begun, open] = [0, () => {}];
+  const gate = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  const source = {
+    async next() {
+      const value = begun++;
+      if (value > 0) await gate;
+      return { done: false, value } as const;
+    },
+  };
+  const letGo: number[] = [];
+  const prefetcher = new Prefetcher(source, { lookAhead: 2, discard: (item) => letGo.push(item) });
+  t.is((await prefetcher.next()).value, 0);
+  const waiting = prefetcher.next();
+  await sleep(2);
+  const closed = Promise.all([prefetcher.close(), prefetcher.close()]);
+  open();
+  await closed;
+  t.deepEqual(await waiting, { done: true, value: undefined });
+  t.is(begun, 3);
+  t.deepEqual(letGo, [1, 2]);
+});
 
 test('PrefetchLoader: batches and items stay in order although loads finish in any order', async (t) => {
   const loader = new PrefetchLoader({

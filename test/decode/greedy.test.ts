@@ -1,9 +1,10 @@
 /** Greedy decoding: with caches against full forwards, suppression, limits, gates, and the recorded sequences (golden case 9). */
 import test, { type ExecutionContext } from 'ava';
-import { type DecodedSequence, detectLanguage, type GreedyOptions, greedy } from '../../lib/decode/index.js';
+import { type DecodedSequence, type GreedyOptions, greedy } from '../../lib/decode/index.js';
 import { LanguageExpert, Whisper } from '../../lib/model/index.js';
 import { Stream, type Tensor } from '../../lib/tensor/index.js';
 import { WhisperTokenizer } from '../../lib/text/index.js';
+import { detectLanguage } from '../../lib/transcribe/index.js';
 import { splitClsrCheckpoint, type WhisperConfig } from '../../lib/weights/index.js';
 import { configOf, floats, golden, goldenJson, goldenPath, ints, type Tensors } from '../support/golden.js';
 import { devices, isas, relativeL2 } from '../support/kernels.js';

@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import test from 'ava';
 import { encodeWav } from '../../lib/audio/index.js';
 import { type ManifestEntry, readManifest } from '../../lib/data/index.js';
-import { type TranscribeProgress, Transcriber } from '../../lib/decode/index.js';
 import {
   type ErrorCounts,
   type EvaluationReport,
@@ -15,6 +14,7 @@ import {
   toJSON,
 } from '../../lib/evaluate/index.js';
 import { Stream } from '../../lib/tensor/index.js';
+import { type TranscribeProgress, Transcriber } from '../../lib/transcribe/index.js';
 import { attachRandomExpert } from '../support/experts.js';
 import { createTalker, generation, sound, tokenizer } from '../support/talker.js';
 import { refused } from '../support/weights.js';

@@ -1,5 +1,7 @@
 /** Transcripts with timestamps: segments, subtitles, and the Transcriber. */
 import test, { type ExecutionContext } from 'ava';
+import { Stream } from '../../lib/tensor/index.js';
+import { tokenizerFromCharacters, WhisperTokenizer } from '../../lib/text/index.js';
 import {
   type AudioSamples,
   cutWindows,
@@ -8,10 +10,8 @@ import {
   formatVtt,
   Transcriber,
   type Transcript,
-} from '../../lib/decode/index.js';
-import { timedTexts } from '../../lib/decode/segments.js';
-import { Stream } from '../../lib/tensor/index.js';
-import { tokenizerFromCharacters, WhisperTokenizer } from '../../lib/text/index.js';
+} from '../../lib/transcribe/index.js';
+import { timedTexts } from '../../lib/transcribe/segments.js';
 import { createTalker, tokenizer as pocket, generation as pocketGeneration, sound } from '../support/talker.js';
 import { refused } from '../support/weights.js';
 

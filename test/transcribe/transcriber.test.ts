@@ -3,7 +3,10 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { encodeWav } from '../../lib/audio/index.js';
+import { DecodePool, encodeWav, FeatureExtractor } from '../../lib/audio/index.js';
+import type { ErrorCode } from '../../lib/errors/index.js';
+import { Stream } from '../../lib/tensor/index.js';
+import { WhisperTokenizer } from '../../lib/text/index.js';
 import {
   type AudioSamples,
   type AudioSource,
@@ -11,13 +14,14 @@ import {
   type TranscribeProgress,
   Transcriber,
   type Transcript,
-} from '../../lib/decode/index.js';
-import type { ErrorCode } from '../../lib/errors/index.js';
-import { Stream } from '../../lib/tensor/index.js';
-import { WhisperTokenizer } from '../../lib/text/index.js';
+} from '../../lib/transcribe/index.js';
+import { SampleReader } from '../../lib/transcribe/sample-reader.js';
+import { HeardSource } from '../../lib/transcribe/sources.js';
+import { PauseWindows } from '../../lib/transcribe/windows.js';
 import { writeExpert } from '../../lib/weights/index.js';
 import { attachRandomExpert, randomExpertTensors } from '../support/experts.js';
 import { shared } from '../support/golden.js';
+import { random } from '../support/random.js';
 import { createTalker, generation, sound, tokenizer, writeTalker } from '../support/talker.js';
 import { refused } from '../support/weights.js';
 
@@ -168,6 +172,65 @@ test('windows are cut in the middle of pauses of their last quarter, and hold ev
   // Where all is equally quiet, the window is as long as it can be: silence costs as few windows as possible.
   for (const { begin, end } of cutWindows(new Float32Array(5 * rate), rate, 1).slice(0, -1))
     t.true(end - begin > 0.9 * rate);
+});
+
+test('samples are read from any position on, forward and back into what was read, whatever pieces they come in', async (t) => {
+  const length = 10_000;
+  const samples = Float32Array.from({ length }, (_, i) => i);
+  const next = random(41);
+  for (let run = 0; run < 20; run++) {
+    let given = 0;
+    async function* pieces() {
+      while (given < length) {
+        const begin = given;
+        given = Math.min(length, begin + 1 + Math.floor(next() ** 3 * 3000));
+        yield samples.subarray(begin, given);
+        if (next() < 0.2) yield new Float32Array(0);
+      }
+    }
+    const reader = new SampleReader(pieces(), 16000);
+    for (let position = 0; position < length + 500; position += Math.floor(next() ** 2 * 1500)) {
+      const count = Math.floor(next() * 1200);
+      t.deepEqual(await reader.read(position, count), samples.slice(position, position + count));
+      t.true(given < position + count + 3001, 'no more is taken than a piece');
+      await t.throwsAsync(reader.read(position - 1, 1), {
+        code: 'ERR_ARGUMENT',
+        message: `position: expected a sample from ${position} on (those before are not held any more), got ${position - 1}`,
+      });
+    }
+    t.is((await reader.read(length + 2000, 7)).length, 0);
+  }
+});
+
+test("a source's windows are asked for from any position: of samples and of a file, overlapping or leaving audio out", async (t) => {
+  const long = sound(42, 6.3, 16000);
+  for (const pause of [0.9, 2.75, 4.1]) long.samples.fill(0, (pause - 0.06) * 16000, (pause + 0.06) * 16000);
+  const path = file('seek.wav', encodeWav(long.samples, long.sampleRate));
+  const hearing = {
+    pool: new DecodePool({ size: 1 }),
+    extractor: new FeatureExtractor({ mels: 80, frames: 100 }),
+    chooser: new PauseWindows(1),
+  };
+  const features = (begin: number, end: number) =>
+    hearing.extractor.extract({ samples: long.samples.slice(begin, end), sampleRate: 16000 });
+  for (const source of [long, path]) {
+    const heard = await HeardSource.open(source, 3, hearing, {});
+    // Where a window begins is where its text ended, or where something is heard again.
+    for (const position of [0, 4000, 4001, 14_000, 40_000, 40_000, 88_000, 100_000]) {
+      const [expected] = cutWindows(long.samples.subarray(position), 16000, 1);
+      const { begin, end, source: number, sampleRate, whole, features: got } = await heard.window(position);
+      t.deepEqual([number, sampleRate, begin, end], [3, 16000, position, position + expected!.end]);
+      t.deepEqual(whole, end === long.samples.length ? { duration: 6.3, warnings: [] } : null);
+      t.deepEqual(got, await features(begin, end));
+    }
+    await refused(t, 'ERR_ARGUMENT', /^position: expected a sample from 100000 on .* got 99999$/, () =>
+      heard.window(99_999),
+    );
+    await refused(t, 'ERR_AUDIO_EMPTY', /: expected audio, got 0 samples$/, () => heard.window(200_000));
+    await heard.close();
+  }
+  hearing.extractor.close();
+  await hearing.pool.close();
 });
 
 test.serial(

@@ -1,0 +1,22 @@
+/**
+ * Which Philox stream (`op`, the last word of the counter) is drawn from for what: two draws of one seed and step never share
+ * one.
+ */
+
+/** Which layers leave their expert out. */
+export const SKIP_STREAM = 1;
+/** Of one layer's gated FFN, from the layer's first stream on. */
+export const GATE_STREAMS = { gateNoise: 0, gateMask: 1, expertMask: 2 } as const;
+
+/** The first stream of a layer, encoder and decoder counted as one; clear of the others. */
+export const layerStream = (layer: number): number => 1024 + 4 * layer;
+
+/** The first stream of a new model's weights, and of a new expert's: a stream a tensor. Both are drawn once, with their own seed. */
+export const BACKBONE_STREAM = 0;
+export const EXPERT_STREAM = 1 << 16;
+
+/**
+ * Of the permutations of one epoch (`stream` of `permutation`, the second word of the counter): its order, that of its batches,
+ * and, from the last on, those of each language's passes.
+ */
+export const SAMPLER_STREAMS = { order: 0, batches: 1, passes: 2 } as const;

@@ -1,0 +1,336 @@
+import { DecodePool, FeatureExtractor } from '../audio/index.js';
+import {
+  beamSearch,
+  checkBeams,
+  type DecodedSequence,
+  type DecodingOptions,
+  greedy,
+  throwIfAborted,
+} from '../decode/index.js';
+import { checkOptions, DistilWhisperError, shown } from '../errors/index.js';
+import type { JsonObject } from '../files/index.js';
+import { Whisper } from '../model/index.js';
+import { Stream, type Tensor } from '../tensor/index.js';
+import { resolveLanguage, suppressTokens, type TimestampTokens, WhisperTokenizer } from '../text/index.js';
+import {
+  DEFAULT_SUPPRESSION,
+  openModelFolder,
+  suppressionList,
+  unfollowedSettings,
+  type WhisperConfig,
+} from '../weights/index.js';
+import { windowBatches } from './batches.js';
+import { type DetectedLanguage, detectLanguage } from './language.js';
+import { LOAD_OPTIONS, TRANSCRIBE_OPTIONS, type TranscribeOptions, type TranscriberOptions } from './options.js';
+import type { AudioSource, HeardWindow, Hearing } from './sources.js';
+import { type Start, type Transcript, Transcription } from './transcript.js';
+import { PauseWindows } from './windows.js';
+
+/** A list of sources; bytes are one source. */
+const isList = (sources: readonly AudioSource[] | AudioSource): sources is readonly AudioSource[] =>
+  Array.isArray(sources);
+
+interface Decoding {
+  suppress: readonly number[];
+  suppressAtBegin: readonly number[];
+  maxTokens: number;
+}
+
+/** Transcribes audio: a model, its tokenizer and its decoding settings, with audio decoded and features made ahead of the model. */
+export class Transcriber {
+  readonly batchSize: number;
+  /** What the model folder asks for and is not followed, a sentence each; to be told to people once. */
+  readonly warnings: readonly string[];
+  private readonly decoding: Decoding;
+  private readonly hearing: Hearing;
+  private release: () => void = () => {};
+
+  /**
+   * From parts in memory, which stay the caller's. `generation`: generation_config.json (suppress_tokens, begin_suppress_tokens,
+   * max_length, is_multilingual); what it lacks is taken from the config and the vocabulary. `warnings`: default, what of
+   * `generation` is not followed. Errors: ERR_VOCABULARY, ERR_CONFIG (suppression lists), ERR_ARGUMENT.
+   */
+  constructor(
+    readonly model: Whisper,
+    readonly tokenizer: WhisperTokenizer,
+    options: {
+      generation?: JsonObject | undefined;
+      warnings?: readonly string[] | undefined;
+      batchSize?: number | undefined;
+    } = {},
+  ) {
+    const { config } = model;
+    if (tokenizer.vocabSize > config.vocab_size) {
+      throw new DistilWhisperError(
+        'ERR_VOCABULARY',
+        `the tokenizer has ${tokenizer.vocabSize} tokens, the model only ${config.vocab_size}: they do not belong together`,
+      );
+    }
+    this.batchSize = wholeFromOne('batchSize', options.batchSize ?? 16);
+    const { generation = {} } = options;
+    this.warnings = options.warnings ?? unfollowedSettings(generation);
+    if (typeof generation.is_multilingual === 'boolean') {
+      this.tokenizer = tokenizer.as({ multilingual: generation.is_multilingual });
+    }
+    this.decoding = decodingOf(config, generation, this.tokenizer);
+    const extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames: 2 * config.max_source_positions });
+    this.hearing = { pool: new DecodePool(), extractor, chooser: new PauseWindows(extractor.seconds) };
+  }
+
+  /**
+   * Opens a model folder with its tokenizer and settings, and attaches experts.
+   * Errors: those of `openModelFolder`, `WhisperTokenizer.fromFolder`, `readExpert` and of the constructor.
+   */
+  static async load(modelFolder: string, options: TranscriberOptions = {}): Promise<Transcriber> {
+    checkOptions('Transcriber.load', options, LOAD_OPTIONS);
+    const { compute = 'auto', cache = 'auto', copyWeights = false } = options;
+    if (!['auto', 'f32', 'bf16', 'int8'].includes(compute)) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `compute: expected 'auto', 'f32', 'bf16' or 'int8', got '${String(compute)}'`,
+      );
+    }
+    if (!['auto', 'compute', 'int8'].includes(cache)) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `cache: expected 'auto', 'compute' or 'int8', got '${String(cache)}'`,
+      );
+    }
+    const batchSize = wholeFromOne('batchSize', options.batchSize ?? 16);
+    const folder = await openModelFolder(modelFolder);
+    let stream: Stream | null = null;
+    let model: Whisper | null = null;
+    const release = (): void => {
+      model?.dispose();
+      if (!options.stream) stream?.close();
+    };
+    try {
+      const tokenizer = await WhisperTokenizer.fromFolder(modelFolder);
+      stream = options.stream ?? new Stream({ device: options.device ?? 'cpu' });
+      model = await Whisper.fromFolder(stream, folder, { compute, cache, copyWeights });
+      for (const path of options.experts ?? []) await model.loadExpert(path, { copyWeights });
+      const { generationConfig: generation, warnings } = folder;
+      const transcriber = new Transcriber(model, tokenizer, {
+        generation: generation ?? undefined,
+        warnings,
+        batchSize,
+      });
+      transcriber.release = release;
+      return transcriber;
+    } catch (error) {
+      release();
+      throw error;
+    } finally {
+      await folder.close();
+    }
+  }
+
+  /** Codes of the languages that the vocabulary has. */
+  get languages(): readonly string[] {
+    return this.tokenizer.languages;
+  }
+
+  /**
+   * The transcript of a source, or those of a list of sources, in their order. Audio longer than the model's window is cut at
+   * pauses and its windows' texts are joined by a space. Without `onError` the first source that fails ends the call. Errors:
+   * those of `decodeAudio` and `FeatureExtractor`, with the source's name, ERR_LANGUAGE, ERR_VOCABULARY (timestamps),
+   * ERR_ARGUMENT, ERR_INTERRUPTED.
+   */
+  transcribe(
+    sources: readonly AudioSource[],
+    options: TranscribeOptions & Required<Pick<TranscribeOptions, 'onError'>>,
+  ): Promise<(Transcript | null)[]>;
+  transcribe(sources: readonly AudioSource[], options?: TranscribeOptions): Promise<Transcript[]>;
+  transcribe(source: AudioSource, options?: TranscribeOptions): Promise<Transcript>;
+  async transcribe(
+    sources: readonly AudioSource[] | AudioSource,
+    options: TranscribeOptions = {},
+  ): Promise<(Transcript | null)[] | Transcript | null> {
+    checkOptions('transcribe', options, TRANSCRIBE_OPTIONS);
+    if (isList(sources)) return this.transcripts(sources, options);
+    const [transcript] = await this.transcripts([sources], options);
+    return transcript!;
+  }
+
+  private async transcripts(
+    sources: readonly AudioSource[],
+    options: TranscribeOptions,
+  ): Promise<(Transcript | null)[]> {
+    const { signal, strict, maxDuration, onProgress, onTranscript, onError } = options;
+    const maxTokens = Math.min(
+      wholeFromOne('maxTokens', options.maxTokens ?? this.decoding.maxTokens),
+      this.model.config.max_target_positions,
+    );
+    const search = this.search(options);
+    const timestamps = options.timestamps ? this.timestampTokens() : null;
+    const start = this.starts(options);
+    const language = this.language(options.language);
+    const transcriptions = sources.map(
+      () => new Transcription(this.tokenizer, timestamps, language === 'auto' ? null : start(language)),
+    );
+    const total = sources.length;
+    let [done, seconds] = [0, 0];
+    const refused = (source: number, error: DistilWhisperError): unknown => {
+      transcriptions[source]!.failed = true;
+      done++;
+      return onError?.(source, error);
+    };
+    const batches = windowBatches(sources, this.hearing, {
+      batchSize: wholeFromOne('batchSize', options.batchSize ?? this.batchSize),
+      signal,
+      strict,
+      maxDuration,
+      onError: onError && refused,
+    });
+    for await (const batch of batches) {
+      throwIfAborted(signal);
+      const of = batch.map((window) => transcriptions[window.source]!);
+      const fresh = batch.filter(({ source, begin }) => begin === 0 && transcriptions[source]!.start === null);
+      for (const [i, detected] of (await this.detect(fresh)).entries())
+        transcriptions[fresh[i]!.source]!.start = start(detected.language);
+      const sequences = await search(this.upload(batch), {
+        prompts: of.map((transcription) => transcription.start!.prompt),
+        languages: of.map((transcription) => transcription.start!.expert),
+        suppress: this.decoding.suppress,
+        suppressAtBegin: this.decoding.suppressAtBegin,
+        endOfText: this.tokenizer.endOfText,
+        maxTokens,
+        gateValues: true,
+        timestamps: timestamps ?? undefined,
+        signal,
+      });
+      for (const [i, window] of batch.entries()) {
+        seconds += of[i]!.add(window, sequences[i]!);
+        if (!window.whole) continue;
+        const transcript = of[i]!.complete(window.whole);
+        done++;
+        await onTranscript?.(window.source, transcript);
+      }
+      await onProgress?.({ done, total, seconds });
+    }
+    return transcriptions.map(({ transcript }) => transcript);
+  }
+
+  /** The language of each source, by its first window. Errors: as `transcribe`. */
+  async detectLanguage(
+    sources: readonly AudioSource[],
+    options: { signal?: AbortSignal | undefined } = {},
+  ): Promise<DetectedLanguage[]> {
+    const { signal } = options;
+    const detected: DetectedLanguage[] = [];
+    for await (const batch of windowBatches(sources, this.hearing, { batchSize: this.batchSize, signal })) {
+      throwIfAborted(signal);
+      const first = batch.filter(({ begin }) => begin === 0);
+      for (const [i, found] of (await this.detect(first)).entries()) detected[first[i]!.source] = found;
+    }
+    return detected;
+  }
+
+  /** Ends the decoding threads and, when the transcriber was loaded, disposes of its model and of its own stream. */
+  async close(): Promise<void> {
+    this.hearing.extractor.close();
+    await this.hearing.pool.close();
+    this.release();
+    this.release = () => {};
+  }
+
+  private language(language: string | undefined): string {
+    if (language !== undefined) {
+      // Checked here, before any audio is read.
+      if (!/^\s*auto\s*$/i.test(language)) return this.tokenizer.checkLanguage(language);
+      // An English-only model has nothing to choose from.
+      return this.tokenizer.multilingual ? 'auto' : this.languages[0]!;
+    }
+    const [only, ...others] = this.languages;
+    if (only !== undefined && others.length === 0) return only;
+    throw new DistilWhisperError(
+      'ERR_LANGUAGE',
+      `language: expected one of the model's languages or 'auto', got none; it has: ${this.languages.join(' ') || 'no languages'}`,
+    );
+  }
+
+  /** What each language means to a call. */
+  private starts(options: TranscribeOptions): (language: string) => Start {
+    const task = options.task ?? 'transcribe';
+    const useExperts = options.useExperts ?? true;
+    const timestamps = Boolean(options.timestamps);
+    const known = new Map<string, Start>();
+    return (language) => {
+      let found = known.get(language);
+      if (!found) {
+        const prompt = this.tokenizer.prompt({ language, task, timestamps });
+        const { code, name } = resolveLanguage(language);
+        found = { code, expert: useExperts && this.model.experts.has(name) ? name : null, prompt };
+        known.set(language, found);
+      }
+      return found;
+    };
+  }
+
+  /** Errors: ERR_VOCABULARY, here, before any audio is read. */
+  private timestampTokens(): TimestampTokens {
+    const { vocab_size: vocabulary } = this.model.config;
+    const refuse = (why: string): never => {
+      throw new DistilWhisperError(
+        'ERR_VOCABULARY',
+        `timestamps: expected a model with timestamp tokens, got a vocabulary ${why}`,
+      );
+    };
+    if (!this.tokenizer.has('<|notimestamps|>') || !this.tokenizer.hasTimestamps) refuse('without any');
+    const tokens = this.tokenizer.timestampTokens;
+    // Tokenizers that end with <|notimestamps|> may leave them unsaid: the model decides.
+    if (tokens.end > vocabulary) refuse(`of ${vocabulary} tokens, which ends before them`);
+    return tokens;
+  }
+
+  private detect(windows: readonly HeardWindow[]): Promise<DetectedLanguage[]> {
+    return windows.length > 0 ? detectLanguage(this.model, this.upload(windows), this.tokenizer) : Promise.resolve([]);
+  }
+
+  /** Greedy decoding or beam search. Errors: ERR_ARGUMENT, here, before any audio is read. */
+  private search(options: TranscribeOptions) {
+    const { beamSize = 1, patience = 1, lengthPenalty } = options;
+    const beams = { beamSize, patience, lengthPenalty };
+    checkBeams(beams);
+    return (features: Tensor, settings: DecodingOptions): Promise<DecodedSequence[]> =>
+      beamSize === 1 && patience === 1
+        ? greedy(this.model, features, settings)
+        : beamSearch(this.model, features, { ...settings, ...beams });
+  }
+
+  private upload(windows: readonly HeardWindow[]) {
+    const { num_mel_bins: mels, max_source_positions: positions } = this.model.config;
+    const size = mels * 2 * positions;
+    const features = new Float32Array(windows.length * size);
+    for (const [i, window] of windows.entries()) features.set(window.features, i * size);
+    return this.model.stream.tensor(features, [windows.length, mels, 2 * positions]);
+  }
+}
+
+function wholeFromOne(name: string, value: number): number {
+  if (Number.isInteger(value) && value >= 1) return value;
+  throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected a whole number from 1, got ${value}`);
+}
+
+/** Suppression and length of a model: its generation configuration's, else its config's; null or nothing suppresses none. */
+function decodingOf(config: WhisperConfig, generation: JsonObject, tokenizer: WhisperTokenizer): Decoding {
+  const list = (name: 'suppress_tokens' | 'begin_suppress_tokens'): readonly number[] => {
+    const given = (name in generation ? generation[name] : config[name]) ?? [];
+    const listed = suppressionList(name, given, config.vocab_size);
+    if (listed?.includes(DEFAULT_SUPPRESSION)) {
+      return [...new Set([...listed.filter((id) => id !== DEFAULT_SUPPRESSION), ...suppressTokens(tokenizer)])];
+    }
+    if (listed) return listed;
+    throw new DistilWhisperError(
+      'ERR_CONFIG',
+      `generation_config.json: expected ${name} to list token ids below ${config.vocab_size}, got ${shown(given)}`,
+    );
+  };
+  const length = generation.max_length;
+  const whole = typeof length === 'number' && Number.isInteger(length) && length > 0;
+  return {
+    suppress: list('suppress_tokens'),
+    suppressAtBegin: list('begin_suppress_tokens'),
+    maxTokens: Math.min(whole ? length : Number.MAX_SAFE_INTEGER, config.max_target_positions),
+  };
+}
