@@ -80,10 +80,12 @@ export {
 } from './evaluate/index.js';
 // The model and its experts.
 export {
+  type Adapter,
   type CacheType,
   type ComputeType,
   DecoderState,
   type ExpertLayer,
+  type Forward,
   LanguageExpert,
   type ModelPass,
   type SoftGates,

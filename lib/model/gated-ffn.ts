@@ -1,5 +1,5 @@
 import { dtypeNumber, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
-import { type ExpertLayer, expertParameters } from './experts.js';
+import { type ExpertRows, expertParameters } from './experts.js';
 
 /** How gates behave in a training pass (DESIGN: soft gates with noise, dropout, skipped layers). */
 export interface SoftGates {
@@ -17,13 +17,6 @@ export interface SoftGates {
   noise?(layer: number): Tensor | null;
   gateMask?(layer: number): Tensor | null;
   expertMask?(layer: number): Tensor | null;
-}
-
-/** Consecutive rows of one language. */
-export interface ExpertRows {
-  readonly expert: ExpertLayer;
-  readonly begin: number;
-  readonly end: number;
 }
 
 interface SharedFfn {

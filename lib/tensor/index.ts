@@ -6,6 +6,7 @@ export {
   embedding,
   feedForward,
   LAYER_NORM_EPSILON,
+  type LinearOptions,
   layerNorm,
   linear,
   linearGelu,

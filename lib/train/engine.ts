@@ -149,21 +149,22 @@ export class TrainingEngine {
 
     const teacherRows = teacher
       ? stream.tidy(() => {
-          const rows = teacher.decode(ids, teacher.encode(features));
-          return rows.reshape([B * T, teacher.config.d_model]);
+          const { hidden } = teacher.decode(ids, teacher.encode(features).hidden);
+          return hidden.reshape([B * T, teacher.config.d_model]);
         })
       : null;
 
     const tape = new Tape(stream);
-    const gateValues: Tensor[] = [];
     const pass = {
       tape,
       languages: batch.languages,
-      gateValues,
       ...(this.trainsExperts && { gates: this.gates(k, micro) }),
       gradientCheckpointing: this.settings.gradientCheckpointing ?? false,
     };
-    const hidden = model.decode(ids, model.encode(features, pass), pass);
+    const heard = model.encode(features, pass);
+    const said = model.decode(ids, heard.hidden, pass);
+    const { hidden } = said;
+    const gateValues = [...heard.gates, ...said.gates];
     const [ceWeight, kdWeight] = this.weights(accumulation);
     const table = model.embeddingTable;
     const kind = !teacher || options.distillation === 'none' ? 0 : options.distillation === 'js' ? 1 : 2;
