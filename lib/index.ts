@@ -184,6 +184,8 @@ export {
   RunFolder,
   type RunReport,
   type RunState,
+  type Taught,
+  type Teacher,
   type TrainBatch,
   Trainer,
   type TrainerSettings,

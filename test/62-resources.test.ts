@@ -9,7 +9,7 @@ import { isDistilWhisperError } from '../lib/errors/index.js';
 import { Whisper } from '../lib/model/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { Trainer } from '../lib/train/index.js';
-import { normals, random } from './support/random.js';
+import { normalItems, random } from './support/random.js';
 import { tinyConfig } from './support/tiny.js';
 
 const support = (name: string): string => fileURLToPath(new URL(`./support/${name}`, import.meta.url));
@@ -65,7 +65,7 @@ async function ticksWhileTraining(): Promise<{ late: number[]; busy: number[]; s
     encoder_layers: 2,
   });
   const model = await Whisper.create(stream, config, { seed: 2, trainable: () => true });
-  const features = normals(2 * 80 * 3000, random(1));
+  const features = normalItems(2, 80 * 3000, random(1));
   const late: number[] = [];
   const busy: number[] = [];
   let last = performance.now();
