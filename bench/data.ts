@@ -98,5 +98,12 @@ export const quickModel = (stream: Stream, config: WhisperConfig, compute: Float
 export const LANGUAGE = 'catalan';
 
 /** Features f32 [batch, mels, frames] as floats. */
-export const randomFeatures = (config: WhisperConfig, batch: number): Float32Array =>
-  randomFloats(batch * config.num_mel_bins * 2 * config.max_source_positions, 0.5);
+export const randomFeatures = (config: WhisperConfig, batch: number, seed = 1): Float32Array =>
+  randomFloats(batch * config.num_mel_bins * 2 * config.max_source_positions, 0.5, seed);
+
+/** The same, [mels, frames] of each item, as training takes them. */
+export function randomItems(config: WhisperConfig, batch: number, seed = 1): Float32Array[] {
+  const all = randomFeatures(config, batch, seed);
+  const size = all.length / batch;
+  return Array.from({ length: batch }, (_, b) => all.subarray(b * size, (b + 1) * size));
+}

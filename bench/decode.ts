@@ -46,7 +46,7 @@ export async function decodeTokens(stream: Stream, model: Whisper, state: Decode
   const candidates = beams > 1 ? beams + 1 : 1;
   const parents = Int32Array.from({ length: batch }, (_, row) => (row + 1) % beams);
   const choose = (ids: Tensor, at?: ReplayedPosition): Tensor => {
-    const hidden = model.decode(ids, null, { state, ...(at && { at }) });
+    const { hidden } = model.decode(ids, null, { state, ...(at && { at }) });
     const logits = model.logits(hidden.reshape([batch, config.d_model]));
     return kernels.topK(stream, { logits, k: candidates }).ids;
   };

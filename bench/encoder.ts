@@ -1,5 +1,4 @@
 /** How long does Whisper-small's encoder take for 30 s, plain and with a language's experts? */
-import type { Tensor } from '../lib/tensor/index.js';
 import { floatTypes, LANGUAGE, randomFeatures, randomModel, typeName } from './data.js';
 import { measureGroup, type Question } from './harness.js';
 import { onnxCase, torchCase, whisperCppCase } from './peers.js';
@@ -16,11 +15,7 @@ export const encoder: Question = {
       const trained = await model.addExpert(LANGUAGE, { compat: 'reference' });
       const shape = [1, config.num_mel_bins, 2 * config.max_source_positions];
       const features = stream.persistent(randomFeatures(config, 1), shape);
-      const gateValues: Tensor[] = [];
-      stream.tidy(() => {
-        model.encode(features, { languages: [LANGUAGE], gateValues });
-        return gateValues;
-      });
+      const gateValues = stream.tidy(() => model.encode(features, { languages: [LANGUAGE] }).gates);
       const gates = await Promise.all(gateValues.map((g) => g.floats()));
       stream.endStep();
       const open = gates.flatMap((g) => [...g]);

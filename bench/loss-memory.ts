@@ -1,7 +1,10 @@
-/** In a process of its own: by how many MiB the first distillation loss makes it grow. loss-memory.ts <rows> <type> <threads> */
+/**
+ * In a process of its own: by how many MiB the first distillation loss makes it grow beyond its inputs, and how many of them are
+ * its outputs. loss-memory.ts <rows> <type> <threads>
+ */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { type FloatType, Stream } from '../lib/tensor/index.js';
-import { lossCall } from './loss.js';
+import { lossCall, STUDENT } from './loss.js';
 
 const [, , rows, type, threads] = process.argv;
 const status = (name: string): number =>
@@ -18,5 +21,8 @@ writeFileSync('/proc/self/clear_refs', '5');
 const before = status('VmRSS');
 queue!();
 await stream.sync();
-console.log(Math.max(0, status('VmHWM') - before));
+const grew = Math.max(0, status('VmHWM') - before);
+// The gradient of the rows, and of each row its cross-entropy and divergence.
+const outputs = (Number(rows) * (STUDENT + 2) * 4) / 2 ** 20;
+console.log(JSON.stringify({ grew, outputs }));
 stream.close();

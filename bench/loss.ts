@@ -8,7 +8,7 @@ import { type Case, type Context, measureGroup, type Question } from './harness.
 import { torchCase } from './peers.js';
 
 const VOCABULARY = 51865;
-const STUDENT = 768;
+export const STUDENT = 768;
 const TEACHER = 1280;
 const ROWS = [256, 512, 2048];
 
@@ -58,7 +58,7 @@ function growth(rows: number, type: FloatType, threads: number): number | null {
   const script = fileURLToPath(new URL('loss-memory.ts', import.meta.url));
   const args = ['--expose-gc', '--import=tsx', script, `${rows}`, type, `${threads}`];
   const { status, stdout } = spawnSync(process.execPath, args, { encoding: 'utf8' });
-  return status === 0 ? Number(stdout) : null;
+  return status === 0 ? JSON.parse(stdout).grew : null;
 }
 
 function cases({ stream, threads, peers }: Context, type: FloatType): Case[] {

@@ -8,7 +8,7 @@ import { countWork, measureCeilings, Profile } from '../lib/profile/index.js';
 import { embedded } from '../lib/recipes/index.js';
 import type { Stream } from '../lib/tensor/index.js';
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
-import { randomFeatures, randomModel } from './data.js';
+import { randomFeatures, randomItems, randomModel } from './data.js';
 import { type Context, type Question, type Row, spread } from './harness.js';
 
 const BATCH = 16;
@@ -29,6 +29,7 @@ async function works(stream: Stream): Promise<Work[]> {
   await model.addExpert(LANGUAGE);
   const engine = new TrainingEngine(model, taught, trainingOptions({ steps: 1_000_000, learningRate: 1e-6 }));
   const features = randomFeatures(model.config, BATCH);
+  const items = randomItems(model.config, BATCH);
   const labels = Array.from({ length: BATCH }, (_, i) => Array.from({ length: LABELS }, (_, k) => 1 + ((i + k) % 90)));
   const languages = labels.map(() => LANGUAGE);
   const shape = [BATCH, model.config.num_mel_bins, 2 * model.config.max_source_positions];
@@ -39,7 +40,7 @@ async function works(stream: Stream): Promise<Work[]> {
   return [
     {
       name: `pocket student ← pocket teacher, an update of ${BATCH} utterances`,
-      run: async () => void (await engine.update(k++, [{ features, labels, languages }])),
+      run: async () => void (await engine.update(k++, [{ features: items, labels, languages }])),
     },
     {
       name: `pocket student, ${LABELS} tokens of ${BATCH} utterances`,

@@ -3,7 +3,7 @@
 import type { FloatType } from '../lib/tensor/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
-import { floatTypes, LANGUAGE, randomFeatures, randomIds, randomModel, typeName } from './data.js';
+import { floatTypes, LANGUAGE, randomFeatures, randomIds, randomItems, randomModel, typeName } from './data.js';
 import { type Case, measureGroup, type Question, type Table } from './harness.js';
 
 /** A stream of its own, and what runs on it. */
@@ -35,7 +35,7 @@ async function stepWork(threads: number, type: FloatType, batch: number, labelCo
   await student.addExpert(LANGUAGE);
   const options = trainingOptions({ steps: 1_000_000, skipGate: 0, maxGradientNorm: 0, learningRate: 1e-6 });
   const engine = new TrainingEngine(student, teacher, options);
-  const features = randomFeatures(student.config, batch);
+  const features = randomItems(student.config, batch);
   const ids = [...randomIds(batch * labelCount)];
   const labels = Array.from({ length: batch }, (_, b) => ids.slice(b * labelCount, (b + 1) * labelCount));
   let k = 500_000;

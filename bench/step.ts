@@ -1,6 +1,6 @@
 /** How long does a training step take? tiny ← base, a batch of 2 with 32 labels, experts and gates train. */
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
-import { floatTypes, LANGUAGE, randomFeatures, randomIds, randomModel, typeName } from './data.js';
+import { floatTypes, LANGUAGE, randomIds, randomItems, randomModel, typeName } from './data.js';
 import { measureGroup, type Question } from './harness.js';
 import { torchCase } from './peers.js';
 
@@ -20,7 +20,7 @@ export const step: Question = {
       // As the peer does it: every layer's expert runs, gradients are not clipped.
       const options = trainingOptions({ steps: STEPS, skipGate: 0, maxGradientNorm: 0, learningRate: 1e-6 });
       const engine = new TrainingEngine(student, teacher, options);
-      const features = randomFeatures(student.config, BATCH);
+      const features = randomItems(student.config, BATCH);
       const ids = [...randomIds(BATCH * LABELS)];
       const labels = Array.from({ length: BATCH }, (_, b) => ids.slice(b * LABELS, (b + 1) * LABELS));
       const languages = labels.map(() => LANGUAGE);

@@ -18,7 +18,7 @@ export const window: Question = {
       cases.push({
         name: typeName(type),
         run: async () => {
-          const state = model.startDecoding(model.encode(features));
+          const state = model.startDecoding(model.encode(features).hidden);
           await decodeTokens(stream, model, state, TOKENS);
           state.dispose();
         },

@@ -62,10 +62,12 @@ export {
 } from './evaluate/index.js';
 // The model and its experts.
 export {
+  type Adapter,
   type CacheType,
   type ComputeType,
   DecoderState,
   type ExpertLayer,
+  type Forward,
   LanguageExpert,
   type ModelPass,
   type SoftGates,
@@ -165,6 +167,8 @@ export {
   RunFolder,
   type RunReport,
   type RunState,
+  type Taught,
+  type Teacher,
   type TrainBatch,
   Trainer,
   type TrainerSettings,

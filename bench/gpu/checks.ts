@@ -8,7 +8,7 @@ import { packageRoot } from '../../lib/native/index.js';
 import { type FloatType, Stream } from '../../lib/tensor/index.js';
 import { Trainer, type UpdateReport } from '../../lib/train/index.js';
 import { whisperPreset } from '../../lib/weights/index.js';
-import { LANGUAGE, randomFloats, TYPES, typeName } from '../data.js';
+import { LANGUAGE, randomItems, TYPES, typeName } from '../data.js';
 import { type Ended, run as runCommand } from './processes.js';
 import type { Add } from './results.js';
 import { type Settings, SHAPES } from './settings.js';
@@ -144,7 +144,6 @@ async function curve(device: string, twins: Pair, type: FloatType, seed: number)
   const teacher = placeTwin(stream, twins.teacher, { compute: type });
   const model = placeTwin(stream, twins.student, { compute: type });
   const { config } = model;
-  const size = config.num_mel_bins * 2 * config.max_source_positions;
   const updates: UpdateReport[] = [];
   await new Trainer({
     model,
@@ -153,7 +152,7 @@ async function curve(device: string, twins: Pair, type: FloatType, seed: number)
       async *stream(from) {
         for (let micro = from; ; micro++)
           yield {
-            features: randomFloats(2 * size, 0.5, micro + 1),
+            features: randomItems(config, 2, micro + 1),
             labels: [
               [5, 6, 7, 8, 9],
               [10, 11, 12],

@@ -4,7 +4,7 @@ import type { NativeMemory } from '../../lib/native/index.js';
 import { countWork, measureCeilings } from '../../lib/profile/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import { TrainingEngine, trainingOptions } from '../../lib/train/index.js';
-import { LANGUAGE, quickModel, randomFeatures, randomIds } from '../data.js';
+import { LANGUAGE, quickModel, randomFeatures, randomIds, randomItems } from '../data.js';
 import { decodeCase } from '../decode.js';
 import { ffnCalls } from '../gated-ffn.js';
 import { spread } from '../harness.js';
@@ -215,7 +215,7 @@ export const training = stage(async (bench) => {
   let k = options.steps / 2;
   const held: [batch: number, bytes: number][] = [];
   const measure = async (batch: number, what: string): Promise<void> => {
-    const features = randomFeatures(shapes.student, batch);
+    const features = randomItems(shapes.student, batch);
     const ids = [...randomIds(batch * shapes.labels)].map((id) => id % shapes.student.vocab_size);
     const labels = Array.from({ length: batch }, (_, b) => ids.slice(b * shapes.labels, (b + 1) * shapes.labels));
     const languages = labels.map(() => LANGUAGE);

@@ -154,7 +154,7 @@ export class OnnxFolder {
     const generation = { decoder_start_token_id: config.decoder_start_token_id, is_multilingual: false };
     writeFileSync(file('generation_config.json'), JSON.stringify(generation));
     const features = stream.tensor(inputs.features, [1, config.num_mel_bins, 2 * rows[1]!]);
-    const hidden = (await model.encode(features).floats()).slice();
+    const hidden = (await model.encode(features).hidden.floats()).slice();
     const logits = await greedily(model, hidden);
     const memoryLogits = await greedily(model, inputs.memory);
     stream.close();
@@ -170,7 +170,7 @@ async function greedily(model: Whisper, rows: Float32Array): Promise<Float32Arra
   const logits = new Float32Array(CHECKED_TOKENS * V);
   let id = config.decoder_start_token_id;
   for (let i = 0; i < CHECKED_TOKENS; i++) {
-    const hidden = model.decode(stream.tensor(Int32Array.of(id), [1, 1], 'i32'), null, { state });
+    const { hidden } = model.decode(stream.tensor(Int32Array.of(id), [1, 1], 'i32'), null, { state });
     const row = await model.logits(hidden.reshape([1, D])).floats();
     logits.set(row, i * V);
     id = row.indexOf(row.reduce((a, b) => Math.max(a, b)));

@@ -1,4 +1,4 @@
-import type { DecoderState, ModelPass, ReplayedPosition, Whisper } from '../model/index.js';
+import type { DecoderState, Forward, ModelPass, ReplayedPosition, Whisper } from '../model/index.js';
 import { kernels, type Tensor } from '../tensor/index.js';
 import { onThread } from '../trace/index.js';
 import { type DecodingOptions, measuredItems } from './options.js';
@@ -173,17 +173,14 @@ export class TokenSteps {
   private measured(
     items: number,
     languages: DecodingOptions['languages'],
-    run: (pass: ModelPass) => Tensor,
-  ): [value: Tensor, gates: Gates | null] {
-    const pass = languages ? { languages } : {};
-    if (!this.measures) return [run(pass), null];
-    const gateValues: Tensor[] = [];
-    const value = run({ ...pass, gateValues });
-    const [first, ...rest] = gateValues;
-    if (!first) return [value, null];
+    run: (pass: ModelPass) => Forward,
+  ): [hidden: Tensor, gates: Gates | null] {
+    const { hidden, gates } = run(languages ? { languages } : {});
+    const [first, ...rest] = gates;
+    if (!this.measures || !first) return [hidden, null];
     const { stream } = this.model;
     const sum = rest.reduce((a, b) => kernels.add(stream, { a, b, out: 'f32' }).y, first);
-    return [value, { sum, layers: gateValues.length, items }];
+    return [hidden, { sum, layers: gates.length, items }];
   }
 
   /** Of each row what its item has. */

@@ -1,50 +1,37 @@
-import { kernels, LAYER_NORM_EPSILON, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
+import { kernels, LAYER_NORM_EPSILON, type Pass, type Tensor } from '../tensor/index.js';
+import type { AttentionBlock, DecoderLayer, Norm } from './blocks.js';
 import type { DecoderState, ReplayedPosition } from './cache.js';
-import { type ExpertRows, feedForwardTensors, languageRows } from './gated-ffn.js';
+import type { ExpertRows } from './experts.js';
+import { feedForwardTensors, languageRows } from './gated-ffn.js';
+import type { Linear } from './linear.js';
+import type { LayerResult } from './pass.js';
 
-interface Linear {
-  readonly weight: Parameter;
-  readonly bias: Parameter;
-}
-export interface AttentionBlock {
-  readonly q: Linear;
-  readonly k: Parameter;
-  readonly v: Linear;
-  readonly out: Linear;
-  readonly norm: Linear;
-}
-export interface Layer {
-  readonly attention: AttentionBlock;
-  /** null in the encoder. */
-  readonly cross: AttentionBlock | null;
-  readonly norm: Linear;
-  readonly fc1: Linear;
-  readonly fc2: Linear;
-}
-
-const linearTensors = ({ weight, bias }: Linear): kernels.LinearTensors => ({ weight: weight.value, bias: bias.value });
+const linearTensors = ({ weight, bias }: Norm | Linear): kernels.LinearTensors => ({
+  weight: weight.value,
+  bias: bias.value,
+});
 const attentionTensors = ({ norm, q, k, v, out }: AttentionBlock): kernels.SelfAttentionTensors => ({
   norm: linearTensors(norm),
   q: linearTensors(q),
-  k: k.value,
+  k: k.weight.value,
   v: linearTensors(v),
   out: linearTensors(out),
 });
 
 /**
  * Layer `index` of the decoder on tokens that follow those of `state`, in one call (inference): x f32 [B, T, D] of the state's B
- * rows → [y f32 [B, T, D], g f32 [B·T]]; g: 1 where a row's gate chose its language's FFN. Adds to the layer's caches.
+ * rows → y f32 [B, T, D] and, where rows have an expert, g f32 [B·T]: 1 where a row's gate chose it. Adds to the layer's caches.
  */
-export function decoderLayer(
+export function cachedDecoderLayer(
   pass: Pass,
   x: Tensor,
-  layer: Layer,
+  layer: DecoderLayer,
   rows: readonly ExpertRows[],
   heads: number,
   state: DecoderState,
   index: number,
   at: ReplayedPosition | null,
-): [y: Tensor, gate: Tensor] {
+): LayerResult {
   const { attention, cross } = layer;
   const [keys, values] = state.self(index);
   const [crossKeys, crossValues] = state.cross(index);
@@ -53,7 +40,7 @@ export function decoderLayer(
     attention: attentionTensors(attention),
     keys,
     values,
-    cross: attentionTensors(cross!),
+    cross: attentionTensors(cross),
     crossKeys,
     crossValues,
     norm: linearTensors(layer.norm),
@@ -65,5 +52,5 @@ export function decoderLayer(
     epsilon: LAYER_NORM_EPSILON,
     compute: pass.compute,
   });
-  return [y, g];
+  return rows.length > 0 ? [y, g] : [y];
 }

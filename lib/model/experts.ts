@@ -7,7 +7,7 @@ import {
   type StoredTensor,
   type WhisperConfig,
 } from '../weights/index.js';
-import { loadParameter, type ParameterOptions } from './parameters.js';
+import { loadParameter, type ParameterOptions } from './create.js';
 
 /** The gate and FFN that a language adds to one layer. */
 export interface ExpertLayer {
@@ -87,4 +87,39 @@ export class LanguageExpert {
   dispose(): void {
     for (const parameter of this.parameters.values()) parameter.dispose();
   }
+}
+
+/** Consecutive rows of one language. */
+export interface ExpertRows {
+  readonly expert: ExpertLayer;
+  readonly begin: number;
+  readonly end: number;
+}
+
+/**
+ * Rows of each run of items whose language has an expert, in every layer; an item is `rowsPerItem` rows. Throws ERR_ARGUMENT for
+ * other than `batch` languages.
+ */
+export function expertRows(
+  experts: ReadonlyMap<string, LanguageExpert>,
+  languages: readonly (string | null)[] | undefined,
+  batch: number,
+  rowsPerItem: number,
+): (side: Side, layer: number) => ExpertRows[] {
+  if (!languages) return () => [];
+  if (languages.length !== batch) {
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `languages: expected one for each of ${batch} items, got ${languages.length}`,
+    );
+  }
+  const runs: { expert: LanguageExpert; begin: number; end: number }[] = [];
+  for (const [item, language] of languages.entries()) {
+    const expert = language === null ? undefined : experts.get(language);
+    if (!expert) continue;
+    const last = runs.at(-1);
+    if (last?.expert === expert && last.end === item * rowsPerItem) last.end += rowsPerItem;
+    else runs.push({ expert, begin: item * rowsPerItem, end: (item + 1) * rowsPerItem });
+  }
+  return (side, layer) => runs.map(({ expert, begin, end }) => ({ expert: expert[side][layer]!, begin, end }));
 }

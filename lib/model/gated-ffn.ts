@@ -1,6 +1,6 @@
 import { layerStream } from '../random/index.js';
 import { type FloatType, kernels, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
-import { type ExpertLayer, expertGradients, expertTensors } from './experts.js';
+import { type ExpertRows, expertGradients, expertTensors } from './experts.js';
 
 /** How gates behave in a training pass (DESIGN: soft gates with noise, dropout, skipped layers). */
 export interface SoftGates {
@@ -18,13 +18,6 @@ export interface SoftGates {
   noise?(layer: number): Tensor | null;
   gateMask?(layer: number): Tensor | null;
   expertMask?(layer: number): Tensor | null;
-}
-
-/** Consecutive rows of one language. */
-export interface ExpertRows {
-  readonly expert: ExpertLayer;
-  readonly begin: number;
-  readonly end: number;
 }
 
 interface SharedFfn {

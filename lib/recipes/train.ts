@@ -171,7 +171,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       const source = await openModelFolder(recipe.teacher);
       try {
         teacher = await Whisper.fromFolder(stream, source, { compute, copyWeights });
-        checkTeacher(model, teacher);
+        checkTeacher(model, teacher.config);
         teacherWeights = await digestOfWeights(source, signal);
       } finally {
         await source.close();

@@ -7,6 +7,7 @@ export {
   embedding,
   feedForward,
   LAYER_NORM_EPSILON,
+  type LinearOptions,
   layerNorm,
   linear,
   linearGelu,

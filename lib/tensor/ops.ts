@@ -17,7 +17,7 @@ export interface Pass {
   readonly compute: FloatType;
 }
 
-interface LinearOptions {
+export interface LinearOptions {
   /** Added to the result: the residual stream. */
   residual?: Tensor;
   /** Type of the result. Default: the pass's compute type, or f32 with a residual. */

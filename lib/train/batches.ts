@@ -14,8 +14,7 @@ import {
 import { checkOptions, DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { resolveLanguage, type WhisperTokenizer } from '../text/index.js';
 import type { WhisperConfig } from '../weights/index.js';
-import type { TrainBatch } from './engine.js';
-import type { BatchSource } from './trainer.js';
+import type { BatchSource, TrainBatch } from './batch.js';
 
 export interface AudioBatchOptions extends SamplerOptions {
   compat?: 'paper' | 'reference';

@@ -1,5 +1,11 @@
+export type { BatchSource, TrainBatch } from './batch.js';
 export { AudioBatches, type AudioBatchOptions, labelsOf } from './batches.js';
-export { checkTeacher, type Randomness, type TrainBatch, TrainingEngine, type UpdateReport } from './engine.js';
-export { learningRate, lossWorkspace, type TrainingOptions, trainingDefaults, trainingOptions } from './options.js';
+export type { Exchange } from './exchange.js';
+export type { Randomness } from './gates.js';
+export { lossWorkspace } from './objective.js';
+export { type TrainingOptions, trainingDefaults, trainingOptions } from './options.js';
 export { RunFolder, type RunState } from './run-folder.js';
-export { type BatchSource, type RunReport, Trainer, type TrainerSettings, type ValidationReport } from './trainer.js';
+export { learningRate } from './schedule.js';
+export { TrainingEngine, type UpdateReport } from './step.js';
+export { checkTeacher, noTeacher, type Taught, type Teacher } from './teacher.js';
+export { type RunReport, Trainer, type TrainerSettings, type ValidationReport } from './trainer.js';

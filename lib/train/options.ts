@@ -105,13 +105,3 @@ export function trainingOptions(given: Partial<TrainingOptions> & { steps: numbe
   if (!two(options.sigma, (s) => s > 0)) refuse('sigma', 'two numbers above 0');
   return options;
 }
-
-/** Bytes of scratch memory of the distillation loss on a device: the vocabulary's weights are read once for what fits. */
-export const lossWorkspace = (device: string, bytes = 0): number => bytes || (device === 'cpu' ? 64 : 192) << 20;
-
-/** Learning rate of update `k` (from 0) of `steps`: transformers' linear schedule with warm-up. */
-export function learningRate(options: TrainingOptions, k: number): number {
-  const warm = Math.ceil(options.warmup * options.steps);
-  const share = k < warm ? k / Math.max(1, warm) : (options.steps - k) / Math.max(1, options.steps - warm);
-  return options.learningRate * Math.max(0, share);
-}

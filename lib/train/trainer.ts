@@ -2,9 +2,11 @@ import { DistilWhisperError } from '../errors/index.js';
 import type { Whisper } from '../model/index.js';
 import type { Tensor } from '../tensor/index.js';
 import { onThread, phase } from '../trace/index.js';
-import { type EngineSettings, type TrainBatch, TrainingEngine, type UpdateReport } from './engine.js';
+import type { BatchSource, TrainBatch } from './batch.js';
 import { type TrainingOptions, trainingOptions } from './options.js';
 import { RunFolder } from './run-folder.js';
+import { type EngineSettings, TrainingEngine, type UpdateReport } from './step.js';
+import type { Teacher } from './teacher.js';
 
 /**
  * Milliseconds from which an update is waited for before the next one is queued: Ctrl-C waits for all that is queued, and beside
@@ -12,21 +14,16 @@ import { RunFolder } from './run-folder.js';
  */
 const LONG_UPDATE = 1000;
 
-/** Micro-batches from number `from` of the whole run on, in an order that depends on nothing else. */
-export interface BatchSource {
-  stream(from: number): AsyncIterable<TrainBatch>;
-}
-
 export interface ValidationReport {
   /** Lower is better: the word error rate. */
   score: number;
   [detail: string]: unknown;
 }
 
-export interface TrainerSettings extends EngineSettings {
+export interface TrainerSettings extends Omit<EngineSettings, 'exchange'> {
   model: Whisper;
-  /** Frozen, on the model's stream. null: cross-entropy alone. */
-  teacher?: Whisper | null;
+  /** A frozen model on the model's stream, or what stands for one. null: cross-entropy alone. */
+  teacher?: Whisper | Teacher | null;
   batches: BatchSource;
   options: Partial<TrainingOptions> & { steps: number };
   /** Run folder: log, checkpoints, best parameters. Without one nothing is written and nothing can be resumed. */
@@ -217,7 +214,7 @@ export class Trainer {
       // Another kind rounds otherwise; another GPU of the kind does not.
       device: model.stream.device.split(':')[0],
       config: model.config,
-      teacher: teacher ? teacher.config : null,
+      teacher: teacher?.config ?? null,
       experts: [...model.experts.keys()],
       ...identity,
     };

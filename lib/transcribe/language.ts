@@ -34,7 +34,7 @@ export async function detectLanguage(
   const read = (): Promise<Float32Array> => {
     try {
       const start = stream.tensor(new Int32Array(batch).fill(tokenizer.startOfTranscript), [batch, 1], 'i32');
-      const hidden = model.decode(start, model.encode(features));
+      const { hidden } = model.decode(start, model.encode(features).hidden);
       return model.logits(hidden.reshape([batch, config.d_model])).floats();
     } finally {
       stream.endStep();

@@ -2,7 +2,7 @@
 import test, { type ExecutionContext } from 'ava';
 import { beamSearch, type DecodedSequence, greedy } from '../../lib/decode/index.js';
 import { Whisper } from '../../lib/model/index.js';
-import { Stream, type Tensor } from '../../lib/tensor/index.js';
+import { Stream } from '../../lib/tensor/index.js';
 import { cpus, devices, emulated, streamOn } from '../support/kernels.js';
 import { LANGUAGES, lively, PROMPTS, sounds, upload } from '../support/lively.js';
 import {
@@ -22,15 +22,12 @@ const best = cpus.at(-1)!.stream;
 
 /** Share of the gates open in one forward over the sequence, its last choice left out. */
 async function gatesOf(model: Whisper, { sound, prompt, language }: Heard, said: DecodedSequence): Promise<number> {
-  const gateValues: Tensor[] = [];
-  const pass = { languages: [language], gateValues };
+  const pass = { languages: [language] };
   const ids = [...prompt, ...(said.finished ? said.tokens : said.tokens.slice(0, -1))];
-  model.decode(
-    model.stream.tensor(Int32Array.from(ids), [1, ids.length], 'i32'),
-    model.encode(upload(model, [sound]), pass),
-    pass,
-  );
-  const reads = Promise.all(gateValues.map((gate) => gate.floats()));
+  const encoded = model.encode(upload(model, [sound]), pass);
+  const tokens = model.stream.tensor(Int32Array.from(ids), [1, ids.length], 'i32');
+  const decoded = model.decode(tokens, encoded.hidden, pass);
+  const reads = Promise.all([...encoded.gates, ...decoded.gates].map((gate) => gate.floats()));
   model.stream.endStep();
   const gates = (await reads).flatMap((values) => [...values]);
   return gates.reduce((a, b) => a + b, 0) / gates.length;

@@ -42,7 +42,7 @@ function sounds(model: Whisper, batch: number, seed = 100): Tensor {
 
 /** A state behind `prompt` tokens, the same ones each time. */
 function started(model: Whisper, batch: number, prompt: number, pass: ModelPass = {}): DecoderState {
-  const state = model.startDecoding(model.encode(sounds(model, batch), pass));
+  const state = model.startDecoding(model.encode(sounds(model, batch), pass).hidden);
   if (prompt > 0) {
     const next = random(7);
     const ids = Int32Array.from({ length: batch * prompt }, () => Math.floor(next() * 48));
@@ -61,11 +61,10 @@ function token(
   ids: Tensor,
   at?: ReplayedPosition,
 ): Given {
-  const gateValues: Tensor[] = [];
-  const rows = model.decode(ids, null, { ...pass, gateValues, state, ...(at && { at }) });
+  const { hidden: rows, gates } = model.decode(ids, null, { ...pass, state, ...(at && { at }) });
   const logits = model.logits(rows.reshape([state.batch, model.config.d_model]));
   const { values, ids: best } = kernels.topK(model.stream, { logits, suppress: hidden, k: 1 });
-  return [logits, values, best, ...gateValues];
+  return [logits, values, best, ...gates];
 }
 
 const read = async (tensors: readonly Tensor[]): Promise<number[][]> =>

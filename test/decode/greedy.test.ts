@@ -2,7 +2,7 @@
 import test, { type ExecutionContext } from 'ava';
 import { type DecodedSequence, type GreedyOptions, greedy } from '../../lib/decode/index.js';
 import { LanguageExpert, Whisper } from '../../lib/model/index.js';
-import { Stream, type Tensor } from '../../lib/tensor/index.js';
+import { Stream } from '../../lib/tensor/index.js';
 import { WhisperTokenizer } from '../../lib/text/index.js';
 import { detectLanguage } from '../../lib/transcribe/index.js';
 import { splitClsrCheckpoint, type WhisperConfig } from '../../lib/weights/index.js';
@@ -33,11 +33,11 @@ async function slowly(
   let finished = false;
   let gateShare: number | null = null;
   while (sequence.length < limit && !finished) {
-    const gateValues: Tensor[] = [];
-    const pass = { languages: [options.language], gateValues };
+    const pass = { languages: [options.language] };
     const ids = stream.tensor(Int32Array.from(sequence), [1, sequence.length], 'i32');
-    const hidden = model.decode(ids, model.encode(upload(model, [sound]), pass), pass);
-    const reads = [model.logits(hidden).floats(), ...gateValues.map((gate) => gate.floats())];
+    const heard = model.encode(upload(model, [sound]), pass);
+    const said = model.decode(ids, heard.hidden, pass);
+    const reads = [model.logits(said.hidden).floats(), ...[...heard.gates, ...said.gates].map((gate) => gate.floats())];
     stream.endStep();
     const [logits, ...gates] = (await Promise.all(reads)) as [Float32Array, ...Float32Array[]];
     const row = Float64Array.from(logits.subarray((sequence.length - 1) * V));
@@ -234,7 +234,7 @@ test.serial('the language is the likeliest of the language tokens at the start t
   const found = await detectLanguage(model, upload(model, heard), tokenizer);
   for (const [i, sound] of heard.entries()) {
     const start = best.tensor(Int32Array.of(tokenizer.startOfTranscript), [1, 1], 'i32');
-    const logits = await model.logits(model.decode(start, model.encode(upload(model, [sound])))).floats();
+    const logits = await model.logits(model.decode(start, model.encode(upload(model, [sound])).hidden).hidden).floats();
     best.endStep();
     const row = tokenizer.languages.map((code) => Math.exp(logits[tokenizer.languageId(code)]!));
     const sum = row.reduce((a, b) => a + b, 0);
@@ -303,7 +303,8 @@ whenRecorded('the recorded scores are the logits, and their log-probabilities th
   for (const stream of streams) {
     const model = base(stream, config);
     const ids = stream.tensor(sequences, [4, 40], 'i32');
-    const logits = await model.logits(model.decode(ids, model.encode(stream.tensor(features, [4, 80, 3000])))).floats();
+    const memory = model.encode(stream.tensor(features, [4, 80, 3000])).hidden;
+    const logits = await model.logits(model.decode(ids, memory).hidden).floats();
     stream.endStep();
     const got: number[] = [];
     const expected: number[] = [];

@@ -55,12 +55,12 @@ async function logits(model: string, compute: ComputeType, on: Stream, cache?: C
   for (const { audio, text, language } of heard.filter((_, i) => i % 20 === 0)) {
     const features = await extractor.extract(await decodeAudio(audio));
     const ids = [...tokenizer.prompt({ language }), ...tokenizer.encode(text)];
-    const memory = whisper.encode(on.tensor(features, [1, mels, 2 * max_source_positions]));
+    const { hidden: memory } = whisper.encode(on.tensor(features, [1, mels, 2 * max_source_positions]));
     const state = cache ? whisper.startDecoding(memory, { cache }) : null;
     for (const part of state ? ids.map((id) => [id]) : [ids]) {
       const tokens = on.tensor(Int32Array.from(part), [1, part.length], 'i32');
-      const rows = whisper.decode(tokens, state ? null : memory, state ? { state } : {});
-      all.push(await whisper.logits(rows).floats());
+      const { hidden } = whisper.decode(tokens, state ? null : memory, state ? { state } : {});
+      all.push(await whisper.logits(hidden).floats());
     }
     state?.dispose();
     on.endStep();
@@ -155,7 +155,8 @@ test('experts are held in int8 in the decoder, and their gates are not', async (
     2 * model.config.max_source_positions,
   ]);
   const pass = { languages: ['catalan'] };
-  const values = await model.logits(model.decode(ids, model.encode(features, pass), pass)).floats();
+  const { hidden } = model.decode(ids, model.encode(features, pass).hidden, pass);
+  const values = await model.logits(hidden).floats();
   t.true(values.every(Number.isFinite));
   model.dispose();
 });

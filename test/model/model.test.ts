@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { LanguageExpert, type ModelPass, type SoftGates, Whisper } from '../../lib/model/index.js';
-import { kernels, Stream, Tape, type Tensor } from '../../lib/tensor/index.js';
+import { kernels, linear, Parameter, Stream, Tape, type Tensor } from '../../lib/tensor/index.js';
 import {
   type HostTensor,
   parseSafetensors,
@@ -13,6 +13,8 @@ import {
 } from '../../lib/weights/index.js';
 import { configOf, floats, golden, goldenJson, goldenPath, ints, shared, type Tensors } from '../support/golden.js';
 import { isas, relativeL2 } from '../support/kernels.js';
+import { normals, random } from '../support/random.js';
+import { tinyConfig } from '../support/tiny.js';
 
 const FORWARD = 1e-5;
 const GRADIENT = 1e-4;
@@ -37,8 +39,9 @@ function step(model: Whisper, inputs: Tensors, pass: ModelPass, loss: Loss) {
   const features = stream.tensor(floats(inputs, 'input_features'), [B, 80, 3000]);
   const ids = stream.tensor(ints(inputs, 'decoder_input_ids'), [B, T], 'i32');
   const labels = stream.tensor(ints(inputs, 'labels'), [B * T], 'i32');
-  const memory = model.encode(features, pass);
-  const hidden = model.decode(ids, memory, pass);
+  const { hidden: memory, gates: heard } = model.encode(features, pass);
+  const { hidden, gates: said } = model.decode(ids, memory, pass);
+  const gates = [...heard, ...said];
   const table = model.embeddingTable;
   const [ce, kd] = loss.weights ?? [1, 0];
   const { stats, dhidden } = kernels.distillLoss(stream, {
@@ -64,14 +67,13 @@ function step(model: Whisper, inputs: Tensors, pass: ModelPass, loss: Loss) {
     hidden: hidden.floats(),
     logits: model.logits(hidden).floats(),
     stats: stats.floats(),
-    gates: (pass.gateValues ?? []).map((g) => g.floats()),
+    gates: gates.map((g) => g.floats()),
     budget: [] as Promise<Float32Array>[],
   };
   if (pass.tape) {
     pass.tape.set(hidden, dhidden.reshape(hidden.shape));
-    if (pass.gateValues?.length) {
-      const count = pass.gateValues.reduce((n, g) => n + g.size, 0);
-      const gates = pass.gateValues;
+    if (gates.length > 0) {
+      const count = gates.reduce((n, g) => n + g.size, 0);
       const budget = { gates, budget: 0.5, weight: loss.gateWeight ?? 1, count };
       const { mean, loss: distance, dgate } = kernels.gateBudget(stream, budget);
       read.budget.push(mean.floats(), distance.floats());
@@ -161,8 +163,8 @@ test.serial(
         configOf(goldenJson('case1_d64/report').config),
         golden('case1_d64/weights'),
       );
-      const memory = model.encode(stream.tensor(floats(inputs, 'input_features'), [1, 80, 3000]));
-      const hidden = model.decode(stream.tensor(ints(inputs, 'decoder_input_ids'), [1, 12], 'i32'), memory);
+      const { hidden: memory } = model.encode(stream.tensor(floats(inputs, 'input_features'), [1, 80, 3000]));
+      const { hidden } = model.decode(stream.tensor(ints(inputs, 'decoder_input_ids'), [1, 12], 'i32'), memory);
       for (const [name, tensor] of [
         ['encoder_last_hidden_state', memory],
         ['decoder_last_hidden_state', hidden],
@@ -240,13 +242,11 @@ for (const { name, alpha, dropout = false } of VARIANTS) {
       const gradients = golden(`case2_clsr/${name}/grads_trainable_f64`);
       for (const stream of streams) {
         const model = clsrModel(stream, 'catalan');
-        const gateValues: Tensor[] = [];
         const read = step(
           model,
           golden('case2_clsr/inputs'),
           {
             tape: new Tape(stream),
-            gateValues,
             languages: ['catalan', 'catalan'],
             gates: recordedGates(stream, random, alpha, dropout, []),
           },
@@ -283,13 +283,7 @@ when('case2_clsr/eval_catalan/outputs.safetensors')('hard gates route every row 
   const outputs = golden('case2_clsr/eval_catalan/outputs');
   for (const stream of streams) {
     const model = clsrModel(stream, null);
-    const gateValues: Tensor[] = [];
-    const read = step(
-      model,
-      golden('case2_clsr/inputs'),
-      { gateValues, languages: ['catalan', 'catalan'] },
-      { smoothing: 0.1 },
-    );
+    const read = step(model, golden('case2_clsr/inputs'), { languages: ['catalan', 'catalan'] }, { smoothing: 0.1 });
     const gates = await Promise.all(read.gates);
     for (const [i, gate] of gates.entries()) {
       t.deepEqual(gate, floats(outputs, `gate.${LAYERS[i]}`), `${stream.isa} gate ${LAYERS[i]}`);
@@ -330,9 +324,8 @@ for (const [kind, name] of [
         const inputs = golden('case2_clsr/inputs');
         const features = stream.tensor(floats(inputs, 'input_features'), [2, 80, 3000]);
         const ids = stream.tensor(ints(inputs, 'decoder_input_ids'), [2, 12], 'i32');
-        const rows = teacher.decode(ids, teacher.encode(features));
+        const { hidden: rows } = teacher.decode(ids, teacher.encode(features).hidden);
         const teacherLogits = teacher.logits(rows).floats();
-        const gateValues: Tensor[] = [];
         const random = golden(`case2_clsr/${name}/random`);
         const [s0, s1] = [1.41, 1];
         const read = step(
@@ -340,7 +333,6 @@ for (const [kind, name] of [
           inputs,
           {
             tape: new Tape(stream),
-            gateValues,
             languages: ['catalan', 'catalan'],
             gates: recordedGates(stream, random, 1.5, false, []),
           },
@@ -375,6 +367,66 @@ for (const [kind, name] of [
   );
 }
 
+test('an adapter adds its share to a layer and learns, the layer frozen; kernels that would leave it out refuse', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  const config = tinyConfig();
+  const D = config.d_model;
+  const [B, S, T, rank] = [2, 2 * config.max_source_positions, 5, 2];
+  const model = await Whisper.create(stream, config, { seed: 1 });
+  const features = stream.persistent(normals(B * config.num_mel_bins * S, random(1)), [B, config.num_mel_bins, S]);
+  const ids = stream.persistent(
+    Int32Array.from({ length: B * T }, (_, i) => i),
+    [B, T],
+    'i32',
+  );
+  const run = (of: Whisper, tape: Tape | null = null): Tensor =>
+    of.decode(ids, of.encode(features, { tape }).hidden, { tape }).hidden;
+  const plain = await run(model).floats();
+
+  const { q } = model.decoder.layers[0]!.attention;
+  const down = Parameter.trainable(stream, 'down', normals(rank * D, random(2)), [rank, D]);
+  const up = Parameter.trainable(stream, 'up', new Float32Array(D * rank), [D, rank]);
+  q.adapter = { add: (pass, x, y) => linear(pass, linear(pass, x, down, null), up, null, { residual: y }) };
+  t.deepEqual(await run(model).floats(), plain, 'its share is 0');
+  const values = normals(D * rank, random(3));
+  up.value.write(values);
+  const adapted = await run(model).floats();
+  t.true(relativeL2(adapted, plain) > 1e-3);
+
+  // The same as a weight that has the product in it.
+  const name = 'model.decoder.layers.0.self_attn.q_proj.weight';
+  const merged = (await model.parameters.get(name)!.value.floats()).slice();
+  const factor = await down.value.floats();
+  for (let i = 0; i < D * D; i++) {
+    for (let r = 0; r < rank; r++) merged[i]! += values[Math.floor(i / D) * rank + r]! * factor[r * D + (i % D)]!;
+  }
+  const tensors = new Map<string, HostTensor>();
+  for (const [key, { value, shape }] of model.parameters) {
+    const data = key === name ? merged : await value.floats();
+    tensors.set(key, { dtype: 'f32', shape, data: new Uint8Array(data.slice().buffer) });
+  }
+  const whole = Whisper.fromTensors(stream, config, tensors);
+  t.true(relativeL2(adapted, await run(whole).floats()) < 1e-5);
+
+  const tape = new Tape(stream);
+  const hidden = run(model, tape);
+  tape.set(hidden, stream.tensor(normals(B * T * D, random(4)), hidden.shape));
+  tape.backward();
+  for (const p of [down, up])
+    t.true(
+      (await p.gradient!.floats()).some((g) => g !== 0),
+      p.name,
+    );
+
+  const { hidden: memory } = model.encode(features);
+  const state = model.startDecoding(memory);
+  t.throws(() => model.decode(ids, null, { state }), {
+    code: 'ERR_MODEL',
+    message: /q_proj.weight: expected no adapter/,
+  });
+  stream.close();
+});
+
 const real = join(shared, 'models', 'whisper-base-encoder');
 (existsSync(real) ? test.serial : test.serial.skip)(
   "the real whisper-base encoder on real speech: fp32 within 1e-5, bf16 no worse than PyTorch's 0.0187",
@@ -397,7 +449,7 @@ const real = join(shared, 'models', 'whisper-base-encoder');
         const stream = new Stream({ isa, threads: 2 });
         const model = Whisper.fromTensors(stream, config, tensors, { compute });
         const features = stream.tensor(read('jfk-logmel-80x3000.f32'), [1, 80, 3000]);
-        const error = relativeL2(await model.encode(features).floats(), expected);
+        const error = relativeL2(await model.encode(features).hidden.floats(), expected);
         t.log(`${isa} ${compute}: relative L2 ${error.toExponential(2)}`);
         t.true(error <= (compute === 'f32' ? 1e-5 : 0.0187));
         stream.close();

@@ -195,7 +195,11 @@ test('a training step counts the gates, experts and gradients that it has', asyn
   const gates = { alpha: 1, gateDropout: 0, expertDropout: 0, seed: 1, step: 0 };
   const pass = (skip: boolean) => {
     const tape = new Tape(stream);
-    const out = model.encode(features, { tape, languages: ['catalan', null], gates: { ...gates, skip: () => skip } });
+    const { hidden: out } = model.encode(features, {
+      tape,
+      languages: ['catalan', null],
+      gates: { ...gates, skip: () => skip },
+    });
     return { tape, out };
   };
   const plain = await countWork(stream, () => void model.encode(features));

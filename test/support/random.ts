@@ -16,3 +16,9 @@ export function normals(n: number, next: () => number, scale = 1): Float32Array 
     () => scale * Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next()),
   );
 }
+
+/** `count` items of `size` normal values, one behind the other. */
+export function normalItems(count: number, size: number, next: () => number): Float32Array[] {
+  const values = normals(count * size, next);
+  return Array.from({ length: count }, (_, i) => values.subarray(i * size, (i + 1) * size));
+}

@@ -27,8 +27,8 @@ export async function following(
   const [count, length, V] = [sequences.length, prompt.length + sequences[0]!.length, config.vocab_size];
   const pass = { languages: Array(count).fill(language) };
   const ids = stream.tensor(Int32Array.from(sequences.flatMap((s) => [...prompt, ...s])), [count, length], 'i32');
-  const memory = model.encode(upload(model, Array(count).fill(sound)), pass);
-  const reading = model.logits(model.decode(ids, memory, pass)).floats();
+  const { hidden: memory } = model.encode(upload(model, Array(count).fill(sound)), pass);
+  const reading = model.logits(model.decode(ids, memory, pass).hidden).floats();
   stream.endStep();
   const logits = await reading;
   return sequences.map((said, i) => {

@@ -3,7 +3,7 @@
 import { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import { type TrainBatch, Trainer } from '../../lib/train/index.js';
-import { normals, random } from './random.js';
+import { normalItems, random } from './random.js';
 import { tinyConfig } from './tiny.js';
 
 const [, , folder, steps = '40'] = process.argv;
@@ -23,7 +23,11 @@ function batch(micro: number): TrainBatch {
   const labels = Array.from({ length: 3 }, () =>
     Array.from({ length: 4 + Math.floor(8 * next()) }, () => Math.floor(next() * config.vocab_size)),
   );
-  return { features: normals(3 * config.num_mel_bins * frames, next), labels, languages: ['catalan', null, 'catalan'] };
+  return {
+    features: normalItems(3, config.num_mel_bins * frames, next),
+    labels,
+    languages: ['catalan', null, 'catalan'],
+  };
 }
 
 await new Trainer({

@@ -3,13 +3,13 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import { Trainer } from '../../lib/train/index.js';
-import { normals, random } from './random.js';
+import { normalItems, random } from './random.js';
 import { tinyConfig } from './tiny.js';
 
 const config = tinyConfig();
 const stream = new Stream({ threads: 2 });
 const model = await Whisper.create(stream, config, { seed: 2, trainable: () => true });
-const features = normals(2 * config.num_mel_bins * 40, random(1));
+const features = normalItems(2, config.num_mel_bins * 40, random(1));
 const report = await new Trainer({
   model,
   batches: {

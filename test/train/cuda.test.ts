@@ -7,7 +7,7 @@ import { drawTwin, placeTwin } from '../../bench/gpu/twins.js';
 import { Stream } from '../../lib/tensor/index.js';
 import { type TrainBatch, Trainer, type UpdateReport } from '../../lib/train/index.js';
 import { devices, relativeL2 } from '../support/kernels.js';
-import { normals, random } from '../support/random.js';
+import { normalItems, random } from '../support/random.js';
 import { tinyConfig } from '../support/tiny.js';
 
 const config = tinyConfig();
@@ -18,7 +18,11 @@ function batch(micro: number): TrainBatch {
   const labels = Array.from({ length: 3 }, () =>
     Array.from({ length: 4 + Math.floor(8 * next()) }, () => Math.floor(next() * config.vocab_size)),
   );
-  return { features: normals(3 * config.num_mel_bins * frames, next), labels, languages: ['catalan', null, 'catalan'] };
+  return {
+    features: normalItems(3, config.num_mel_bins * frames, next),
+    labels,
+    languages: ['catalan', null, 'catalan'],
+  };
 }
 
 const sizes = { d_model: 32, encoder_attention_heads: 2, decoder_attention_heads: 2 };

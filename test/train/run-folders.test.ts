@@ -18,7 +18,7 @@ import { Stream } from '../../lib/tensor/index.js';
 import { RunFolder, type TrainBatch, Trainer } from '../../lib/train/index.js';
 import { cli, corpusRows, main, type Row, scratchFolder, writeRows, writeTinyModel } from '../support/cli.js';
 import { type Fault, type FaultyRun, faultyRun } from '../support/faults.js';
-import { normals, random } from '../support/random.js';
+import { normalItems, random } from '../support/random.js';
 import { tinyConfig } from '../support/tiny.js';
 
 const { path: scratch, remove } = scratchFolder();
@@ -208,7 +208,7 @@ test('whatever a callback throws, at once or later, train() rejects with it, onc
 test('a log that cannot be written, a divergence and batches that fail reject run() alone, with the stream as it was', async (t) => {
   const stream = new Stream({ threads: 1 });
   const config = tinyConfig();
-  const features = normals(2 * config.num_mel_bins * 40, random(1));
+  const features = normalItems(2, config.num_mel_bins * 40, random(1));
   const good: TrainBatch = { features, labels: [[1, 2, 3], [4]], languages: [null, null] };
   const run = async (
     name: string,
@@ -241,7 +241,7 @@ test('a log that cannot be written, a divergence and batches that fail reject ru
   await t.throwsAsync(run('log', endless, blockLog), { code: 'ERR_FILE_WRITE', message: /log\.jsonl/ });
   const diverging = async function* (): AsyncGenerator<TrainBatch> {
     yield good;
-    yield { ...good, features: features.map(() => Number.NaN) };
+    yield { ...good, features: features.map((item) => item.map(() => Number.NaN)) };
     yield* endless();
   };
   await t.throwsAsync(run('diverges', diverging), { code: 'ERR_RUN', message: /update 2: .* diverged/ });

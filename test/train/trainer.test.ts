@@ -9,9 +9,11 @@ import { isDistilWhisperError } from '../../lib/errors/index.js';
 import { LanguageExpert, Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import {
+  type Exchange,
   learningRate,
   type Randomness,
   RunFolder,
+  type Teacher,
   type TrainBatch,
   Trainer,
   TrainingEngine,
@@ -21,7 +23,7 @@ import {
 import { parseSafetensors, splitClsrCheckpoint, toFloat32 } from '../../lib/weights/index.js';
 import { configOf, floats, golden, goldenJson, goldenPath, ints, type Tensors } from '../support/golden.js';
 import { emulatedPlugin, gpu, isas, relativeL2, streamOn } from '../support/kernels.js';
-import { normals, random } from '../support/random.js';
+import { normalItems, random } from '../support/random.js';
 import { tinyConfig } from '../support/tiny.js';
 
 const folder = (t: ExecutionContext): string => {
@@ -212,7 +214,7 @@ test('an update whose gradient is not finite is refused: parameters, moments and
   const config = tinyConfig();
   const size = config.num_mel_bins * 2 * config.max_source_positions;
   const batch = (seed: number): TrainBatch => ({
-    features: [normals(size, random(seed)), normals(size, random(seed + 1))],
+    features: [...normalItems(1, size, random(seed)), ...normalItems(1, size, random(seed + 1))],
     labels: [
       [1, 2, 3],
       [4, 5],
@@ -239,7 +241,7 @@ test('an update whose gradient is not finite is refused: parameters, moments and
   t.true(Object.values(before.steps).every((n) => n === 2));
 
   const bad = batch(50);
-  (bad.features[1] as Float32Array).fill(Number.NaN, 7, 9);
+  bad.features[1]!.fill(Number.NaN, 7, 9);
   const error = await t.throwsAsync(engine.update(2, [bad]));
   t.true(isDistilWhisperError(error) && error.code === 'ERR_RUN');
   t.regex(error!.message, /update 3: the loss is NaN and the gradient norm NaN/);
@@ -248,6 +250,96 @@ test('an update whose gradient is not finite is refused: parameters, moments and
   for (const e of [engine, undisturbed]) await e.update(2, [batch(20)]);
   t.deepEqual(await state(engine), await state(undisturbed));
   t.notDeepEqual((await state(engine)).values, before.values);
+  stream.close();
+});
+
+/** A student with an expert, and updates of it on random batches of two. */
+async function lesson(stream: Stream) {
+  const config = tinyConfig();
+  const size = config.num_mel_bins * 2 * config.max_source_positions;
+  const model = await Whisper.create(stream, config, { seed: 2 });
+  await model.addExpert('catalan', { seed: 3 });
+  const batch = (seed: number): TrainBatch => ({
+    features: normalItems(2, size, random(seed)),
+    labels: [
+      [1, 2, 3],
+      [4, 5],
+    ],
+    languages: ['catalan', null],
+  });
+  return { config, size, model, batch };
+}
+
+test('a teacher is whatever gives rows and a head; without distillation it is not asked', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  const live = await Whisper.create(stream, { ...tinyConfig(), d_model: 32 }, { seed: 1 });
+  let asked = 0;
+  const recorded: Teacher = {
+    config: live.config,
+    teach(features, ids) {
+      asked++;
+      const { hidden } = live.decode(ids, live.encode(features).hidden);
+      return { rows: hidden.reshape([ids.size, live.config.d_model]), head: live.embeddingTable.value };
+    },
+  };
+  const reports = async (
+    teacher: Whisper | Teacher | null,
+    distillation: 'js' | 'none' = 'js',
+  ): Promise<UpdateReport[]> => {
+    const { model, batch } = await lesson(stream);
+    const engine = new TrainingEngine(model, teacher, trainingOptions({ steps: 4, learningRate: 1e-2, distillation }));
+    const done: UpdateReport[] = [];
+    for (const k of [0, 1]) done.push(await engine.update(k, [batch(k)]));
+    return done;
+  };
+  t.deepEqual(await reports(recorded), await reports(live));
+  t.is(asked, 2);
+  const silent = await reports(recorded, 'none');
+  t.is(asked, 2);
+  t.deepEqual(silent, await reports(live, 'none'));
+  // The weights of a run with a teacher: 0.5/σ0², to the rounding of f32.
+  const alone = await reports(null);
+  t.is(silent[0]!.crossEntropy, alone[0]!.crossEntropy);
+  t.true(Math.abs(silent[0]!.loss / alone[0]!.loss / (0.5 / 1.41 ** 2) - 1) < 1e-6);
+  t.true([...silent, ...alone].every(({ distillation }) => distillation === 0));
+  stream.close();
+});
+
+test('an exchange: gradients are of the share of the tokens that this rank has, and summed before they are clipped', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  const update = async (exchange?: Exchange): Promise<UpdateReport> => {
+    const { model, batch } = await lesson(stream);
+    const engine = new TrainingEngine(model, null, trainingOptions({ steps: 4 }), exchange ? { exchange } : {});
+    return engine.update(0, [batch(0), batch(1)]);
+  };
+  const alone = await update();
+  const told: number[] = [];
+  const summed: string[][] = [];
+  const half = await update({
+    share(tokens) {
+      told.push(tokens);
+      return 0.5;
+    },
+    sum: (parameters) => void summed.push(parameters.map(({ name }) => name)),
+  });
+  t.deepEqual(half, { ...alone, gradientNorm: alone.gradientNorm / 2 });
+  t.deepEqual(told, [5, 5]);
+  t.is(summed.length, 1);
+  t.true(summed[0]!.length > 0 && summed[0]!.every((name) => name.includes('catalan')));
+  stream.close();
+});
+
+test('features of other than the items, or of another size, are refused', async (t) => {
+  const stream = new Stream({ threads: 1 });
+  const { model, batch, size } = await lesson(stream);
+  const engine = new TrainingEngine(model, null, trainingOptions({ steps: 4 }));
+  const good = batch(0);
+  const refused = (features: readonly Float32Array[], message: RegExp): void => {
+    t.throws(() => engine.update(0, [{ ...good, features }]), { code: 'ERR_SHAPE', message });
+  };
+  refused(good.features.slice(1), /^features: expected those of each of 2 items, f32 \[80, 40\], got a list of 1$/);
+  refused(new Float32Array(2 * size) as never, /expected those of each of 2 items/);
+  refused([good.features[0]!, new Float32Array(size - 1)], /^features: expected 3200 numbers of item 1, .*got 3199$/);
   stream.close();
 });
 
@@ -297,7 +389,7 @@ test.serial(
 test('a validation that an interruption cut off or came before is made up for: log, best and parameters are the same', async (t) => {
   const stream = new Stream({ threads: 1 });
   const config = tinyConfig();
-  const features = normals(2 * config.num_mel_bins * 40, random(1));
+  const features = normalItems(2, config.num_mel_bins * 40, random(1));
   // The best is in the middle: a validation left out would change what is kept.
   const scores: Record<number, number> = { 2: 0.9, 4: 0.3, 6: 0.6 };
   const run = async (path: string, abortAt: { update?: number; validation?: number } = {}): Promise<unknown> => {
@@ -379,7 +471,7 @@ test.serial(
     }
     const stream = new Stream({ threads: 1 });
     const config = tinyConfig();
-    const features = normals(2 * config.num_mel_bins * 40, random(1));
+    const features = normalItems(2, config.num_mel_bins * 40, random(1));
     const run = async (onUpdate: (step: number) => void): Promise<{ updates: number; start: number }> => {
       const model = await Whisper.create(stream, config, { seed: 2, trainable: () => true });
       let start = 0;
@@ -444,7 +536,7 @@ for (const what of ['experts', 'everything'] as const)
             async *stream(from) {
               for (let micro = from; ; micro++) {
                 yield {
-                  features: normals(2 * size, random(micro)),
+                  features: normalItems(2, size, random(micro)),
                   labels: [
                     [1, 2, 3],
                     [4, 5],

@@ -30,7 +30,7 @@ import {
 } from '../../lib/weights/index.js';
 import { randomExpertTensors } from '../support/experts.js';
 import { logitsOf } from '../support/logits.js';
-import { normals, random } from '../support/random.js';
+import { normalItems, normals, random } from '../support/random.js';
 import { tinyConfig } from '../support/tiny.js';
 import { generator, refused, scratch } from '../support/weights.js';
 
@@ -258,7 +258,7 @@ test('training: what trains is copied, what is frozen is mapped, and the losses 
   const path = await folderOf(t);
   const before = await readFile(join(path, 'model.safetensors'));
   const batch = {
-    features: normals(2 * 80 * 40, random(1)),
+    features: normalItems(2, 80 * 40, random(1)),
     labels: [
       [1, 2, 3],
       [4, 5],

@@ -2,7 +2,7 @@
 import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Stream, type TrainBatch, Trainer, Whisper } from '../../../lib/index.js';
-import { normals, random as values } from '../../support/random.js';
+import { normalItems, random as values } from '../../support/random.js';
 import { tinyConfig } from '../../support/tiny.js';
 import { concat, mutateBytes } from '../mutators/bytes.js';
 import { mutateJson, toNode } from '../mutators/json.js';
@@ -30,7 +30,7 @@ export const runReaders: readonly Reader[] = [
       const config = tinyConfig({ max_source_positions: 4, num_mel_bins: 4 });
       const model = await Whisper.create(stream, config, { seed: 1 });
       await model.addExpert('catalan', { seed: 2 });
-      const features = normals(config.num_mel_bins * 2 * config.max_source_positions, values(3));
+      const features = normalItems(1, config.num_mel_bins * 2 * config.max_source_positions, values(3));
       const batch: TrainBatch = { features, labels: [[1, 2, 3]], languages: ['catalan'] };
       const train = (folder: string) => {
         const trainer = new Trainer({

@@ -1,0 +1,118 @@
+import type { Forward, Whisper } from '../model/index.js';
+import { kernels, type Tape, type Tensor } from '../tensor/index.js';
+import type { TrainingOptions } from './options.js';
+import type { Taught } from './teacher.js';
+
+/** Bytes of scratch memory of the distillation loss on a device: the vocabulary's weights are read once for what fits. */
+export const lossWorkspace = (device: string, bytes = 0): number => bytes || (device === 'cpu' ? 64 : 192) << 20;
+
+/** How an update's numbers are read: its other calls, and the upload of the next update, go on meanwhile. */
+export const BEHIND = { behind: true };
+
+/** A read that nobody may come to await, where the queueing of an update fails behind it. */
+export function quiet<T>(reading: Promise<T>): Promise<T> {
+  reading.catch(() => {});
+  return reading;
+}
+
+/** The losses of a micro-batch, on their way. */
+export interface LossReadings {
+  /** Cross-entropy, divergence, and their weighted sum. */
+  stats: Promise<Float32Array>;
+  /** Mean gate and its distance from the budget; empty without experts that train. */
+  budget: Promise<Float32Array>[];
+  /** What its weights were divided by. */
+  parts: number;
+}
+
+/** Of an update: means over its micro-batches. */
+export interface Losses {
+  loss: number;
+  crossEntropy: number;
+  distillation: number;
+  gate: number;
+  gateLoss: number;
+}
+
+const average = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+
+/** What is minimised: L = ½[(CE + budget)/σ0² + KD/σ1²], or CE + budget where no teacher is named. */
+export class Objective {
+  constructor(
+    private readonly model: Whisper,
+    private readonly options: TrainingOptions,
+    private readonly named: boolean,
+  ) {}
+
+  /**
+   * Queues the losses of a micro-batch of B items; their gradients, divided by `parts`, are set on the tape. hidden [B, T, D],
+   * targets i32 [B·T]; the gates of an item without an expert are 0, and their mean is over the `covered` ones.
+   */
+  measure(
+    tape: Tape,
+    { hidden, gates }: Forward,
+    { targets, taught, covered, parts }: { targets: Tensor; taught: Taught | null; covered: number; parts: number },
+  ): LossReadings {
+    const { model, options } = this;
+    const { stream, config } = model;
+    const B = hidden.shape[0]!;
+    const [ceWeight, kdWeight] = this.weights(parts);
+    const table = model.embeddingTable;
+    const reference = options.compat === 'reference';
+    const { stats, dhidden } = kernels.distillLoss(stream, {
+      hidden: hidden.reshape([targets.size, config.d_model]),
+      weight: table.value,
+      labels: targets,
+      teacherHidden: taught?.rows,
+      teacherWeight: taught?.head,
+      dweight: table.accumulator(),
+      smoothing: options.labelSmoothing,
+      temperature: options.temperature,
+      kind: taught ? options.distillation : 'none',
+      crossEntropyWeight: ceWeight,
+      divergenceWeight: kdWeight,
+      allPositions: reference,
+      grad: true,
+      compute: model.compute,
+      workspace: lossWorkspace(stream.device, options.workspace),
+      epsilon: reference ? 1e-10 : 0,
+    });
+    const readings: LossReadings = { stats: quiet(stats.floats(BEHIND)), budget: [], parts };
+    tape.set(hidden, dhidden.reshape(hidden.shape));
+    if (gates.length > 0) {
+      const count = gates.reduce((sum, g) => sum + (g.size / B) * covered, 0);
+      const { mean, loss, dgate } = kernels.gateBudget(stream, {
+        gates,
+        budget: options.gateBudget,
+        weight: ceWeight,
+        count,
+      });
+      readings.budget.push(quiet(mean.floats(BEHIND)), quiet(loss.floats(BEHIND)));
+      for (const g of gates) tape.set(g, dgate);
+    }
+    return readings;
+  }
+
+  /** Rejects when the stream ends before they are there. */
+  async losses(micro: readonly LossReadings[]): Promise<Losses> {
+    const [stats, budget] = await Promise.all([
+      Promise.all(micro.map((m) => m.stats)),
+      Promise.all(micro.map((m) => Promise.all(m.budget))),
+    ]);
+    const gateLoss = average(budget.map(([, loss]) => loss?.[0] ?? 0));
+    return {
+      loss: average(stats.map((s, i) => s[2]! * micro[i]!.parts)) + this.weights(1)[0] * gateLoss,
+      crossEntropy: average(stats.map((s) => s[0]!)),
+      distillation: average(stats.map((s) => s[1]!)),
+      gate: average(budget.map(([g]) => g?.[0] ?? 0)),
+      gateLoss,
+    };
+  }
+
+  /** Weights of (CE + budget) and of the divergence in one of so many parts of the total. */
+  private weights(parts: number): [crossEntropy: number, distillation: number] {
+    if (!this.named) return [1 / parts, 0];
+    const [s0, s1] = this.options.sigma;
+    return [0.5 / s0 ** 2 / parts, 0.5 / s1 ** 2 / parts];
+  }
+}
