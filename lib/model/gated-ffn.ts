@@ -2,7 +2,7 @@ import { layerStream } from '../random/index.js';
 import { type FloatType, kernels, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
 import { type ExpertRows, expertGradients, expertTensors } from './experts.js';
 
-/** How gates behave in a training pass (DESIGN: soft gates with noise, dropout, skipped layers). */
+/** How gates behave in a training pass (docs/method.md, section 2). */
 export interface SoftGates {
   /** Noise factor α = 5·min(step/steps, 1). */
   readonly alpha: number;

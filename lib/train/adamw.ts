@@ -15,7 +15,7 @@ interface Moments {
   steps: number;
 }
 
-/** AdamW over the parameters that a step has touched; the others keep value and moments (REFERENCE section 4). */
+/** AdamW over the parameters that a step has touched; the others keep value and moments (docs/method.md, section 4). */
 export class AdamW {
   private readonly moments = new Map<Parameter, Moments>();
 

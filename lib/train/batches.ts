@@ -39,7 +39,7 @@ const OPTIONS: Record<keyof AudioBatchOptions, true> = {
 
 /**
  * Labels of an utterance: what the decoder shall say behind the start token. Errors: ERR_LABEL_TOO_LONG, ERR_TOKENIZER.
- * 'reference': without the language token and with a second start token (REFERENCE section 5).
+ * 'reference': without the language token and with a second start token (docs/method.md, section 6).
  */
 export function labelsOf(
   entry: Pick<ManifestEntry, 'text' | 'language' | 'task' | 'id'>,

@@ -1,6 +1,6 @@
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 
-/** What is minimised, and how (DESIGN section 4; REFERENCE sections 2 to 4). Defaults are the paper's recipe. */
+/** What is minimised, and how (docs/method.md, sections 2 to 4). Defaults are the paper's recipe. */
 export interface TrainingOptions {
   /** Updates in the whole run. */
   steps: number;
