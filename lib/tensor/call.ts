@@ -1,6 +1,5 @@
 import { opNumber } from '../native/index.js';
-import type { Stream } from './stream.js';
-import { dtypes, Tensor } from './tensor.js';
+import { dtypes, type Stream, Tensor } from './tensor.js';
 
 /**
  * Queues an operation by its name in native/core/op_names.h; tensors and numbers stand in the addon's order, and null or undefined

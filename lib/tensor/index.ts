@@ -15,7 +15,8 @@ export {
   unfold,
 } from './ops.js';
 export { Parameter } from './parameter.js';
-export { Recording, Stream, type StreamOptions } from './stream.js';
+export { Recording } from './recording.js';
+export { Stream, type StreamOptions } from './stream.js';
 export { Tape } from './tape.js';
 export {
   bf16ToFloat32,

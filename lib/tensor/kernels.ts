@@ -9,8 +9,7 @@
  * has no such kernel. What only the data show (an id out of range) rejects the next read.
  */
 import { rawCall as call } from './call.js';
-import type { Stream } from './stream.js';
-import { dtypeNumber, type FloatType, type Tensor } from './tensor.js';
+import { dtypeNumber, type FloatType, type Stream, type Tensor } from './tensor.js';
 
 /** Types of products and results; f64 on the oracles only. */
 type Float = FloatType | 'f64';

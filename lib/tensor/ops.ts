@@ -4,9 +4,8 @@
  */
 import * as kernels from './kernels.js';
 import type { Parameter } from './parameter.js';
-import type { Stream } from './stream.js';
 import type { Tape } from './tape.js';
-import type { FloatType, Tensor } from './tensor.js';
+import type { FloatType, Stream, Tensor } from './tensor.js';
 
 /** What a forward pass runs in. */
 export interface Pass {

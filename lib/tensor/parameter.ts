@@ -1,6 +1,5 @@
 import { fill } from './kernels.js';
-import type { Stream } from './stream.js';
-import type { FloatType, MappedValues, Tensor } from './tensor.js';
+import type { FloatType, MappedValues, Stream, Tensor } from './tensor.js';
 
 /**
  * A named weight of a model. `value` is what kernels read: f32, or for frozen matrices bf16 or q8. A trainable

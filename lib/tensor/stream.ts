@@ -12,6 +12,7 @@ import {
 } from '../native/index.js';
 import { streamClosed, streamOpened } from '../trace/index.js';
 import { fill, quantize } from './kernels.js';
+import { Recording } from './recording.js';
 import {
   byteLength,
   checkShape,
@@ -20,6 +21,7 @@ import {
   type FloatType,
   fileTypes,
   type MappedValues,
+  type Stream as StreamOfTensors,
   Tensor,
 } from './tensor.js';
 
@@ -39,57 +41,21 @@ export interface StreamOptions {
 }
 
 const leaked = new FinalizationRegistry<{ native: NativeStream; id: number }>(({ native, id }) => native.dispose(id));
-const forgotten = new FinalizationRegistry<{ native: NativeStream; id: number }>(({ native, id }) => native.forget(id));
 
-/**
- * Calls that are queued again and again, on the same tensors: inputs are read and outputs written where they are. On a GPU that is
- * one launch of a CUDA graph, which the first replay captures. The tensors that the recording made live until `dispose()`.
- */
-export class Recording<T> {
-  constructor(
-    private readonly native: NativeStream,
-    private readonly id: number,
-    /** What `body` returned. */
-    readonly outputs: T,
-  ) {
-    forgotten.register(this, { native, id });
-  }
+/** What it can is said in tensor.ts, beside Tensor, which names it: neither file needs the other in a circle. */
+export type Stream = StreamOfTensors;
 
-  /** Queues the calls. Errors: ERR_DISPOSED; those of the calls come with the next read. */
-  replay(): void {
-    try {
-      this.native.replay(this.id);
-    } catch (error) {
-      throw typed(error);
-    }
-  }
-
-  /** Safe at any time: what is queued still runs. */
-  dispose(): void {
-    this.native.forget(this.id);
-  }
-}
-
-/**
- * A queue of kernel calls that run in order, off the JavaScript thread. A call returns at once with its output tensors.
- * What a step makes lives until `endStep()`; `tidy` disposes of temporaries earlier.
- */
-export class Stream {
+/** Errors: ERR_NATIVE_LOAD, ERR_ARGUMENT (device, threads, instruction set), ERR_CUDA_PLUGIN, ERR_CUDA. */
+export const Stream: new (options?: StreamOptions) => Stream = class Stream implements StreamOfTensors {
   readonly native: NativeStream;
-  /** 'cpu' or 'cuda:N'. */
   readonly device: string;
-  /** What its kernels were compiled for. */
   readonly isa: Isa | 'oracle' | 'cuda';
   readonly threads: number;
-  /** What it is for, as a profile shows it, or ''. */
   readonly label: string;
-  /** Whether decoding replays recorded calls here. */
   readonly graphs: boolean;
   private readonly scopes: Tensor[][] = [];
-  /** @internal Whether calls are recorded: their outputs live as long as the recording. */
   records = false;
 
-  /** Errors: ERR_NATIVE_LOAD, ERR_ARGUMENT (device, threads, instruction set), ERR_CUDA_PLUGIN, ERR_CUDA. */
   constructor(options: StreamOptions = {}) {
     const reference = options.backend === 'reference';
     this.label = options.label ?? '';
@@ -115,23 +81,14 @@ export class Stream {
     streamOpened(this);
   }
 
-  /** The type in which products are fastest here: bf16 where there are instructions for it, else f32. */
   get fastType(): FloatType {
     return ['avx512bf16', 'amx', 'cuda'].includes(this.isa) ? 'bf16' : 'f32';
   }
 
-  /**
-   * A tensor of this step with the given values. `data` is raw memory of the dtype (bf16: 16-bit words). Errors: ERR_SHAPE (also
-   * for other than as many bytes), ERR_DTYPE, ERR_OUT_OF_MEMORY, ERR_STREAM.
-   */
   tensor(data: ArrayBufferView, shape: readonly number[], dtype: DType = 'f32'): Tensor {
     return this.make(data, shape, dtype, false);
   }
 
-  /**
-   * The same, living until it is disposed: parameters, optimiser state, caches. Without data: zeros, written on the worker; of
-   * f32, bf16, i32 or, on the oracles, f64.
-   */
   persistent(data: ArrayBufferView | null, shape: readonly number[], dtype: DType = 'f32'): Tensor {
     if (data) return this.make(data, shape, dtype, true);
     checkShape('tensor', dtype, shape);
@@ -143,11 +100,6 @@ export class Stream {
     return zeros;
   }
 
-  /**
-   * A tensor of values in a mapped file, living until it is disposed. A frozen one is the file's own memory where it lies on the
-   * processor, in the file's type and aligned; else the worker copies and converts. Errors: ERR_DTYPE for integers, ERR_SHAPE,
-   * ERR_DISPOSED for a file that was closed.
-   */
   stored(values: MappedValues, shape: readonly number[], dtype: FloatType, frozen: boolean): Tensor {
     const from = (fileTypes as readonly string[]).indexOf(values.dtype);
     if (from < 0) {
@@ -169,7 +121,6 @@ export class Stream {
     return new Tensor(this, id, dtype, [...shape], true);
   }
 
-  /** `source` f32 or bf16 [.., columns] in q8, a scale for each row, living until it is disposed. */
   quantized(source: Tensor): Tensor {
     const id = this.guard(() => this.native.create(dtypeNumber('q8'), source.shape, true));
     const matrix = new Tensor(this, id, 'q8', source.shape, true);
@@ -199,10 +150,6 @@ export class Stream {
     return new Tensor(this, id, dtype, [...shape], persistent);
   }
 
-  /**
-   * Records the calls of `body`, which do not run. They take persistent tensors (and outputs of calls before them), and their
-   * outputs have memory of their own. Errors: ERR_ARGUMENT for a tensor of a step, for a write, and those of the calls.
-   */
   record<T>(body: () => T): Recording<T> {
     this.guard(() => this.native.record());
     this.records = true;
@@ -217,7 +164,6 @@ export class Stream {
     return new Recording(this.native, id, outputs.value);
   }
 
-  /** Runs `body` and disposes of the step tensors that it made, except those it returns. */
   tidy<T extends Tensor | readonly Tensor[] | undefined>(body: () => T): T {
     const made: Tensor[] = [];
     this.scopes.push(made);
@@ -236,12 +182,10 @@ export class Stream {
     }
   }
 
-  /** Ends the step: all of its tensors go at once. */
   endStep(): void {
     this.native.endStep();
   }
 
-  /** Waits until everything queued has run. Rejects with the first fault since the last wait. */
   async sync(): Promise<void> {
     try {
       await this.native.sync();
@@ -254,19 +198,16 @@ export class Stream {
     return this.native.memory();
   }
 
-  /** Drops queued work and ends the threads; pending reads reject with ERR_STREAM. */
   close(): void {
     this.native.close();
     streamClosed(this);
   }
 
-  /** @internal Called by every new Tensor. */
   adopt(tensor: Tensor): void {
     if (tensor.persistent) leaked.register(tensor, { native: this.native, id: tensor.id });
     else this.scopes.at(-1)?.push(tensor);
   }
 
-  /** @internal Runs a call into the addon and types its error. */
   guard<T>(body: () => T): T {
     try {
       return body();
@@ -274,4 +215,4 @@ export class Stream {
       throw typed(error);
     }
   }
-}
+};

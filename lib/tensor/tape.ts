@@ -1,6 +1,5 @@
 import { add } from './kernels.js';
-import type { Stream } from './stream.js';
-import type { Tensor } from './tensor.js';
+import type { Stream, Tensor } from './tensor.js';
 
 /**
  * Reverse-mode differentiation. An op that runs on a tape pushes its own backward; `backward` replays them in reverse.

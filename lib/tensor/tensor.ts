@@ -1,6 +1,6 @@
 import { DistilWhisperError } from '../errors/index.js';
-import { typed } from '../native/index.js';
-import type { Stream } from './stream.js';
+import { type Isa, type NativeMemory, type NativeStream, typed } from '../native/index.js';
+import type { Recording } from './recording.js';
 
 /**
  * Types a tensor can hold. f64 exists on the reference backend only, for the tests of the oracles. q8 is for frozen matrices on
@@ -91,6 +91,75 @@ function dequantized(data: Int8Array, shape: readonly number[]): Float32Array {
     for (let i = 0; i < cols; i++) values[at + i] = data[from + i]! * scale;
   }
   return values;
+}
+
+/**
+ * A queue of kernel calls that run in order, off the JavaScript thread. A call returns at once with its output tensors.
+ * What a step makes lives until `endStep()`; `tidy` disposes of temporaries earlier.
+ */
+export interface Stream {
+  readonly native: NativeStream;
+  /** 'cpu' or 'cuda:N'. */
+  readonly device: string;
+  /** What its kernels were compiled for. */
+  readonly isa: Isa | 'oracle' | 'cuda';
+  readonly threads: number;
+  /** What it is for, as a profile shows it, or ''. */
+  readonly label: string;
+  /** Whether decoding replays recorded calls here. */
+  readonly graphs: boolean;
+  /** The type in which products are fastest here: bf16 where there are instructions for it, else f32. */
+  readonly fastType: FloatType;
+  /** @internal Whether calls are recorded: their outputs live as long as the recording. */
+  readonly records: boolean;
+
+  /**
+   * A tensor of this step with the given values. `data` is raw memory of the dtype (bf16: 16-bit words). Errors: ERR_SHAPE (also
+   * for other than as many bytes), ERR_DTYPE, ERR_OUT_OF_MEMORY, ERR_STREAM.
+   */
+  tensor(data: ArrayBufferView, shape: readonly number[], dtype?: DType): Tensor;
+
+  /**
+   * The same, living until it is disposed: parameters, optimiser state, caches. Without data: zeros, written on the worker; of
+   * f32, bf16, i32 or, on the oracles, f64.
+   */
+  persistent(data: ArrayBufferView | null, shape: readonly number[], dtype?: DType): Tensor;
+
+  /**
+   * A tensor of values in a mapped file, living until it is disposed. A frozen one is the file's own memory where it lies on the
+   * processor, in the file's type and aligned; else the worker copies and converts. Errors: ERR_DTYPE for integers, ERR_SHAPE,
+   * ERR_DISPOSED for a file that was closed.
+   */
+  stored(values: MappedValues, shape: readonly number[], dtype: FloatType, frozen: boolean): Tensor;
+
+  /** `source` f32 or bf16 [.., columns] in q8, a scale for each row, living until it is disposed. */
+  quantized(source: Tensor): Tensor;
+
+  /**
+   * Records the calls of `body`, which do not run. They take persistent tensors (and outputs of calls before them), and their
+   * outputs have memory of their own. Errors: ERR_ARGUMENT for a tensor of a step, for a write, and those of the calls.
+   */
+  record<T>(body: () => T): Recording<T>;
+
+  /** Runs `body` and disposes of the step tensors that it made, except those it returns. */
+  tidy<T extends Tensor | readonly Tensor[] | undefined>(body: () => T): T;
+
+  /** Ends the step: all of its tensors go at once. */
+  endStep(): void;
+
+  /** Waits until everything queued has run. Rejects with the first fault since the last wait. */
+  sync(): Promise<void>;
+
+  memory(): NativeMemory;
+
+  /** Drops queued work and ends the threads; pending reads reject with ERR_STREAM. */
+  close(): void;
+
+  /** @internal Called by every new Tensor. */
+  adopt(tensor: Tensor): void;
+
+  /** @internal Runs a call into the addon and types its error. */
+  guard<T>(body: () => T): T;
 }
 
 /**
