@@ -2,7 +2,8 @@
 import { resolve } from 'node:path';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { trainingOptions } from '../train/index.js';
-import type { TrainRecipe } from './train.js';
+import { methods } from './method.js';
+import { recipeDefaults, type TrainRecipe } from './recipe.js';
 
 const RECIPE: Record<keyof TrainRecipe, true> = {
   model: true,
@@ -63,7 +64,7 @@ const names: Kind = [
 ];
 
 const KINDS: Partial<Record<keyof TrainRecipe, Kind>> = {
-  method: oneOf('experts', 'full'),
+  method: oneOf(...Object.keys(methods)),
   language: text('a code or name of a language'),
   fromScratch: yesOrNo,
   teacher: text('the path of a model folder'),
@@ -102,18 +103,13 @@ export function checkRecipe(recipe: TrainRecipe): void {
   for (const [name, kind] of Object.entries(KINDS) as [keyof TrainRecipe, Kind][]) {
     if (recipe[name] !== undefined) check(name, recipe[name], kind);
   }
-  const { options = {}, validation, method = 'experts' } = recipe;
+  const { options = {}, validation, method = recipeDefaults.method } = recipe;
   const refuse = (what: string): never => {
     throw new DistilWhisperError('ERR_ARGUMENT', what);
   };
   if ('steps' in options) refuse('options: expected no steps there: they stand beside the options');
   trainingOptions({ ...options, steps: recipe.steps ?? 1 });
-  if (method === 'experts' && recipe.fromScratch) {
-    refuse("fromScratch: expected with method 'full', got it with 'experts'");
-  }
-  if (method === 'experts' && recipe.language === undefined) {
-    refuse('language: expected the language of the expert, got nothing');
-  }
+  methods[method].check(recipe);
   if (recipe.epochs !== undefined && recipe.steps !== undefined) {
     refuse('steps: expected either epochs or steps, got both');
   }

@@ -9,7 +9,8 @@ import { resolveLanguage } from '../text/index.js';
 import { RunFolder, type TrainingOptions, type UpdateReport, type ValidationReport } from '../train/index.js';
 import { Transcriber } from '../transcribe/index.js';
 import { checkRecipe } from './checks.js';
-import { type TrainPlan, type TrainRecipe, type TrainResult, train } from './train.js';
+import type { TrainPlan, TrainRecipe, TrainResult } from './recipe.js';
+import { train } from './train.js';
 
 /** Where the embedded models and corpus lie. */
 export function embedded(): { teacher: string; student: string; manifest: string } {

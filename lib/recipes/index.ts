@@ -10,11 +10,5 @@ export {
   embedded,
   formatDemo,
 } from './demo.js';
-export {
-  recipeDefaults,
-  type TrainMethod,
-  type TrainPlan,
-  type TrainRecipe,
-  type TrainResult,
-  train,
-} from './train.js';
+export { recipeDefaults, type TrainMethod, type TrainPlan, type TrainRecipe, type TrainResult } from './recipe.js';
+export { train } from './train.js';

@@ -1,130 +1,30 @@
 /** Whole training runs: from a model folder and a manifest to an expert file or a model folder. */
-import { readFile, stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
-import { type BadRow, BadRowsError } from '../data/index.js';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BadRowsError } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { evaluate } from '../evaluate/index.js';
 import { ifThere, proveOutput, writeFileAtomic } from '../files/index.js';
 import { Whisper } from '../model/index.js';
-import { type FloatType, Stream, type Tensor } from '../tensor/index.js';
+import { Stream } from '../tensor/index.js';
 import { resolveLanguage, WhisperTokenizer } from '../text/index.js';
 import {
   AudioBatches,
   checkTeacher,
+  noTeacher,
   RunFolder,
-  type RunReport,
+  type Teacher,
   Trainer,
-  type TrainingOptions,
   trainingDefaults,
   trainingOptions,
-  type UpdateReport,
-  type ValidationReport,
 } from '../train/index.js';
 import { Transcriber } from '../transcribe/index.js';
-import {
-  expertFileName,
-  type FloatDtype,
-  fromFloat32,
-  type HostTensor,
-  type ModelFolder,
-  openModelFolder,
-  weightEntries,
-  writeExpert,
-  writeModelFolder,
-} from '../weights/index.js';
+import { openModelFolder } from '../weights/index.js';
 import { checkRecipe } from './checks.js';
 import { digestOfRows, digestOfTokenizer, digestOfWeights } from './identity.js';
+import { methods } from './method.js';
+import { recipeDefaults, type TrainPlan, type TrainRecipe, type TrainResult } from './recipe.js';
 import { checkRows, readTrainingRows } from './training-rows.js';
-
-export type TrainMethod = 'experts' | 'full';
-
-/** What a recipe does where it says nothing else; the rest of it is `trainingDefaults`. */
-export const recipeDefaults = {
-  method: 'experts' as TrainMethod,
-  batchSize: 16,
-  epochs: 10,
-  compute: 'f32' as FloatType,
-  saveAs: 'f32' as FloatDtype,
-};
-
-export interface TrainRecipe {
-  /** Model folder of the student. */
-  model: string;
-  manifest: string;
-  /** Run folder: log, checkpoints, and the result. */
-  output: string;
-  /** 'experts': the language's gates and experts, the backbone frozen. 'full': every parameter. */
-  method?: TrainMethod;
-  /** Language of the expert, by code or name; rows of other languages are left out. Needed for experts. */
-  language?: string;
-  /** 'full' only: start from random weights; of the model folder the config and the tokenizer are used. */
-  fromScratch?: boolean;
-  /** Model folder of the teacher. Without one: cross-entropy alone. */
-  teacher?: string;
-  /**
-   * Rows to train on, by their `split`; 'all': every row. Default: every row, and an error where some of them are marked as tests
-   * or validation.
-   */
-  split?: string | readonly string[];
-  /** Folder that the manifests' relative audio paths start from. Default: their own. */
-  audioRoot?: string;
-  /** Rows for validation; the best parameters by their word error rate are kept. */
-  validation?: { manifest?: string; split?: string | readonly string[]; every?: number };
-  /** Rows without a text are skipped instead of refused. */
-  skipEmptyText?: boolean;
-  /** Go on without the rows that cannot be used. Default: they are an error, all in one. */
-  skipBad?: boolean;
-  /** Refuse rows whose audio is unusual or damaged but could be decoded, instead of warning of it. Default false. */
-  strict?: boolean;
-  batchSize?: number;
-  /** Length of the run: passes over the rows, or updates. */
-  epochs?: number;
-  steps?: number;
-  /** Updates between checkpoints. Default: a tenth of the run. */
-  checkpointEvery?: number;
-  options?: Partial<Omit<TrainingOptions, 'steps'>>;
-  compute?: FloatType;
-  /** Weights of student and teacher are read into memory instead of being the files' pages (see `WhisperOptions`). */
-  copyWeights?: boolean;
-  /** Keep each layer's inputs only, and run its forward again in the backward: less memory, the same numbers, more time. */
-  gradientCheckpointing?: boolean;
-  /** Type of the weights that are written. */
-  saveAs?: FloatDtype;
-  /** Where it computes: 'cpu' (default), 'cuda' or 'cuda:N'. A run goes on on the kind of device that it began on. */
-  device?: string;
-  /** Instead of `device`: a stream of the caller's, which stays open. */
-  stream?: Stream;
-  signal?: AbortSignal;
-  /** While the audio is checked: what is unusual but was decoded. */
-  onWarning?: (audio: string, warning: string) => void;
-  /** While the audio is checked, before anything is written; not on resume. */
-  onCheck?: (done: number, total: number) => void | Promise<void>;
-  onStart?: (plan: TrainPlan) => void | Promise<void>;
-  onUpdate?: (report: UpdateReport) => void | Promise<void>;
-  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void | Promise<void>;
-}
-
-/** What a run is going to do. */
-export interface TrainPlan {
-  utterances: number;
-  steps: number;
-  trainable: number;
-  /** Of the model, its new expert included. */
-  parameters: number;
-  /** Those that a row runs through at inference: its gates and one of the two FFNs, not both. */
-  active: number;
-  /** Rows left out by `skipBad`. */
-  badRows: readonly BadRow[];
-  /** Splits of tests or validation that are trained on, because they were asked for. */
-  heldOut: readonly string[];
-}
-
-export interface TrainResult extends RunReport, TrainPlan {
-  /** The expert file or the model folder. */
-  result: string;
-  /** Code of the expert's language; null for all parameters. */
-  language: string | null;
-}
 
 const size = (parameters: Iterable<{ size: number }>): number => [...parameters].reduce((sum, p) => sum + p.size, 0);
 
@@ -135,8 +35,9 @@ const size = (parameters: Iterable<{ size: number }>): number => [...parameters]
  */
 export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   checkRecipe(recipe);
-  const { method = recipeDefaults.method, batchSize = recipeDefaults.batchSize, validation } = recipe;
-  const { compute = recipeDefaults.compute } = recipe;
+  const { method: name = recipeDefaults.method, batchSize = recipeDefaults.batchSize, validation } = recipe;
+  const { compute = recipeDefaults.compute, saveAs = recipeDefaults.saveAs } = recipe;
+  const method = methods[name];
   const language = recipe.language === undefined ? null : resolveLanguage(recipe.language);
   const reportPath = join(recipe.output, 'report.json');
   const resumes = await RunFolder.check(recipe.output);
@@ -151,7 +52,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   const folder = await openModelFolder(recipe.model);
   const stream = recipe.stream ?? new Stream({ device: recipe.device ?? 'cpu' });
   let model: Whisper | null = null;
-  let teacher: Whisper | null = null;
+  let taught: Whisper | null = null;
   let trainer: Trainer | null = null;
   let transcriber: Transcriber | null = null;
   let outcome: TrainResult | undefined;
@@ -159,19 +60,21 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
     const tokenizer = await WhisperTokenizer.fromFolder(recipe.model);
     if (language) tokenizer.checkLanguage(language.code);
     throwIfInterrupted();
-    const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
+    const { seed, compat, accumulation, distillation } = { ...trainingDefaults, ...recipe.options };
     const copyWeights = recipe.copyWeights ?? false;
-    const settings = { compute, copyWeights, ...(method === 'full' && { trainable: () => true }) };
+    const settings = { compute, copyWeights, ...(method.trainable && { trainable: method.trainable }) };
     model = recipe.fromScratch
       ? await Whisper.create(stream, folder.config, { ...settings, seed })
       : await Whisper.fromFolder(stream, folder, settings);
     throwIfInterrupted();
+    let teacher: Teacher | Whisper | null = null;
     let teacherWeights: string | null = null;
     if (recipe.teacher !== undefined) {
       const source = await openModelFolder(recipe.teacher);
       try {
-        teacher = await Whisper.fromFolder(stream, source, { compute, copyWeights });
-        checkTeacher(model, teacher.config);
+        if (distillation !== 'none') taught = await Whisper.fromFolder(stream, source, { compute, copyWeights });
+        checkTeacher(model, source.config);
+        teacher = taught ?? noTeacher(source.config);
         teacherWeights = await digestOfWeights(source, signal);
       } finally {
         await source.close();
@@ -195,7 +98,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
     const perEpoch = Math.max(1, Math.floor(batches.sampler.batchesPerEpoch / accumulation));
     const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? recipeDefaults.epochs) * perEpoch);
     const options = trainingOptions({ ...recipe.options, steps });
-    if (method === 'experts') await model.addExpert(language!.name, { seed, compat });
+    const added = await method.prepare(model, { language: language?.name ?? null, seed, compat });
     const generation = folder.generationConfig ? { generation: folder.generationConfig } : {};
     if (validationRows.length > 0) transcriber = new Transcriber(model, tokenizer, generation);
 
@@ -206,7 +109,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       options,
       folder: recipe.output,
       identity: {
-        method,
+        method: name,
         language: language?.code ?? null,
         batchSize,
         utterances: batches.length,
@@ -237,7 +140,13 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       }),
       ...(signal && { signal }),
       onEnd: async (report) => {
-        const result = await save(recipe, folder, model!, language?.name ?? null, report);
+        const result = await method.save(model!, {
+          output: recipe.output,
+          folder,
+          language: language?.name ?? null,
+          dtype: saveAs,
+          steps: report.steps,
+        });
         outcome = { ...report, ...plan, result, language: language?.code ?? null };
         // A run that was at its end has nothing to add to what it said then.
         if (report.updates === 0 && (await ifThere(stat(reportPath)))) return;
@@ -248,7 +157,6 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       ...(recipe.onValidation && { onValidation: recipe.onValidation }),
     });
     const backbone = size(model.parameters.values());
-    const added = method === 'experts' ? model.trainable() : [];
     const plan: TrainPlan = {
       utterances: batches.length,
       steps,
@@ -265,50 +173,10 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
   } finally {
     await transcriber?.close();
     trainer?.dispose();
-    teacher?.dispose();
+    taught?.dispose();
     model?.dispose();
     if (recipe.stream) recipe.stream.endStep();
     else stream.close();
     await folder.close();
   }
-}
-
-async function host(value: Tensor, shape: readonly number[], dtype: FloatDtype): Promise<HostTensor> {
-  return fromFloat32(await value.floats(), shape, dtype);
-}
-
-/** Writes what was trained: the expert file, or the model folder with the files of the one it started from. */
-async function save(
-  recipe: TrainRecipe,
-  folder: ModelFolder,
-  model: Whisper,
-  language: string | null,
-  report: RunReport,
-): Promise<string> {
-  const { saveAs: dtype = recipeDefaults.saveAs, method = recipeDefaults.method } = recipe;
-  const tensors = new Map<string, HostTensor>();
-  if (method === 'experts') {
-    const expert = model.experts.get(language!)!;
-    for (const [name, p] of expert.parameters) tensors.set(name, await host(p.value, p.shape, dtype));
-    const path = join(recipe.output, expertFileName(language!));
-    await writeExpert(path, model.config, language!, tensors, { steps: String(report.steps) });
-    return path;
-  }
-  for (const [name, p] of model.parameters) tensors.set(name, await host(p.value, p.shape, dtype));
-  const files: Record<string, Uint8Array> = {};
-  for (const path of folder.processorFiles) files[basename(path)] = await readFile(path);
-  const path = join(recipe.output, 'model');
-  await writeModelFolder(
-    path,
-    {
-      config: folder.config,
-      configExtra: folder.configJson,
-      ...(folder.generationConfig && { generationConfig: folder.generationConfig }),
-      ...(folder.preprocessorConfig && { preprocessorConfig: folder.preprocessorConfig }),
-      files,
-      tensors: weightEntries(tensors),
-    },
-    { replace: true },
-  );
-  return path;
 }

@@ -15,7 +15,7 @@ import { checkAudio } from '../evaluate/index.js';
 import { readJsonObject } from '../files/index.js';
 import type { WhisperTokenizer } from '../text/index.js';
 import type { AudioBatches } from '../train/index.js';
-import type { TrainRecipe } from './train.js';
+import type { TrainRecipe } from './recipe.js';
 
 export interface TrainingRows {
   training: ManifestEntry[];
