@@ -1,7 +1,7 @@
 /** A Whisper as a ggml file for whisper.cpp (models/convert-h5-to-ggml.py there): matrices in f16, vectors in f32. */
 import { closeSync, openSync, writeSync } from 'node:fs';
+import type { Values } from '../lib/export/onnx/index.js';
 import type { WhisperConfig } from '../lib/weights/index.js';
-import type { Values } from './onnx/whisper.js';
 
 const MAGIC = 0x67676d6c;
 const F16 = 1;

@@ -5,12 +5,12 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { decodeAudio, encodeWav } from '../lib/audio/index.js';
 import { DistilWhisperError } from '../lib/errors/index.js';
+import { readValues } from '../lib/export/onnx/index.js';
 import { packageRoot } from '../lib/native/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { randomModel } from './data.js';
 import { writeGgml } from './ggml.js';
 import type { Spread } from './harness.js';
-import { readValues } from './onnx/whisper.js';
 
 const SECONDS = 30;
 

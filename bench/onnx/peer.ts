@@ -6,13 +6,19 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DistilWhisperError } from '../../lib/errors/index.js';
+import {
+  crossGraph,
+  decoderStepGraph,
+  encoderGraph,
+  mergedDecoderGraph,
+  readValues,
+} from '../../lib/export/onnx/index.js';
 import type { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import type { WhisperConfig } from '../../lib/weights/index.js';
 import { randomFeatures, randomFloats, randomModel } from '../data.js';
 import { type Spread, spread } from '../harness.js';
 import type { FolderInfo, RunOptions } from './run.js';
-import { crossGraph, decoderStepGraph, encoderGraph, mergedDecoderGraph, readValues } from './whisper.js';
 
 export type Library = RunOptions['library'];
 

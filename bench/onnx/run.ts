@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { OnnxWeights } from './whisper.js';
+import type { OnnxWeights } from '../../lib/export/onnx/index.js';
 
 export interface RunOptions {
   library: 'onnxruntime-node' | '@huggingface/transformers';

@@ -89,7 +89,7 @@ export class Graph {
   write(path: string): void {
     new Message()
       .int(1, IR_VERSION)
-      .text(2, 'distilwhisper bench')
+      .text(2, 'distilwhisper')
       .message(7, this.encode('main'))
       .message(8, new Message().text(1, '').int(2, OPERATOR_SET))
       .write(path);

@@ -1,10 +1,10 @@
 /**
- * Whisper as ONNX graphs of standard operators, laid out as Hugging Face's Optimum exports it, for runtimes that run beside
- * ours: the names of inputs and outputs are Optimum's too. Weights are the model's own, in f32.
+ * Whisper as ONNX graphs of standard operators, laid out as Hugging Face's Optimum exports it, for other runtimes: the
+ * names of inputs and outputs are Optimum's too. Experts are left out.
  */
-import type { Whisper } from '../../lib/model/index.js';
-import type { Parameter } from '../../lib/tensor/index.js';
-import type { WhisperConfig } from '../../lib/weights/index.js';
+import type { Whisper } from '../../model/index.js';
+import type { Parameter } from '../../tensor/index.js';
+import type { WhisperConfig } from '../../weights/index.js';
 import { type Dimension, Graph } from './graph.js';
 
 /** int8: matrices in int8 with a scale an output channel, rows quantised as they come (dynamic quantisation). */
@@ -15,6 +15,7 @@ const EPSILON = 1e-5;
 /** The backbone's values by name. */
 export type Values = ReadonlyMap<string, { readonly shape: readonly number[]; readonly values: Float32Array }>;
 
+/** The values of a model's backbone, in f32: what the graphs hold. */
 export async function readValues(model: Whisper): Promise<Values> {
   const read = async ([name, parameter]: [string, Parameter]) =>
     [name, { shape: parameter.shape, values: await parameter.value.floats() }] as const;
