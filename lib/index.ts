@@ -31,8 +31,6 @@ export {
   type ManifestOptions,
   PrefetchLoader,
   type PrefetchLoaderOptions,
-  permutation,
-  philox4x32,
   readManifest,
   type SamplerItem,
   type SamplerOptions,
@@ -108,6 +106,8 @@ export {
   readProfile,
   type StreamSummary,
 } from './profile/index.js';
+// Randomness as a function of seed, step, stream and element.
+export { permutation, philox4x32 } from './random/index.js';
 // Whole runs: from model folders and manifests to an expert file or a model folder, and the demonstration.
 export {
   type DemoResult,

@@ -1,6 +1,6 @@
 /** Which examples form which batch: a pure function of (seed, epoch, items), so that a resumed run goes on at (epoch, position). */
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
-import { permutation } from './philox.js';
+import { permutation } from '../random/index.js';
 
 export interface SamplerItem {
   language?: string;

@@ -1,3 +1,4 @@
+import { layerStream } from '../random/index.js';
 import { dtypeNumber, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
 import { type ExpertLayer, expertParameters } from './experts.js';
 
@@ -64,10 +65,6 @@ export function gatedFfnHard(
   return [y!, g!];
 }
 
-/** Philox streams of one layer: noise, gate mask, expert mask. */
-const OPS_PER_LAYER = 4;
-const FIRST_OP = 1024;
-
 /**
  * The gated expert FFN in training (soft gates): y = (1 − g)·FFN(x) + g·dropout(FFN_lang(x)) + residual.
  * The shared FFN is frozen. The tape takes ∂L/∂g, the same for all rows, as the gradient of the returned gate: f32 [1].
@@ -92,7 +89,7 @@ export function gatedFfnSoft(
     gates.expertDropout,
     gates.seed,
     gates.step,
-    FIRST_OP + OPS_PER_LAYER * layer,
+    layerStream(layer),
     dtypeNumber(compute),
     out,
   ];

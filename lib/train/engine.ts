@@ -1,6 +1,6 @@
-import { philox4x32 } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import type { SoftGates, Whisper } from '../model/index.js';
+import { philox4x32, SKIP_STREAM } from '../random/index.js';
 import { dtypeNumber, Tape, type Tensor } from '../tensor/index.js';
 import { AdamW } from './adamw.js';
 import { learningRate, lossWorkspace, type TrainingOptions } from './options.js';
@@ -42,8 +42,6 @@ export interface EngineSettings {
 const IGNORED = -100;
 /** How an update's numbers are read: its other calls, and the upload of the next update, go on meanwhile. */
 const BEHIND = { behind: true };
-/** Philox op of the skip draws, clear of the layers' own. */
-const SKIP_OP = 1;
 
 /** A read that nobody may come to await, where the queueing of an update fails behind it. */
 function quiet<T>(reading: Promise<T>): Promise<T> {
@@ -241,7 +239,7 @@ export class TrainingEngine {
 /** Which layers leave their expert out in a micro-batch: a pure function of (seed, micro-batch, layer). */
 function skipDraws(seed: number, micro: number, layers: number, probability: number): boolean[] {
   const word = (layer: number): number =>
-    philox4x32([layer, 0, micro, SKIP_OP], [seed >>> 0, Math.floor(seed / 2 ** 32)])[0]!;
+    philox4x32([layer, 0, micro, SKIP_STREAM], [seed >>> 0, Math.floor(seed / 2 ** 32)])[0]!;
   return Array.from({ length: layers }, (_, layer) => word(layer) / 2 ** 32 < probability);
 }
 
