@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "launch.cuh"
 #include "math.cuh"
+#include "ops/attention.h"
 
 namespace dw {
 namespace cuda {
@@ -15,15 +16,17 @@ namespace {
 
 constexpr int kFewQueries = 8;
 
-AttentionShape shape_of(const Call& call) {
-  const View &q = call.in[0], &k = call.in[1];
+// Of a call of either direction.
+template <class Op>
+AttentionShape shape_of(const Op& a) {
+  const View &q = a.q, &k = a.k;
   AttentionShape z;
   z.batch = int(q.shape[0]);
   z.queries = int(q.shape[1]);
   z.keys = int(k.shape[1]);
-  z.heads = int(call.integer(0));
+  z.heads = int(a.heads);
   z.width = int(q.shape[2] / z.heads);
-  z.causal = call.num[1] != 0;
+  z.causal = a.causal;
   z.key_count = z.keys;
   z.offset = 0;
   z.row = q.shape[2];
@@ -47,14 +50,14 @@ __global__ void delta_kernel(AttentionShape z, const G* __restrict__ dout, const
 
 }  // namespace
 
-void attention(Context& c, const Call& call) {
-  const View &q = call.in[0], &k = call.in[1], &v = call.in[2], &o = call.out[0];
-  float* lse = call.out[1].as<float>();
+void attention(Context& c, const Attention& a) {
+  const View &q = a.q, &k = a.k, &v = a.v, &o = a.o;
+  float* lse = a.lse.as<float>();
   if (q.size() == 0) return;
-  AttentionShape z = shape_of(call);
-  z.key_count = int(call.integer(2));
-  z.offset = int(std::min<int64_t>(call.integer(3), z.key_count));  // further on, every key is seen anyway
-  if (call.in.size() > 3) z.position = call.in[3].as<const int32_t>();
+  AttentionShape z = shape_of(a);
+  z.key_count = int(a.kv_len);
+  z.offset = int(std::min<int64_t>(a.q_offset, z.key_count));  // further on, every key is seen anyway
+  z.position = a.position.as<const int32_t>();
   // The tensor cores' form has a block for each item and head, too few for the device where one utterance is decoded;
   // the other splits the keys too, but reads them, from the L2 cache, once for each query.
   const bool flash = flash_fits(z, q, k, v);
@@ -66,16 +69,16 @@ void attention(Context& c, const Call& call) {
     plain_forward(c, z, q, k, v, o, lse);
 }
 
-void attention_backward(Context& c, const Call& call) {
-  const View &q = call.in[0], &k = call.in[1], &v = call.in[2], &o = call.in[3], &lse = call.in[4];
+void attention_backward(Context& c, const AttentionBackward& a) {
+  const View &q = a.q, &k = a.k, &v = a.v, &o = a.o, &lse = a.lse;
   if (k.size() == 0) return;
-  const AttentionShape z = shape_of(call);
+  const AttentionShape z = shape_of(a);
   Workspace::Frame frame(c.workspace);
-  View dout = call.in[5];
+  View dout = a.dout;
   if (dout.dtype != q.dtype) {
     dout.data = frame.take<char>(q.bytes());
     dout.dtype = q.dtype;
-    convert(c, call.in[5].data, call.in[5].dtype, dout.data, dout.dtype, q.size());
+    convert(c, a.dout.data, a.dout.dtype, dout.data, dout.dtype, q.size());
   }
   const int64_t units = z.pairs() * z.queries;
   float* delta = frame.take<float>(units);
@@ -88,11 +91,10 @@ void attention_backward(Context& c, const Call& call) {
                o.as<O>(), delta, units);
       });
     });
-  const View &dq = call.out[0], &dk = call.out[1], &dv = call.out[2];
   if (flash_fits(z, q, k, v) && flash_fits(z, dout, k, v))
-    flash_backward(c, z, q, k, v, dout, lse.as<float>(), delta, dq, dk, dv);
+    flash_backward(c, z, q, k, v, dout, lse.as<float>(), delta, a.dq, a.dk, a.dv);
   else
-    plain_backward(c, z, q, k, v, dout, lse.as<float>(), delta, dq, dk, dv);
+    plain_backward(c, z, q, k, v, dout, lse.as<float>(), delta, a.dq, a.dk, a.dv);
 }
 
 }  // namespace cuda

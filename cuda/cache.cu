@@ -3,6 +3,8 @@
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "ops/decode.h"
+#include "ops/rows.h"
 
 namespace dw {
 namespace cuda {
@@ -50,27 +52,24 @@ __global__ void reorder_kernel(const int32_t* __restrict__ parents, Word* __rest
 
 }  // namespace
 
-// cache[:, offset : offset + t] = x                  x [B, t, D], cache [B, P, D]; with position i32 [1] offset is
-// there
-void cache_write(Context& c, const Call& call) {
-  const View &x = call.in[0], &cache = call.in[1];
+// cache[:, offset : offset + t] = x                  x [B, t, D], cache [B, P, D]; with position i32 [1] offset is there
+void cache_write(Context& c, const CacheWrite& q) {
+  const View &x = q.x, &cache = q.cache;
   const int64_t t = x.shape[1], width = x.shape[2], rows = x.shape[0] * t;
   if (rows * width == 0) return;
   with_eight(width, {x.data, cache.data}, [&](auto lanes) {
     constexpr int N = decltype(lanes)::value;
     launch(c, cache_kernel<N>, grid_for(rows * width / N, c.processors), kThreads, any_of(x), any_of(cache), rows, t,
-           width, cache.shape[1], call.in.size() > 2 ? call.in[2].as<const int32_t>() : nullptr, call.integer(0),
-           c.trap);
+           width, cache.shape[1], q.position.as<const int32_t>(), q.offset, c.trap);
   });
 }
 
 // cache[b·K + k, :count] = cache[b·K + parents[b, k], :count]      parents i32 [B, K], each cache [B·K, P, D]
-void cache_reorder(Context& c, const Call& call) {
-  const View& parents = call.in[0];
+void cache_reorder(Context& c, const CacheReorder& q) {
+  const View& parents = q.parents;
   const int64_t items = parents.shape[0], beams = parents.shape[1];
-  for (size_t t = 1; t < call.in.size(); t++) {
-    const View& cache = call.in[t];
-    const int64_t width = cache.shape[2], used = call.integer(0) * width;
+  for (const View& cache : q.caches) {
+    const int64_t width = cache.shape[2], used = q.positions * width;
     if (items * used == 0) continue;
     const auto reorder = [&](auto* words, int64_t elements) {
       launch(c, reorder_kernel<std::remove_pointer_t<decltype(words)>>, grid_for(items * used / elements, c.processors),

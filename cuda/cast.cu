@@ -2,6 +2,7 @@
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "ops/rows.h"
 
 namespace dw {
 namespace cuda {
@@ -54,15 +55,15 @@ void convert(Context& c, const void* from, DType from_type, void* to, DType to_t
 }
 
 // y[i] = x[i]                                        x, y [..], f32 or bf16
-void cast(Context& c, const Call& call) {
-  const View &x = call.in[0], &y = call.out[0];
+void cast(Context& c, const Cast& q) {
+  const View &x = q.x, &y = q.y;
   convert(c, x.data, x.dtype, y.data, y.dtype, x.size());
 }
 
 // x[i] = value                                       x [..], f32, bf16 or i32
-void fill(Context& c, const Call& call) {
-  const View& x = call.in[0];
-  const double value = call.num[0];
+void fill(Context& c, const Fill& q) {
+  const View& x = q.x;
+  const double value = q.value;
   int64_t n = x.size();
   if (n == 0) return;
   const uintptr_t address = reinterpret_cast<uintptr_t>(x.data);

@@ -2,6 +2,7 @@
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "ops/linear.h"
 
 namespace dw {
 namespace cuda {
@@ -49,25 +50,24 @@ __global__ void fold_kernel(Any dy, float* __restrict__ dx, int64_t n, int64_t r
 }  // namespace
 
 // y[b, t, 3·c + j] = x[b, stride·t + j - 1, c], zero outside      x [B, T, C], or [B, C, T] when channels come first
-void unfold(Context& c, const Call& call) {
-  const View &x = call.in[0], &y = call.out[0];
-  const bool first = call.num[1] != 0;
-  const int64_t n = y.size(), length = first ? x.shape[2] : x.shape[1];
+void unfold(Context& c, const Unfold& q) {
+  const View &x = q.x, &y = q.y;
+  const int64_t n = y.size();
   if (n == 0) return;
   with_eight(y.cols(), {y.data}, [&](auto lanes) {
     constexpr int N = decltype(lanes)::value;
-    launch(c, unfold_kernel<N>, grid_for(n / N, c.processors), kThreads, any_of(x), any_of(y), n, y.shape[1], length,
-           y.cols() / 3, int(call.num[0]), first);
+    launch(c, unfold_kernel<N>, grid_for(n / N, c.processors), kThreads, any_of(x), any_of(y), n, y.shape[1],
+           q.length(), q.channels(), int(q.stride), q.channels_first);
   });
 }
 
 // dx[b, s, c] = Σ_j dy[b, (s + 1 - j) / stride, 3·c + j], over the j for which that is a row      dx f32 [B, T, C]
-void fold(Context& c, const Call& call) {
-  const View &dy = call.in[0], &dx = call.out[0];
+void fold(Context& c, const Fold& q) {
+  const View &dy = q.rows, &dx = q.dx;
   const int64_t n = dx.size();
   if (n == 0) return;
   launch(c, fold_kernel, grid_for(n, c.processors), kThreads, any_of(dy), dx.as<float>(), n, dy.shape[1], dx.shape[1],
-         dx.shape[2], int(call.num[1]));
+         dx.shape[2], int(q.stride));
 }
 
 }  // namespace cuda

@@ -1,5 +1,5 @@
-// Cross-entropy and distillation loss of last hidden rows h [N, D], teacher rows [N, Dt], heads W [V, D] and Wt [V,
-// Dt]; the formulas stand in native/reference/distill_loss.cc. No tensor of N × V: rows go through in chunks whose f32
+// Cross-entropy and distillation loss of last hidden rows h [N, D], teacher rows [N, Dt], heads W [V, D] and
+// Wt [V, Dt]; the formulas stand in native/reference/distill_loss.cc. No tensor of N × V: rows go through in chunks whose f32
 // logits fit the workspace. For a chunk every product is done once, and one kernel with a block for each row does the
 // rest while the row's logits are in the second-level cache:
 //   1. running maximum and sums
@@ -90,25 +90,25 @@ void hidden_gradient(Context& c, const Plan& p, const View& weight, int64_t rows
 
 }  // namespace
 
-void distill_loss(Context& c, const Call& call) {
-  const View &hidden = call.in[0], &weight = call.in[1], &labels = call.in[2], &teacher = call.in[3],
-             &head = call.in[4], &dweight = call.in[5];
+void distill_loss(Context& c, const DistillLoss& q) {
+  const View &hidden = q.hidden, &weight = q.weight, &teacher = q.teacher_hidden, &head = q.teacher_weight,
+             &dweight = q.dweight;
   const int64_t width = hidden.cols();
-  const DType compute = DType(call.integer(7));
+  const DType compute = q.compute;
   Workspace::Frame frame(c.workspace);
   int* labelled = frame.take<int>(1);
   Loss z;
   z.rows = hidden.rows(), z.vocabulary = weight.rows(), z.stride = (z.vocabulary + 7) / 8 * 8;
-  z.kind = Distill(call.integer(2));
-  z.all_positions = call.num[5] != 0, z.grad = call.num[6] != 0;
-  z.tau = float(call.num[1]), z.epsilon = float(call.num[9]);
-  z.smoothing = call.num[0], z.ce_weight = call.num[3], z.kd_weight = call.num[4];
-  z.labels = labels.as<int32_t>(), z.labelled = labelled;
-  z.ce_rows = call.out[1].as<float>(), z.kd_rows = call.out[2].as<float>();
+  z.kind = q.kind;
+  z.all_positions = q.all_positions, z.grad = q.grad;
+  z.tau = float(q.temperature), z.epsilon = float(q.epsilon);
+  z.smoothing = q.smoothing, z.ce_weight = q.ce_weight, z.kd_weight = q.kd_weight;
+  z.labels = q.labels.as<int32_t>(), z.labelled = labelled;
+  z.ce_rows = q.ce_rows.as<float>(), z.kd_rows = q.kd_rows.as<float>();
   launch(c, count_kernel, 1, kRowThreads, z.labels, z.rows, z.vocabulary, labelled, c.trap);
 
   const bool teach = z.kind != Distill::none;
-  const Plan p = plan(c, z, weight, head, compute, call.integer(8));
+  const Plan p = plan(c, z, weight, head, compute, q.workspace);
   float* s = frame.take<float>(std::min(p.rows, z.rows) * z.stride);
   float* t = teach ? frame.take<float>(std::min(p.rows, z.rows) * z.stride) : nullptr;
   float* parts = p.parts > 1 ? frame.take<float>(p.parts * std::min(p.rows, z.rows) * width) : nullptr;
@@ -119,7 +119,7 @@ void distill_loss(Context& c, const Call& call) {
     launch(c, compute == DType::bf16 ? row_kernel<bfloat> : row_kernel<float>, rows, kRowThreads, z, first, s, t);
     if (!z.grad) continue;
     const int64_t ld = compute == DType::bf16 ? 2 * z.stride : z.stride;
-    hidden_gradient(c, p, weight, rows, s, ld, compute, parts, call.out[3].as<float>() + first * width);
+    hidden_gradient(c, p, weight, rows, s, ld, compute, parts, q.dhidden.as<float>() + first * width);
     if (!dweight) continue;
     Gemm g;
     g.m = z.vocabulary, g.n = width, g.k = rows;
@@ -130,7 +130,7 @@ void distill_loss(Context& c, const Call& call) {
     g.beta = 1;
     gemm(c, g);
   }
-  launch(c, stats_kernel, 1, kRowThreads, z, call.out[0].as<float>());
+  launch(c, stats_kernel, 1, kRowThreads, z, q.stats.as<float>());
 }
 
 }  // namespace cuda

@@ -1,6 +1,8 @@
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "ops/activation.h"
+#include "ops/rows.h"
 
 namespace dw {
 namespace cuda {
@@ -43,20 +45,20 @@ __global__ void gelu_backward_kernel(Any dy, Any pre, Any out, int64_t n) {
 }  // namespace
 
 // y = alpha·a + beta·b                               a, y [..]; b as a, or its trailing shape, repeating
-void add(Context& c, const Call& call) {
-  const View &a = call.in[0], &b = call.in[1], &y = call.out[0];
+void add(Context& c, const Add& q) {
+  const View &a = q.a, &b = q.b, &y = q.y;
   const int64_t n = a.size(), period = b.size();
   if (n == 0) return;
   with_eight(n | period, {a.data, b.data, y.data}, [&](auto lanes) {
     constexpr int N = decltype(lanes)::value;
-    launch(c, add_kernel<N>, grid_for(n / N, c.processors), kThreads, any_of(a), any_of(b), any_of(y),
-           float(call.num[0]), float(call.num[1]), n, period);
+    launch(c, add_kernel<N>, grid_for(n / N, c.processors), kThreads, any_of(a), any_of(b), any_of(y), float(q.alpha),
+           float(q.beta), n, period);
   });
 }
 
 // dpre = dy ⊙ gelu'(pre)                             dy, pre, dpre [..]
-void gelu_backward(Context& c, const Call& call) {
-  const View &dy = call.in[0], &pre = call.in[1], &out = call.out[0];
+void gelu_backward(Context& c, const GeluBackward& q) {
+  const View &dy = q.dy, &pre = q.pre, &out = q.dpre;
   const int64_t n = pre.size();
   if (n == 0) return;
   with_eight(n, {dy.data, pre.data, out.data}, [&](auto lanes) {

@@ -1,6 +1,7 @@
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "ops/rows.h"
 
 namespace dw {
 namespace cuda {
@@ -93,34 +94,34 @@ void add_batch(Context& c, const View& dy, float* to, int64_t n) {
 
 // y[b, t] = table[ids[b, t]] + positions[offset + t]     ids i32 [B, T], table [V, D], positions [P, D], y [B, T, D]
 // With position i32 [1] the offset is read there.
-void embedding(Context& c, const Call& call) {
-  const View &ids = call.in[0], &table = call.in[1], &positions = call.in[2], &y = call.out[0];
+void embedding(Context& c, const Embedding& q) {
+  const View &ids = q.ids, &table = q.table, &positions = q.positions, &y = q.y;
   const int64_t rows = ids.size(), width = table.shape[1];
   if (rows == 0 || width == 0) return;
   with_eight(width, {table.data, positions.data, y.data}, [&](auto lanes) {
     constexpr int N = decltype(lanes)::value;
     launch(c, embedding_kernel<N>, grid_for(rows * width / N, c.processors), kThreads, ids.as<const int32_t>(),
            any_of(table), any_of(positions), any_of(y), rows, ids.shape[1], width, table.shape[0],
-           call.in.size() > 3 ? call.in[3].as<const int32_t>() : nullptr, call.integer(0), c.trap);
+           q.position.as<const int32_t>(), q.offset, c.trap);
   });
 }
 
-// dtable[ids[b, t]] += dy[b, t] unless ids[b, t] = padding_idx;   dpositions[offset + t] += dy[b, t]
-void embedding_backward(Context& c, const Call& call) {
-  const View &dy = call.in[0], &ids = call.in[1], &dtable = call.in[2], &dpositions = call.in[3];
+// dtable[ids[b, t]] += dy[b, t] unless ids[b, t] = padding;   dpositions[offset + t] += dy[b, t]
+void embedding_backward(Context& c, const EmbeddingBackward& q) {
+  const View &dy = q.dy, &ids = q.ids, &dtable = q.dtable, &dpositions = q.dpositions;
   const int64_t rows = ids.size(), width = dy.shape[2];
   if (rows == 0) return;
-  // A negative padding_idx means none, also where an id has that value.
-  const int64_t padding = call.integer(1) < 0 ? int64_t(1) << 40 : call.integer(1);
+  // A negative padding means none, also where an id has that value.
+  const int64_t padding = q.padding < 0 ? int64_t(1) << 40 : q.padding;
   if (dtable)
     launch(c, table_kernel, rows, kIds, any_of(dy), ids.as<const int32_t>(), dtable.as<float>(), rows, width,
            dtable.shape[0], padding, c.trap);
-  if (dpositions) add_batch(c, dy, dpositions.as<float>() + call.integer(0) * width, dy.shape[1] * width);
+  if (dpositions) add_batch(c, dy, dpositions.as<float>() + q.offset * width, dy.shape[1] * width);
 }
 
 // dpositions[t] += Σ_b dy[b, t]                           dy [B, T, D], dpositions f32 [T, D]
-void add_backward_rows(Context& c, const Call& call) {
-  add_batch(c, call.in[0], call.in[1].as<float>(), call.in[1].size());
+void add_backward_rows(Context& c, const AddBackwardRows& q) {
+  add_batch(c, q.dy, q.dpositions.as<float>(), q.dpositions.size());
 }
 
 }  // namespace cuda

@@ -20,14 +20,9 @@ struct Dropout {
   bool any() const { return mask || p > 0; }
 };
 
-inline Dropout gate_dropout(const GatedFfn& f) {
-  const float p = float(f.gate_dropout());
-  return {f.at(f.gate_mask) ? f.at(f.gate_mask).as<float>() : nullptr, p, 1 / (1 - p), f.step(), f.op() + 1, f.seed()};
-}
-inline Dropout expert_dropout(const GatedFfn& f) {
-  const float p = float(f.expert_dropout());
-  return {
-      f.at(f.expert_mask) ? f.at(f.expert_mask).as<float>() : nullptr, p, 1 / (1 - p), f.step(), f.op() + 2, f.seed()};
+inline Dropout dropout(const DropoutDraw& d) {
+  const float p = float(d.p);
+  return {d.mask ? d.mask->as<float>() : nullptr, p, 1 / (1 - p), d.step, d.op, d.seed};
 }
 
 // k[n] of elements i + n; i is a multiple of N.

@@ -117,30 +117,29 @@ __global__ void budget_kernel(const double* total, double count, double budget, 
   *dgate = gap == 0 ? 0.0f : float(weight * (gap > 0 ? 1 : -1) / count);
 }
 
-void gates(Context& c, const GatedFfn& f, int64_t l, float* g, const View& hidden, DType compute) {
+void gates(Context& c, const GatedFfn& f, const Expert& expert, float* g) {
   Workspace::Frame frame(c.workspace);
-  const int64_t first = f.begin(l), m = f.end(l) - first;
-  const Rows x = dropped_rows(c, frame, f.at(f.x), first, m, gate_dropout(f), compute);
-  const Rows h = rows_of(hidden, f.saved_row(l));
-  gemm(c, times_transposed(f.at(f.expert(l, kGateInW)), m, x, h, compute));
-  const float* noise = f.at(f.noise) ? f.at(f.noise).as<float>() : nullptr;
+  const int64_t first = expert.begin, m = expert.rows();
+  const Rows x = dropped_rows(c, frame, f.x, first, m, dropout(f.draws.of_gate()), f.compute);
+  const Rows h = rows_of(f.gate_hidden, expert.saved);
+  gemm(c, times_transposed(expert.gate_in, m, x, h, f.compute));
+  const float* noise = f.draws.noise ? f.draws.noise.as<float>() : nullptr;
   launch(c, gate_kernel, (m + kThreads / 32 - 1) / (kThreads / 32), kThreads, static_cast<float*>(h.data),
-         as_floats(c, frame, f.at(f.expert(l, kGateInB))), as_floats(c, frame, f.at(f.expert(l, kGateOutW))), g, m,
-         f.gate, first, noise, f.alpha(), f.step(), f.op(), f.seed());
+         as_floats(c, frame, expert.gate_in_bias), as_floats(c, frame, expert.gate_out), g, m, f.gate, first, noise,
+         f.draws.alpha, f.draws.step, f.draws.noise_op(), f.draws.seed);
 }
 
-// act = gelu(x·W1ᵀ + b1), y = act·W2ᵀ, of m rows: an FFN less its last bias. `w`: the first of its four tensors; pre
-// [m, F] receives the pre-activations.
-void ffn(Context& c, const Call& call, size_t w, int64_t m, Rows x, Rows pre, Rows y, DType compute) {
+// act = gelu(x·W1ᵀ + b1), y = act·W2ᵀ, of m rows: an FFN less its last bias. pre [m, F] receives the pre-activations.
+void ffn(Context& c, const Ffn& f, int64_t m, Rows x, Rows pre, Rows y, DType compute) {
   Workspace::Frame frame(c.workspace);
   const Rows act = scratch(frame, compute, m, pre.columns);
   Epilogue e{};
-  e.bias = as_floats(c, frame, call.in[w + 1]);
+  e.bias = as_floats(c, frame, f.fc1_bias);
   e.gelu = true;
   e.pre = {pre.data, pre.type == DType::bf16};
   e.y = {act.data, compute == DType::bf16};
-  product(c, times_transposed(call.in[w], m, x, act, compute), e);
-  gemm(c, times_transposed(call.in[w + 2], m, act, y, compute));
+  product(c, times_transposed(f.fc1, m, x, act, compute), e);
+  gemm(c, times_transposed(f.fc2, m, act, y, compute));
 }
 
 // y += bias [+ residual] of rows [begin, end).
@@ -161,22 +160,22 @@ void add(Context& c, const View& y, const float* bias, const View& residual, int
   });
 }
 
-void join(Context& c, const GatedFfn& f, int64_t l, Rows e, Rows delta, const View& y, const float* bias_s,
+void join(Context& c, const GatedFfn& f, const Expert& expert, Rows e, Rows delta, const float* bias_s,
           const float* g) {
   Workspace::Frame frame(c.workspace);
-  const View& residual = f.at(f.residual);
-  const Dropout drop = expert_dropout(f);
-  const float* bias_e = as_floats(c, frame, f.at(f.expert(l, kFc2B)));
+  const View &y = f.y, &residual = f.residual;
+  const Dropout drop = dropout(f.draws.of_expert());
+  const float* bias_e = as_floats(c, frame, expert.ffn.fc2_bias);
   with_lanes(f.width, {e.data, delta.data, y.data, residual.data, drop.mask, bias_s, bias_e}, [&](auto lanes) {
     constexpr int N = decltype(lanes)::value;
-    const Strips s = strips_of(c, f.end(l) - f.begin(l), f.width, N);
+    const Strips s = strips_of(c, expert.rows(), f.width, N);
     with_type(y.dtype, [&](auto* ty) {
       with_type(residual ? residual.dtype : DType::f32, [&](auto* tr) {
         with_type(delta.type, [&](auto* td) {
           using Y = std::remove_pointer_t<decltype(ty)>;
           using R = std::remove_pointer_t<decltype(tr)>;
           using D = std::remove_pointer_t<decltype(td)>;
-          launch(c, join_kernel<N, Y, R, D>, s.blocks(), s.threads, s, f.begin(l), y.as<Y>(), bias_s,
+          launch(c, join_kernel<N, Y, R, D>, s.blocks(), s.threads, s, expert.begin, y.as<Y>(), bias_s,
                  static_cast<const Y*>(e.data), bias_e, static_cast<D*>(delta.data), residual.as<R>(), g, drop);
         });
       });
@@ -212,47 +211,46 @@ Rows dropped_rows(Context& c, Workspace::Frame& frame, const View& x, int64_t fi
   return out;
 }
 
-void gated_ffn(Context& c, const Call& call) {
-  const GatedFfn f = gated_ffn_call(call);
+void gated_ffn(Context& c, const GatedFfn& f) {
   if (f.rows == 0) return;
-  const DType compute = DType(call.integer(f.settings + 7));
-  const View &x = f.at(f.x), &residual = f.at(f.residual), &y = call.out[0], &delta = call.out[5];
-  float* g = call.out[1].as<float>();
+  const View &x = f.x, &residual = f.residual, &y = f.y;
+  float* g = f.g.as<float>();
   if (f.covered < f.rows) cudaMemsetAsync(g, 0, size_t(f.rows) * 4, c.stream);
-  for (int64_t l = 0; l < f.languages; l++)
-    if (f.end(l) > f.begin(l)) gates(c, f, l, g, call.out[2], compute);
+  for (const Expert& expert : f.experts)
+    if (expert.rows() > 0) gates(c, f, expert, g);
 
   Workspace::Frame frame(c.workspace);
-  const float* bias = as_floats(c, frame, f.at(f.shared + 3));
-  ffn(c, call, f.shared, f.rows, rows_of(x), rows_of(call.out[3]), rows_of(y), compute);
+  const float* bias = as_floats(c, frame, f.shared.fc2_bias);
+  ffn(c, f.shared, f.rows, rows_of(x), rows_of(f.pre_shared), rows_of(y), f.compute);
   // Rows between languages have no expert, and none has when it is skipped.
   int64_t done = 0;
-  for (int64_t l = 0; l < f.languages && !f.skip(); l++) {
-    const int64_t first = f.begin(l), m = f.end(l) - first, at = f.saved_row(l);
+  for (const Expert& expert : f.experts) {
+    if (f.draws.skip) break;
+    const int64_t first = expert.begin, m = expert.rows(), at = expert.saved;
     add(c, y, bias, residual, done, first);
-    done = f.end(l);
+    done = expert.end;
     if (m == 0) continue;
     Workspace::Frame inner(c.workspace);
     const Rows e = scratch(inner, y.dtype, m, f.width);
-    ffn(c, call, f.expert(l, kFc1W), m, rows_of(x, first), rows_of(call.out[4], at), e, compute);
-    if (f.width > 0) join(c, f, l, e, rows_of(delta, at), y, bias, g);
+    ffn(c, expert.ffn, m, rows_of(x, first), rows_of(f.pre_expert, at), e, f.compute);
+    if (f.width > 0) join(c, f, expert, e, rows_of(f.delta, at), bias, g);
   }
   add(c, y, bias, residual, done, f.rows);
 }
 
-void gate_budget(Context& c, const Call& call) {
+void gate_budget(Context& c, const GateBudget& q) {
   Workspace::Frame frame(c.workspace);
   double* total = frame.take<double>(1);
   double count = 0;
   cudaMemsetAsync(total, 0, sizeof *total, c.stream);
-  for (const View& g : call.in) {
+  for (const View& g : q.gates) {
     if (g.size() == 0) continue;
     launch(c, gate_sum_kernel, 1, kThreads, g.as<float>(), g.size(), total);
     count += double(g.size());
   }
-  if (call.num[2] > 0) count = call.num[2];
-  launch(c, budget_kernel, 1, 1, total, count, call.num[0], call.num[1], call.out[0].as<float>(),
-         call.out[1].as<float>(), call.out[2].as<float>());
+  if (q.rows > 0) count = q.rows;
+  launch(c, budget_kernel, 1, 1, total, count, q.budget, q.weight, q.mean.as<float>(), q.loss.as<float>(),
+         q.dgate.as<float>());
 }
 
 }  // namespace cuda

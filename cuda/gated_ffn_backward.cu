@@ -124,34 +124,30 @@ __global__ void finish_kernel(const float* __restrict__ dx, const G* __restrict_
 
 struct Backward {
   Context& c;
-  const GatedFfn& f;
+  const GatedFfnBackward& f;
   DType compute;
 
-  const View& dy() const { return f.call.in[0]; }
-  const float* g() const { return f.at(f.saved).as<float>(); }
-  const View& gradient(int64_t l, size_t tensor) const { return f.at(f.gradient(l, tensor)); }
-  int64_t count(int64_t l) const { return f.end(l) - f.begin(l); }
+  const float* g() const { return f.g.as<float>(); }
 
   void add_sums(const Strips& s, const float* sums, const View& to) const {
     launch(c, add_sums_kernel, grid_for(s.columns, c.processors), kThreads, sums, s.chunks, s.columns, to.as<float>());
   }
 
-  void rows(int64_t l, float* dgate, Rows u) const {
-    const int64_t first = f.begin(l), m = count(l);
-    const View& saved = f.at(f.saved + 4);
+  void rows(const Expert& e, float* dgate, Rows u) const {
+    const int64_t first = e.begin, m = e.rows();
     // Skipped: delta has no rows, and is not read.
-    const Rows delta = u.data ? rows_of(saved, f.saved_row(l)) : Rows{nullptr, saved.dtype, f.width};
-    const float* budget = f.call.in[1] ? f.call.in[1].as<float>() : nullptr;
-    const Dropout drop = expert_dropout(f);
-    with_lanes(f.width, {dy().data, delta.data, u.data, drop.mask}, [&](auto lanes) {
+    const Rows delta = u.data ? rows_of(f.delta, e.saved) : Rows{nullptr, f.delta.dtype, f.width};
+    const float* budget = f.dgate ? f.dgate.as<float>() : nullptr;
+    const Dropout drop = dropout(f.draws.of_expert());
+    with_lanes(f.width, {f.dy.data, delta.data, u.data, drop.mask}, [&](auto lanes) {
       constexpr int N = decltype(lanes)::value;
-      with_type(dy().dtype, [&](auto* ty) {
+      with_type(f.dy.dtype, [&](auto* ty) {
         with_type(delta.type, [&](auto* ts) {
           with_type(u.type, [&](auto* tu) {
             using Y = std::remove_pointer_t<decltype(ty)>;
             using S = std::remove_pointer_t<decltype(ts)>;
             using U = std::remove_pointer_t<decltype(tu)>;
-            launch(c, row_kernel<N, Y, S, U>, (m + kThreads / 32 - 1) / (kThreads / 32), kThreads, dy().as<Y>(),
+            launch(c, row_kernel<N, Y, S, U>, (m + kThreads / 32 - 1) / (kThreads / 32), kThreads, f.dy.as<Y>(),
                    static_cast<const S*>(delta.data), g(), budget, static_cast<U*>(u.data), dgate, first, m, f.width,
                    drop);
           });
@@ -184,19 +180,18 @@ struct Backward {
   }
 
   // Adds the expert's part of dx; its gradients.
-  void expert(int64_t l, Rows u, float* dx) const {
+  void expert(const Expert& e, const ExpertGradients& gradients, Rows u, float* dx) const {
     Workspace::Frame frame(c.workspace);
-    const int64_t first = f.begin(l), m = count(l);
-    const View &dw1 = gradient(l, kFc1W), &db1 = gradient(l, kFc1B), &dw2 = gradient(l, kFc2W),
-               &db2 = gradient(l, kFc2B);
+    const int64_t first = e.begin, m = e.rows();
+    const View &dw1 = gradients.fc1, &db1 = gradients.fc1_bias, &dw2 = gradients.fc2, &db2 = gradients.fc2_bias;
     Rows act;
     if (dw2) act = scratch(frame, compute, m, f.inner);
-    const Rows dpre = through(frame, f.at(f.expert(l, kFc2W)), m, u, rows_of(f.at(f.saved + 3), f.saved_row(l)),
-                              nullptr, db1 ? &db1 : nullptr, act.data);
-    Gemm up = times(f.at(f.expert(l, kFc1W)), m, dpre, {dx + first * f.width, DType::f32, f.width}, compute);
+    const Rows dpre =
+        through(frame, e.ffn.fc2, m, u, rows_of(f.pre_expert, e.saved), nullptr, db1 ? &db1 : nullptr, act.data);
+    Gemm up = times(e.ffn.fc1, m, dpre, {dx + first * f.width, DType::f32, f.width}, compute);
     up.beta = 1;
     gemm(c, up);
-    if (dw1) gemm(c, weight_gradient(dw1, m, dpre, rows_of(f.at(f.x), first), compute));
+    if (dw1) gemm(c, weight_gradient(dw1, m, dpre, rows_of(f.x, first), compute));
     if (dw2) gemm(c, weight_gradient(dw2, m, u, act, compute));
     if (!db2 || f.width == 0) return;
     with_lanes(f.width, {u.data}, [&](auto lanes) {
@@ -211,84 +206,83 @@ struct Backward {
     });
   }
 
-  // The gate's gradients, and out = dx + the gate's part of it.
-  void gate(int64_t l, const float* dgate, const float* dx, const View& out) const {
-    if (f.gate == 0) return plain(dx, out, f.begin(l), f.end(l));
+  // The gate's gradients, and the result: dx + the gate's part of it.
+  void gate(const Expert& e, const ExpertGradients& gradients, const float* dgate, const float* dx) const {
+    if (f.gate == 0) return plain(dx, e.begin, e.end);
     Workspace::Frame frame(c.workspace);
-    const int64_t first = f.begin(l), m = count(l);
-    const float* hidden = f.at(f.saved + 1).as<float>() + f.saved_row(l) * f.gate;
+    const int64_t first = e.begin, m = e.rows();
+    const float* hidden = f.gate_hidden.as<float>() + e.saved * f.gate;
     const Rows dhid = scratch(frame, compute, m, f.gate);
     const Strips s = strips_of(c, m, f.gate, 1);
     float *bias_sums = frame.take<float>(s.chunks * s.columns), *weight_sums = frame.take<float>(s.chunks * s.columns);
-    const float* w = as_floats(c, frame, f.at(f.expert(l, kGateOutW)));
+    const float* w = as_floats(c, frame, e.gate_out);
     with_type(compute, [&](auto* tc) {
       using C = std::remove_pointer_t<decltype(tc)>;
       launch(c, hidden_kernel<C>, s.blocks(), s.threads, s, hidden, w, dgate, static_cast<C*>(dhid.data), bias_sums,
              weight_sums);
     });
-    if (gradient(l, kGateInB)) add_sums(s, bias_sums, gradient(l, kGateInB));
-    if (gradient(l, kGateOutW)) add_sums(s, weight_sums, gradient(l, kGateOutW));
-    const Dropout drop = gate_dropout(f);
-    if (gradient(l, kGateInW))
-      gemm(c, weight_gradient(gradient(l, kGateInW), m, dhid,
-                              dropped_rows(c, frame, f.at(f.x), first, m, drop, compute), compute));
+    if (gradients.gate_in_bias) add_sums(s, bias_sums, gradients.gate_in_bias);
+    if (gradients.gate_out) add_sums(s, weight_sums, gradients.gate_out);
+    const Dropout drop = dropout(f.draws.of_gate());
+    if (gradients.gate_in)
+      gemm(c,
+           weight_gradient(gradients.gate_in, m, dhid, dropped_rows(c, frame, f.x, first, m, drop, compute), compute));
     const Rows back = scratch(frame, compute, m, f.width);
-    gemm(c, times(f.at(f.expert(l, kGateInW)), m, dhid, back, compute));
+    gemm(c, times(e.gate_in, m, dhid, back, compute));
     const int64_t n = m * f.width;
-    with_lanes(f.width, {dx, back.data, out.data, drop.mask}, [&](auto lanes) {
+    with_lanes(f.width, {dx, back.data, f.dx.data, drop.mask}, [&](auto lanes) {
       constexpr int N = decltype(lanes)::value;
       with_type(compute, [&](auto* tg) {
-        with_type(out.dtype, [&](auto* to) {
+        with_type(f.dx.dtype, [&](auto* to) {
           using G = std::remove_pointer_t<decltype(tg)>;
           using O = std::remove_pointer_t<decltype(to)>;
           launch(c, finish_kernel<N, G, O>, grid_for(n / N, c.processors), kThreads, dx,
-                 static_cast<const G*>(back.data), out.as<O>(), first * f.width, n, drop);
+                 static_cast<const G*>(back.data), f.dx.as<O>(), first * f.width, n, drop);
         });
       });
     });
   }
 
-  // out = dx for rows [begin, end).
-  void plain(const float* dx, const View& out, int64_t begin, int64_t end) const {
-    const Rows to = rows_of(out, begin);
+  // The result is dx for rows [begin, end).
+  void plain(const float* dx, int64_t begin, int64_t end) const {
+    const Rows to = rows_of(f.dx, begin);
     convert(c, dx + begin * f.width, DType::f32, to.data, to.type, (end - begin) * f.width);
   }
 };
 
 }  // namespace
 
-void gated_ffn_backward(Context& c, const Call& call) {
-  const GatedFfn f = gated_ffn_backward_call(call);
+void gated_ffn_backward(Context& c, const GatedFfnBackward& f) {
   if (f.rows == 0) return;
-  const DType compute = DType(call.integer(f.settings + 7));
-  const View& out = call.out[0];
-  const bool gated = f.covered > 0, experts = gated && !f.skip();
+  const DType compute = f.compute;
+  const bool gated = f.covered > 0, experts = gated && !f.draws.skip;
   const Backward b{c, f, compute};
   Workspace::Frame frame(c.workspace);
   float* dx = gated ? frame.take<float>(f.rows * f.width) : nullptr;
   {
     Workspace::Frame inner(c.workspace);
-    const Rows dpre = b.through(inner, f.at(f.shared + 2), f.rows, rows_of(b.dy()), rows_of(f.at(f.saved + 2)),
+    const Rows dpre = b.through(inner, f.shared.fc2, f.rows, rows_of(f.dy), rows_of(f.pre_shared),
                                 experts ? b.g() : nullptr, nullptr, nullptr);
-    const Rows to = gated ? Rows{dx, DType::f32, f.width} : rows_of(out);
-    gemm(c, times(f.at(f.shared), f.rows, dpre, to, compute));
+    const Rows to = gated ? Rows{dx, DType::f32, f.width} : rows_of(f.dx);
+    gemm(c, times(f.shared.fc1, f.rows, dpre, to, compute));
   }
   if (!gated) return;
   int64_t done = 0;
-  for (int64_t l = 0; l < f.languages; l++) {
-    b.plain(dx, out, done, f.begin(l));
-    done = f.end(l);
-    const int64_t m = b.count(l);
+  for (size_t l = 0; l < f.experts.size(); l++) {
+    const Expert& e = f.experts[l];
+    b.plain(dx, done, e.begin);
+    done = e.end;
+    const int64_t m = e.rows();
     if (m == 0) continue;
     Workspace::Frame inner(c.workspace);
     float* dgate = inner.take<float>(m);
     Rows u{nullptr, compute, f.width};
     if (experts) u = scratch(inner, compute, m, f.width);
-    b.rows(l, dgate, u);
-    if (experts) b.expert(l, u, dx);
-    b.gate(l, dgate, dx, out);
+    b.rows(e, dgate, u);
+    if (experts) b.expert(e, f.gradients[l], u, dx);
+    b.gate(e, f.gradients[l], dgate, dx);
   }
-  b.plain(dx, out, done, f.rows);
+  b.plain(dx, done, f.rows);
 }
 
 }  // namespace cuda

@@ -66,13 +66,13 @@ __global__ void __launch_bounds__(kRouters)
   if (tid == 0) ones[rows] = rows - zeros;
 }
 
-void gates(Context& c, const GatedFfn& f, int64_t l, float* g) {
+void gates(Context& c, const GatedFfnHard& f, const Expert& expert, float* g) {
   Workspace::Frame frame(c.workspace);
-  const int64_t first = f.begin(l), m = f.end(l) - first;
-  const View& w_in = f.at(f.expert(l, kGateInW));
-  const float* bias = as_floats(c, frame, f.at(f.expert(l, kGateInB)));
-  const float* w_out = as_floats(c, frame, f.at(f.expert(l, kGateOutW)));
-  const Rows x = rows_of(f.at(f.x), first);
+  const int64_t first = expert.begin, m = expert.rows();
+  const View& w_in = expert.gate_in;
+  const float* bias = as_floats(c, frame, expert.gate_in_bias);
+  const float* w_out = as_floats(c, frame, expert.gate_out);
+  const Rows x = rows_of(f.x, first);
   const bool few = m <= kFewRows, split = !few && x.type == DType::bf16 && w_in.dtype == DType::f32;
   const int terms = split ? 3 : 1;
   const Rows hidden = scratch(frame, DType::f32, m, terms * f.gate);
@@ -133,15 +133,14 @@ void product(Context& c, Grouped& z) {
 
 }  // namespace
 
-void gated_ffn_hard(Context& c, const Call& call) {
-  const GatedFfn f = gated_ffn_hard_call(call);
+void gated_ffn_hard(Context& c, const GatedFfnHard& f) {
   if (f.rows == 0) return;
-  const DType compute = DType(call.integer(f.settings));
-  const View &x = f.at(f.x), &residual = f.at(f.residual), &y = call.out[0];
-  float* g = call.out[1].as<float>();
+  const DType compute = f.compute;
+  const View &x = f.x, &residual = f.residual, &y = f.y;
+  float* g = f.g.as<float>();
   if (f.covered < f.rows) cudaMemsetAsync(g, 0, size_t(f.rows) * 4, c.stream);
-  for (int64_t l = 0; l < f.languages; l++)
-    if (f.end(l) > f.begin(l)) gates(c, f, l, g);
+  for (const Expert& expert : f.experts)
+    if (expert.rows() > 0) gates(c, f, expert, g);
   if (f.width == 0) return;
 
   Workspace::Frame frame(c.workspace);
@@ -154,18 +153,19 @@ void gated_ffn_hard(Context& c, const Call& call) {
   const void* in = as_type(c, frame, x, compute);
   void* act = frame.take<char>(f.rows * f.inner * size_of(compute));
   // Groups that have rows: the shared FFN first, then every language's; kGroups of them at a time.
-  for (int64_t l = -1; l < f.languages;) {
+  const int64_t languages = int64_t(f.experts.size());
+  for (int64_t l = -1; l < languages;) {
     Workspace::Frame inner(c.workspace);
     Grouped up = {}, down;
     up.gate = g, up.order = order, up.ones = ones, up.rows = int(f.rows);
     down = up;
-    for (; l < f.languages && up.groups < kGroups; l++) {
-      if (l >= 0 && f.end(l) == f.begin(l)) continue;
-      const size_t w = l < 0 ? f.shared : f.expert(l, kFc1W);
-      const int begin = l < 0 ? -1 : int(f.begin(l)), end = l < 0 ? -1 : int(f.end(l));
-      up.group[up.groups++] = {as_type(c, inner, f.at(w), compute), as_floats(c, inner, f.at(w + 1)), begin, end};
-      down.group[down.groups++] = {as_type(c, inner, f.at(w + 2), compute), as_floats(c, inner, f.at(w + 3)), begin,
-                                   end};
+    for (; l < languages && up.groups < kGroups; l++) {
+      const Expert* expert = l < 0 ? nullptr : &f.experts[size_t(l)];
+      if (expert && expert->rows() == 0) continue;
+      const Ffn& w = expert ? expert->ffn : f.shared;
+      const int begin = expert ? int(expert->begin) : -1, end = expert ? int(expert->end) : -1;
+      up.group[up.groups++] = {as_type(c, inner, w.fc1, compute), as_floats(c, inner, w.fc1_bias), begin, end};
+      down.group[down.groups++] = {as_type(c, inner, w.fc2, compute), as_floats(c, inner, w.fc2_bias), begin, end};
     }
     if (up.groups == 0) break;
     up.n = down.k = int(f.inner), up.k = down.n = int(f.width);

@@ -8,6 +8,7 @@
 #include "kernels.h"
 #include "launch.cuh"
 #include "linear_few.h"
+#include "ops/linear.h"
 
 namespace dw {
 namespace cuda {
@@ -119,17 +120,17 @@ void product(Context& c, Gemm g, Epilogue e) {
 }
 
 // y = act(x·Wᵀ + b) + residual                       x [.., K], W [N, K], b f32 [N] → y [.., N], pre [.., N]
-void linear(Context& c, const Call& call) {
-  const View &x = call.in[0], &w = call.in[1], &bias = call.in[2], &residual = call.in[3], &y = call.out[0];
-  const DType compute = DType(call.integer(2));
+void linear(Context& c, const Linear& q) {
+  const View &x = q.x, &w = q.weight, &bias = q.bias, &residual = q.residual, &y = q.y;
+  const DType compute = q.compute;
   const int64_t rows = x.rows(), n = y.cols();
   if (rows * n > 0 && few_rows_fit(rows, n, x.cols())) {
     const bool half = compute == DType::bf16;
     FewLinear z{any_of(x), any_of(w), bias ? bias.as<float>() : nullptr};
-    if (call.num[1] != 0) z.pre = any_of(call.out[1]);
+    if (q.save_pre) z.pre = any_of(q.pre);
     if (residual) z.residual = any_of(residual);
     z.y = any_of(y);
-    z.gelu = call.num[0] != 0;
+    z.gelu = q.gelu;
     z.round_x = half && !z.x.bf16, z.round_w = half && !z.w.bf16;
     z.rows = rows, z.n = n, z.k = x.cols();
     return linear_few(c, z);
@@ -137,35 +138,34 @@ void linear(Context& c, const Call& call) {
   const Gemm g = times_transposed(w, rows, rows_of(x), rows_of(y), compute);
   Epilogue e{};
   e.bias = bias ? bias.as<float>() : nullptr;
-  e.gelu = call.num[0] != 0;
-  if (call.num[1] != 0) e.pre = any_of(call.out[1]);
+  e.gelu = q.gelu;
+  if (q.save_pre) e.pre = any_of(q.pre);
   if (residual) e.residual = any_of(residual);
   e.y = any_of(y);
   product(c, g, e);
 }
 
 // dx = (dy·W) ⊙ gelu'(gelu_of) + residual            dy [.., N], W [N, K] → dx [.., K]
-void linear_backward_input(Context& c, const Call& call) {
-  const View &dy = call.in[0], &w = call.in[1], &gelu_of = call.in[2], &residual = call.in[3], &dx = call.out[0];
-  const Gemm g = times(w, dy.rows(), rows_of(dy), rows_of(dx), DType(call.integer(0)));
+void linear_backward_input(Context& c, const LinearBackwardInput& q) {
+  const Gemm g = times(q.weight, q.dy.rows(), rows_of(q.dy), rows_of(q.dx), q.compute);
   Epilogue e{};
-  if (gelu_of) e.gelu_of = any_of(gelu_of);
-  if (residual) e.residual = any_of(residual);
-  e.y = any_of(dx);
+  if (q.gelu_of) e.gelu_of = any_of(q.gelu_of);
+  if (q.residual) e.residual = any_of(q.residual);
+  e.y = any_of(q.dx);
   product(c, g, e);
 }
 
 // dW += dyᵀ·x, db += Σ_rows dy                        dy [.., N], x [.., K], dW f32 [N, K]; with x_gelu gelu(x) for x
-void linear_backward_weight(Context& c, const Call& call) {
-  const View &dy = call.in[0], &x = call.in[1], &dweight = call.in[2], &dbias = call.in[3];
-  const DType compute = DType(call.integer(1));
+void linear_backward_weight(Context& c, const LinearBackwardWeight& q) {
+  const View &dy = q.dy, &x = q.x, &dweight = q.dweight, &dbias = q.dbias;
+  const DType compute = q.compute;
   const int64_t rows = dy.rows();
   if (rows == 0) return;
   if (dbias) add_columns(c, dy, dbias.as<float>());
   if (!dweight || dweight.size() == 0) return;
   Workspace::Frame frame(c.workspace);
   Rows input = rows_of(x);
-  if (call.num[0] != 0) {
+  if (q.x_gelu) {
     input = scratch(frame, compute, rows, x.cols());
     const Any from = any_of(x), to{input.data, compute == DType::bf16};
     with_eight(x.size(), {from.data, to.data}, [&](auto lanes) {

@@ -8,6 +8,7 @@
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "ops/mel.h"
 
 namespace dw {
 namespace cuda {
@@ -114,9 +115,9 @@ __global__ void filters_kernel(float* __restrict__ out, int64_t mels) {
 
 }  // namespace
 
-void log_mel(Context& c, const Call& call) {
-  const View &samples = call.in[0], &filters = call.in[1], &out = call.out[0];
-  const int64_t mels = out.shape[0], frames = out.shape[1], blocks = (frames + kFrames - 1) / kFrames;
+void log_mel(Context& c, const LogMel& q) {
+  const View &samples = q.samples, &filters = q.filters, &out = q.features;
+  const int64_t mels = out.shape[0], frames = q.frames, blocks = (frames + kFrames - 1) / kFrames;
   if (frames == 0) return;
   Workspace::Frame frame(c.workspace);
   float* tops = frame.take<float>(blocks);
@@ -127,9 +128,9 @@ void log_mel(Context& c, const Call& call) {
 }
 
 // The triangular filters that core/audio.h defines      → f32 [mels, 201]
-void mel_filters(Context& c, const Call& call) {
-  const View& out = call.out[0];
-  launch(c, filters_kernel, grid_for(out.size(), c.processors), kThreads, out.as<float>(), out.shape[0]);
+void mel_filters(Context& c, const MelFilters& q) {
+  const View& out = q.filters;
+  launch(c, filters_kernel, grid_for(out.size(), c.processors), kThreads, out.as<float>(), q.mels);
 }
 
 }  // namespace cuda

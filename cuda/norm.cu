@@ -5,6 +5,7 @@
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "ops/norm.h"
 
 namespace dw {
 namespace cuda {
@@ -145,31 +146,30 @@ void with_columns(int64_t width, std::initializer_list<const void*> addresses, c
 
 // mean = Σ x / D   rstd = 1 / sqrt(Σ (x - mean)² / D + eps)   y = (x - mean)·rstd·weight + bias
 // x, y [.., D], weight, bias f32 [D], mean, rstd f32 [rows]
-void layer_norm(Context& c, const Call& call) {
-  const View &x = call.in[0], &weight = call.in[1], &bias = call.in[2], &y = call.out[0];
+void layer_norm(Context& c, const LayerNorm& q) {
+  const View &x = q.x, &weight = q.weight, &bias = q.bias, &y = q.y;
   if (x.rows() == 0) return;
   with_columns(x.cols(), {x.data, weight.data, bias.data, y.data}, [&](auto lanes, auto per) {
     launch(c, forward_kernel<decltype(lanes)::value, decltype(per)::value>,
            (x.rows() + kRowsOfBlock - 1) / kRowsOfBlock, kThreads, any_of(x), any_of(weight), any_of(bias), any_of(y),
-           call.out[1].as<float>(), call.out[2].as<float>(), x.rows(), x.cols(), call.num[0]);
+           q.mean.as<float>(), q.rstd.as<float>(), x.rows(), x.cols(), q.epsilon);
   });
 }
 
 // g = dy·weight   xhat = (x - mean)·rstd   dx = rstd·(g - Σ g / D - xhat·Σ (g·xhat) / D) + residual
 // dweight += Σ_rows dy·xhat   dbias += Σ_rows dy
-void layer_norm_backward(Context& c, const Call& call) {
-  const View &dy = call.in[0], &x = call.in[1], &weight = call.in[2], &residual = call.in[5], &dx = call.out[0];
-  const View &dweight = call.in[6], &dbias = call.in[7];
-  const float *mean = call.in[3].as<float>(), *rstd = call.in[4].as<float>();
+void layer_norm_backward(Context& c, const LayerNormBackward& q) {
+  const View &dy = q.dy, &x = q.x, &weight = q.weight, &residual = q.residual, &dx = q.dx;
+  const float *mean = q.mean.as<float>(), *rstd = q.rstd.as<float>();
   if (x.rows() == 0) return;
   with_columns(x.cols(), {dy.data, x.data, weight.data, residual.data, dx.data}, [&](auto lanes, auto per) {
     launch(c, backward_kernel<decltype(lanes)::value, decltype(per)::value>,
            (x.rows() + kRowsOfBlock - 1) / kRowsOfBlock, kThreads, any_of(dy), any_of(x), any_of(weight), mean, rstd,
            any_of(residual), any_of(dx), x.rows(), x.cols());
   });
-  if (dweight || dbias)
-    add_norm_columns(c, dy, x, mean, rstd, dweight ? dweight.as<float>() : nullptr,
-                     dbias ? dbias.as<float>() : nullptr);
+  if (q.dweight || q.dbias)
+    add_norm_columns(c, dy, x, mean, rstd, q.dweight ? q.dweight.as<float>() : nullptr,
+                     q.dbias ? q.dbias.as<float>() : nullptr);
 }
 
 }  // namespace cuda

@@ -5,6 +5,7 @@
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "ops/optimizer.h"
 
 namespace dw {
 namespace cuda {
@@ -142,9 +143,9 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const Groups table, con
 }  // namespace
 
 // norm = a·sqrt(Σ g²), a the gradient scale;  scale = a·min(1, max_norm / (norm + 1e-6)), 0 when norm is not finite
-void global_norm(Context& c, const Call& call) {
+void global_norm(Context& c, const GlobalNorm& q) {
   int64_t total = 0;
-  for (const View& g : call.in) total += pieces_of(g.size());
+  for (const View& g : q.gradients) total += pieces_of(g.size());
   Workspace::Frame frame(c.workspace);
   double* sums = frame.take<double>(total + 1);
   Gradients table;
@@ -157,7 +158,7 @@ void global_norm(Context& c, const Call& call) {
     table.count = 0;
     pieces = 0;
   };
-  for (const View& g : call.in) {
+  for (const View& g : q.gradients) {
     if (g.size() == 0) continue;
     if (table.count == Gradients::kMost) flush();
     table.data[table.count] = g.as<float>();
@@ -166,40 +167,39 @@ void global_norm(Context& c, const Call& call) {
     pieces += pieces_of(g.size());
   }
   flush();
-  launch(c, norm_kernel, 1, kThreads, static_cast<const double*>(sums), total, call.num[0], call.num[1],
-         call.out[0].as<float>(), call.out[1].as<float>());
+  launch(c, norm_kernel, 1, kThreads, static_cast<const double*>(sums), total, q.max_norm, q.gradient_scale,
+         q.norm.as<float>(), q.scale.as<float>());
 }
 
 // g' = scale·g;  m = β1·m + (1-β1)·g';  v = β2·v + (1-β2)·g'². A scale of 0 changes nothing.
 //   mode 0     p = p·(1 - lr·wd) - lr·(m / (1-β1^t)) / (sqrt(v / (1-β2^t)) + eps)
 //   mode 1     q = p - lr·sqrt(1-β2^t)/(1-β1^t)·m / (sqrt(v) + eps);  p = q·(1 - lr·wd)
-void adamw(Context& c, const Call& call) {
-  const double lr = call.num[1], beta1 = call.num[2], beta2 = call.num[3];
-  const float keep = float(1 - lr * call.num[5]);
-  const bool bias_in_eps = call.num[6] == 0;
+void adamw(Context& c, const AdamW& q) {
+  const double lr = q.lr, beta1 = q.beta1, beta2 = q.beta2;
+  const float keep = float(1 - lr * q.weight_decay);
+  const bool bias_in_eps = q.mode == 0;
   Groups table;
   table.count = 0;
   table.beta1 = float(beta1), table.rest1 = float(1 - beta1);
   table.beta2 = float(beta2), table.rest2 = float(1 - beta2);
-  table.eps = float(call.num[4]);
+  table.eps = float(q.epsilon);
   table.before = bias_in_eps ? keep : 1.0f;
   table.after = bias_in_eps ? 1.0f : keep;
   int64_t pieces = 0;
   const auto flush = [&] {
     table.first[table.count] = pieces;
-    if (pieces > 0) launch(c, adamw_kernel, pieces, kThreads, table, call.in[0].as<const float>());
+    if (pieces > 0) launch(c, adamw_kernel, pieces, kThreads, table, q.scale.as<const float>());
     table.count = 0;
     pieces = 0;
   };
-  for (int64_t i = 0; i < call.integer(0); i++) {
-    const double t = call.num[size_t(7 + i)];
-    const View* a = &call.in[size_t(1 + 4 * i)];
-    if (t == 0 || a[0].size() == 0) continue;
+  for (const AdamW::Group& a : q.groups) {
+    const double t = double(a.step);
+    if (t == 0 || a.p.size() == 0) continue;
     if (table.count == Groups::kMost) flush();
     const double c1 = 1 - std::pow(beta1, t), c2 = 1 - std::pow(beta2, t);
     Group& g = table.group[table.count];
-    g.p = a[0].as<float>(), g.g = a[1].as<float>(), g.m = a[2].as<float>(), g.v = a[3].as<float>();
-    g.size = a[0].size();
+    g.p = a.p.as<float>(), g.g = a.gradient.as<float>(), g.m = a.m.as<float>(), g.v = a.v.as<float>();
+    g.size = a.p.size();
     g.step = float(bias_in_eps ? lr / c1 : lr * std::sqrt(c2) / c1);
     g.root = bias_in_eps ? float(1 / std::sqrt(c2)) : 1.0f;
     g.wide = aligned(g.p, 16) && aligned(g.g, 16) && aligned(g.m, 16) && aligned(g.v, 16);

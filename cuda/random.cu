@@ -2,6 +2,7 @@
 #include "kernels.h"
 #include "launch.cuh"
 #include "math.cuh"
+#include "ops/random.h"
 
 namespace dw {
 namespace cuda {
@@ -36,18 +37,17 @@ __global__ void draw_kernel(float* __restrict__ out, int64_t count, uint32_t ste
 }
 
 template <bool kNormal>
-void draw(Context& c, const Call& call) {
-  const int64_t count = call.out[0].size();
-  if (count == 0) return;
-  launch(c, draw_kernel<kNormal>, grid_for((count + 3) / 4, c.processors), kThreads, call.out[0].as<float>(), count,
-         uint32_t(call.num[2]), uint32_t(call.num[3]), uint64_t(call.num[1]));
+void draw(Context& c, const Draw& q) {
+  if (q.count == 0) return;
+  launch(c, draw_kernel<kNormal>, grid_for((q.count + 3) / 4, c.processors), kThreads, q.values.as<float>(), q.count,
+         q.step, q.op, q.seed);
 }
 
 }  // namespace
 
 // out[i] = normal_at(i) and uniform_at(i) of core/philox.h          out f32 [count]
-void random_normal(Context& c, const Call& call) { draw<true>(c, call); }
-void random_uniform(Context& c, const Call& call) { draw<false>(c, call); }
+void random_normal(Context& c, const Draw& q) { draw<true>(c, q); }
+void random_uniform(Context& c, const Draw& q) { draw<false>(c, q); }
 
 }  // namespace cuda
 }  // namespace dw

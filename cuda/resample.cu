@@ -1,6 +1,5 @@
 // resample: samples f32 [n] → f32 [ceil(n·to / from)]
-//   y[j] = Σ_i x[i]·h((i - c)·s) / Σ_i h((i - c)·s),  c = j·from/to,  s = min(1, to/from),  h as core/audio.h defines
-//   it
+//   y[j] = Σ_i x[i]·h((i - c)·s) / Σ_i h((i - c)·s),  c = j·from/to,  s = min(1, to/from),  h of core/audio.h
 // The position of an output between two samples takes L values, to/from = L/M in lowest terms: each has a row of
 // coefficients that sum to 1, made in double. When that table would be large, 1024 positions a sample of the lower rate
 // are tabulated and neighbouring rows interpolated linearly (error below -110 dB). A warp has an output.
@@ -11,6 +10,7 @@
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "ops/mel.h"
 
 namespace dw {
 namespace cuda {
@@ -87,9 +87,9 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void resample(Context& c, const Call& call) {
-  const View &x = call.in[0], &y = call.out[0];
-  const int64_t from = call.integer(0), to = call.integer(1);
+void resample(Context& c, const Resample& q) {
+  const View &x = q.samples, &y = q.resampled;
+  const int64_t from = q.from_rate, to = q.to_rate;
   if (y.size() == 0) return;
   launch(c, check_kernel, grid_for(x.size(), c.processors), kThreads, x.as<const float>(), x.size(), c.trap);
   if (from == to) return convert(c, x.data, x.dtype, y.data, y.dtype, x.size());

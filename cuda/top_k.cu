@@ -9,6 +9,7 @@
 #include "kernels.h"
 #include "lanes.cuh"
 #include "launch.cuh"
+#include "ops/decode.h"
 
 namespace dw {
 namespace cuda {
@@ -214,13 +215,13 @@ __global__ void __launch_bounds__(32)
 
 }  // namespace
 
-void top_k(Context& c, const Call& call) {
-  const View &logits = call.in[0], &suppress = call.in[1], &allowed = call.in[2];
+void top_k(Context& c, const TopK& q) {
+  const View &logits = q.logits, &suppress = q.suppress, &allowed = q.allowed;
   const int64_t rows = logits.shape[0];
   if (rows == 0) return;
   Slices s;
   s.columns = logits.shape[1];
-  s.k = int(call.integer(0));
+  s.k = int(q.k);
   s.allowed = allowed ? allowed.as<const int32_t>() : nullptr;
   // Two blocks for each processor, if slices do not become so small that merging them is the work.
   const int64_t wanted = std::max<int64_t>(1, 2 * int64_t(c.processors) / rows);
@@ -233,7 +234,7 @@ void top_k(Context& c, const Call& call) {
   s.sum = frame.take<double>(rows * s.count);
   launch(c, slice_kernel, rows * s.count, kThreads, s, any_of(logits),
          suppress ? suppress.as<const int32_t>() : nullptr, suppress ? suppress.size() : int64_t(0), c.trap);
-  launch(c, merge_kernel, rows, 32, s, call.out[0].as<float>(), call.out[1].as<int32_t>(), call.out[2].as<float>());
+  launch(c, merge_kernel, rows, 32, s, q.values.as<float>(), q.ids.as<int32_t>(), q.logsumexp.as<float>());
 }
 
 }  // namespace cuda

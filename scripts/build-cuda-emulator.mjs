@@ -4,7 +4,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const sanitize = process.argv.includes('--sanitize');
@@ -14,14 +14,14 @@ const out = join(root, 'build', sanitize ? 'cuda-emulator-sanitized' : 'cuda-emu
 const plugin = join(out, 'cuda-emulator.so');
 const compiler = process.env.CXX ?? 'g++';
 
-// Of cuda/ all but what the emulation has itself.
+// The contract of the operations, and of cuda/ all but what the emulation has itself.
 const own = ['cublaslt.cc', 'workspace.cc'];
-const sources = [join(root, 'cuda'), emulator].flatMap((folder) =>
+const sources = [join(root, 'cuda'), join(root, 'native/ops'), emulator].flatMap((folder) =>
   readdirSync(folder)
     .filter((file) => /\.(cc|cu)$/.test(file) && !(folder !== emulator && own.includes(file)))
     .map((file) => join(folder, file)),
 );
-sources.push(join(root, 'native/core/audio.cc'));
+sources.push(...['prepare', 'shape', 'audio'].map((file) => join(root, 'native/core', `${file}.cc`)));
 const flags = [
   ...['-x', 'c++', '-std=c++17', '-O2', '-fPIC', '-fvisibility=hidden', '-ffp-contract=off', '-fno-strict-aliasing'],
   ...['-Wall', '-Wno-unknown-pragmas', '-MMD', '-DDW_EMULATOR', '-Ddistilwhisper_plugin=cuda_plugin'],
@@ -51,7 +51,7 @@ function compile(args) {
 }
 
 async function build() {
-  const objects = sources.map((source) => join(out, `${basename(source)}.o`));
+  const objects = sources.map((source) => join(out, `${relative(root, source).replaceAll('/', '-')}.o`));
   const work = sources
     .map((source, i) => ({ source, object: objects[i], dependencies: `${objects[i].slice(0, -2)}.d` }))
     .filter(({ object, dependencies }) => stale(object, dependencies))

@@ -3,7 +3,7 @@ import { DistilWhisperError } from '../errors/index.js';
 import { typed } from '../native/index.js';
 import { type ProfiledStream, recording } from '../trace/index.js';
 
-/** As the addon counts it: native/ops/work.h. */
+/** As the addon counts it: native/core/work.h. */
 export interface CountedWork {
   /** Of products, attention and transforms; a multiply and an add are two. */
   flop: number;

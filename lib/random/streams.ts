@@ -1,6 +1,6 @@
 /**
  * Which Philox stream (`op`, the last word of the counter) is drawn from for what: two draws of one seed and step never share
- * one.
+ * one. native/core/philox_streams.h says the same of what kernels draw.
  */
 
 /** Which layers leave their expert out. */

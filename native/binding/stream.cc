@@ -10,6 +10,7 @@
 #include "core/plugin_backend.h"
 #include "core/shape.h"
 #include "cpu/isa.h"
+#include "reference/kernels.h"
 
 namespace dw {
 
@@ -59,7 +60,7 @@ static std::unique_ptr<Backend> make_backend(const Napi::CallbackInfo& info) {
                                int(whole_of(info[1], "device", 0, 1 << 16)));
   const int64_t isa = whole_of(info[0], "instruction set", -1, cpu::kIsaCount - 1);
   const int threads = int(whole_of(info[1], "threads", 1, 1024));
-  if (isa < 0) return make_cpu_backend("reference", kReferenceKernels, threads, true);
+  if (isa < 0) return make_cpu_backend("reference", reference::kKernels, threads, true);
   if (!cpu::supported(cpu::Isa(isa)))
     throw Error("ERR_ARGUMENT", std::string("instruction set: this machine has no ") + cpu::name_of(cpu::Isa(isa)));
   return make_cpu_backend("cpu", cpu::kernels(cpu::Isa(isa)), threads, false);
@@ -311,7 +312,7 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
   const bool readable = stream_->memory() == host_memory();
   stream_->enqueue([op, call, readable, timeline = timing_](Backend& backend) {
     timed(
-        timeline, backend, op, [&] { backend.run(op, *call); }, [&] { return work_of(op, *call, readable); });
+        timeline, backend, op, [&] { backend.run(op, *call); }, [&] { return kOps[op].work(*call, readable); });
   });
   return result;
 }
@@ -357,7 +358,7 @@ void NativeStream::replay(const Napi::CallbackInfo& info) {
           Work all;
           double most = -1;  // the type of all is that of the most operations
           for (const Recording::Step& step : recording->steps) {
-            const Work work = work_of(step.op, *step.call, readable);
+            const Work work = kOps[step.op].work(*step.call, readable);
             all.flop += work.flop;
             all.bytes += work.bytes;
             if (work.flop > most) all.type = work.type;

@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "core/context.h"
+#include "core/error.h"
 #include "core/memory.h"
-#include "core/op.h"
 
 namespace dw {
 

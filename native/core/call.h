@@ -6,13 +6,13 @@
 
 namespace dw {
 
-// A checked call: what the kernels get. Tensors and numbers stand in the order in which ops::x asked for them.
+// A call as it travels: tensors and numbers in the order in which its operation declares them (core/prepare.h), which
+// alone knows what they are.
 struct Call {
   std::vector<View> in;
   std::vector<View> out;
   std::vector<double> num;
   std::vector<std::shared_ptr<Storage>> storage;  // of `in`, same order: keeps memory alive, holds packed weights
-  int64_t integer(size_t i) const { return int64_t(num[i]); }
 };
 
 }  // namespace dw

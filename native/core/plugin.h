@@ -33,7 +33,8 @@ typedef struct dw_tensor {
   int32_t frozen;  /* 1: never written again */
 } dw_tensor;
 
-/* A call that ops::x has checked (native/ops): tensors and numbers in its order. Valid during `run` only. */
+/* A call that its operation has checked: tensors and numbers in the order that it declares (native/ops). Valid during `run`
+ * only. */
 typedef struct dw_call {
   const dw_tensor* in;
   const dw_tensor* out;

@@ -8,7 +8,7 @@
 
 #include "core/backend.h"
 #include "core/clock.h"
-#include "ops/work.h"
+#include "core/work.h"
 
 namespace dw {
 

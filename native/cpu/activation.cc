@@ -1,3 +1,5 @@
+#include "ops/activation.h"
+
 #include "cpu/isa.h"
 #include "cpu/math.h"
 
@@ -6,8 +8,8 @@ namespace cpu {
 namespace DW_ISA {
 
 // dpre = dy ⊙ gelu'(pre), any mix of f32 and bf16
-void gelu_backward(Context& ctx, const Call& c) {
-  const View &dy = c.in[0], &pre = c.in[1], &out = c.out[0];
+void gelu_backward(Context& ctx, const GeluBackward& q) {
+  const View &dy = q.dy, &pre = q.pre, &out = q.dpre;
   with_type(dy.dtype, [&](auto* a) {
     with_type(pre.dtype, [&](auto* b) {
       with_type(out.dtype, [&](auto* o) {

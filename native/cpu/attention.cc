@@ -2,9 +2,10 @@
 // Gimelshein 2018; Dao et al. 2022): per block of queries, S = Q·Kᵀ for a block of keys, P = exp(S − max), O = O·α +
 // P·V. A few queries (decoding) take another way: keys and values are read once, in the order in which they lie in
 // memory.
+#include "ops/attention.h"
+
 #include <type_traits>
 
-#include "core/op.h"
 #include "cpu/attention_few.h"
 #include "cpu/attention_pack.h"
 #include "cpu/isa.h"
@@ -194,25 +195,25 @@ void run(Context& ctx, const Shape& z, const T* q, const T* k, const T* v, O* o,
 
 }  // namespace
 
-void attention(Context& ctx, const Call& call) {
-  const View &q = call.in[0], &k = call.in[1], &v = call.in[2];
+void attention(Context& ctx, const Attention& a) {
+  const View &q = a.q, &k = a.k, &v = a.v;
   Shape z;
   z.B = q.shape[0];
   z.Tq = q.shape[1];
   z.Tk = k.shape[1];
   z.D = q.shape[2];
-  z.heads = call.integer(0);
+  z.heads = a.heads;
   z.width = z.D / z.heads;
-  z.causal = call.num[1] != 0;
-  z.kv_len = call.integer(2);
-  z.q_offset = call.integer(3);
+  z.causal = a.causal;
+  z.kv_len = a.kv_len;
+  z.q_offset = a.q_offset;
   z.scale = 1.0f / std::sqrt(float(z.width));
   if (z.B == 0 || z.Tq == 0) return;
   with_type(q.dtype, [&](auto* t) {
     using T = std::remove_pointer_t<decltype(t)>;
-    with_type(call.out[0].dtype, [&](auto* u) {
-      auto* o = call.out[0].as<std::remove_pointer_t<decltype(u)>>();
-      float* lse = call.out[1].as<float>();
+    with_type(a.o.dtype, [&](auto* u) {
+      auto* o = a.o.as<std::remove_pointer_t<decltype(u)>>();
+      float* lse = a.lse.as<float>();
       // q8 is kept for decoding only.
       if (k.dtype == DType::q8)
         few_queries(ctx, z, q.as<T>(), k.as<int8_t>(), v.as<int8_t>(), o, lse);

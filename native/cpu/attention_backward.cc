@@ -4,9 +4,9 @@
 // order.
 #include <type_traits>
 
-#include "core/op.h"
 #include "cpu/attention_pack.h"
 #include "cpu/isa.h"
+#include "ops/attention.h"
 
 namespace dw {
 namespace cpu {
@@ -186,8 +186,8 @@ struct Tensor {
 };
 
 template <class Kind>
-void pack(const Shape& z, const Packed<Kind>& x, const Call& call, int64_t pair) {
-  const Tensor q{call.in[0], z}, k{call.in[1], z}, v{call.in[2], z}, o{call.in[3], z}, grad{call.in[5], z};
+void pack(const Shape& z, const Packed<Kind>& x, const AttentionBackward& a, int64_t pair) {
+  const Tensor q{a.q, z}, k{a.k, z}, v{a.v, z}, o{a.o, z}, grad{a.dout, z};
   const int64_t rows = round_up(z.Tq, kQueryBlock), stride = Packed<Kind>::stride(z);
   with_type(q.view.dtype, [&](auto* t) {
     using T = std::remove_pointer_t<decltype(t)>;
@@ -197,7 +197,7 @@ void pack(const Shape& z, const Packed<Kind>& x, const Call& call, int64_t pair)
     pack_rows<Kind>(q.head<T>(pair), 0, rows, stride, x.query_rows);
     if (Kind::kPer == 2) pack_stack<Kind>(q.head<T>(pair), x.query_stack);
   });
-  const float* lse = call.in[4].as<float>() + pair * z.Tq;
+  const float* lse = a.lse.as<float>() + pair * z.Tq;
   for (int64_t i = 0; i < rows; i++) {
     x.delta[i] = 0;
     x.lse[i] = i < z.Tq ? lse[i] : 0.0f;
@@ -213,10 +213,10 @@ void pack(const Shape& z, const Packed<Kind>& x, const Call& call, int64_t pair)
 }
 
 template <class Kind>
-void backward(Context& ctx, const Shape& z, const Call& call) {
+void backward(Context& ctx, const Shape& z, const AttentionBackward& a) {
   const int64_t pairs = z.B * z.heads, padded = round_up(z.width, kLanes), rows = round_up(z.Tq, kQueryBlock);
   const int64_t blocks = (z.Tk + kKeyBlock - 1) / kKeyBlock;
-  const Tensor dq{call.out[0], z}, dk{call.out[1], z}, dv{call.out[2], z};
+  const Tensor dq{a.dq, z}, dk{a.dk, z}, dv{a.dv, z};
   int64_t ranges = (4 * ctx.threads() + pairs - 1) / pairs;
   if (ranges > blocks) ranges = blocks;
   const int64_t words = round_up(Packed<Kind>::words(z, ranges), 16);
@@ -227,7 +227,7 @@ void backward(Context& ctx, const Shape& z, const Call& call) {
   float* base = frame.take<float>(group * words);
   for (int64_t first = 0; first < pairs; first += group) {
     const int64_t count = pairs - first < group ? pairs - first : group;
-    ctx.pool.each(count, [&](int64_t i) { pack<Kind>(z, Packed<Kind>(z, base + i * words), call, first + i); });
+    ctx.pool.each(count, [&](int64_t i) { pack<Kind>(z, Packed<Kind>(z, base + i * words), a, first + i); });
     with_scratch(ctx, count * ranges, scratch_words<Kind>(padded), [&](int64_t task, float* scratch) {
       const int64_t i = task % count, range = task / count, pair = first + i;
       const Packed<Kind> x(z, base + i * words);
@@ -260,22 +260,22 @@ void backward(Context& ctx, const Shape& z, const Call& call) {
 
 }  // namespace
 
-void attention_backward(Context& ctx, const Call& call) {
-  const View &q = call.in[0], &k = call.in[1];
+void attention_backward(Context& ctx, const AttentionBackward& a) {
+  const View &q = a.q, &k = a.k;
   Shape z;
   z.B = q.shape[0];
   z.Tq = q.shape[1];
   z.Tk = k.shape[1];
   z.D = q.shape[2];
-  z.heads = call.integer(0);
+  z.heads = a.heads;
   z.width = z.D / z.heads;
-  z.causal = call.num[1] != 0;
+  z.causal = a.causal;
   z.scale = 1.0f / std::sqrt(float(z.width));
   if (z.B == 0) return;
 #if defined(__AVX512BF16__)
-  if (q.dtype == DType::bf16) return backward<Pairs>(ctx, z, call);
+  if (q.dtype == DType::bf16) return backward<Pairs>(ctx, z, a);
 #endif
-  backward<Plain>(ctx, z, call);
+  backward<Plain>(ctx, z, a);
 }
 
 }  // namespace DW_ISA

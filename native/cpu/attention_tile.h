@@ -6,7 +6,7 @@
 //   stack   [row units][padded width]      B, contracted over the rows: C's columns are the head width
 // attention_pack.h packs them.
 #pragma once
-#include "core/op.h"
+#include "core/context.h"
 #include "cpu/amx.h"
 #include "cpu/math.h"
 

@@ -3,11 +3,12 @@
 // updates the running log-sum-exp, and only blocks whose maximum beats the k-th best so far are searched. The ranges of
 // an `allowed` are searched one after the other, and nothing else of the row is read.
 // cache_reorder: rows of caches, in place, by the rows that they go on from.
-#include "core/decode.h"
+#include "ops/decode.h"
 
 #include <cmath>
 #include <cstring>
 
+#include "core/decode.h"
 #include "cpu/isa.h"
 #include "cpu/lanes.h"
 #include "cpu/math.h"
@@ -124,9 +125,9 @@ bool search_row(const T* z, int64_t columns, const int32_t* suppressed, int64_t 
 
 }  // namespace
 
-void top_k(Context& ctx, const Call& c) {
-  const View &logits = c.in[0], &suppress = c.in[1], &allowed = c.in[2];
-  const int64_t rows = logits.shape[0], columns = logits.shape[1], k = c.integer(0);
+void top_k(Context& ctx, const TopK& q) {
+  const View &logits = q.logits, &suppress = q.suppress, &allowed = q.allowed;
+  const int64_t rows = logits.shape[0], columns = logits.shape[1], k = q.k;
   if (rows == 0) return;
   const int32_t* bounds = allowed ? allowed.as<int32_t>() : nullptr;
   for (int64_t row = 0; bounds && row < rows; row++) check_allowed(bounds + 4 * row, columns, row);
@@ -145,8 +146,8 @@ void top_k(Context& ctx, const Call& c) {
   ctx.pool.each(rows, [&](int64_t row) {
     with_type(logits.dtype, [&](auto* type) {
       good[row] = search_row(static_cast<decltype(type)>(logits.data) + row * columns, columns, sorted, count,
-                             bounds ? bounds + 4 * row : nullptr, k, c.out[0].as<float>() + row * k,
-                             c.out[1].as<int32_t>() + row * k, c.out[2].as<float>() + row);
+                             bounds ? bounds + 4 * row : nullptr, k, q.values.as<float>() + row * k,
+                             q.ids.as<int32_t>() + row * k, q.logsumexp.as<float>() + row);
     });
   });
   for (int64_t row = 0; row < rows; row++)
@@ -154,14 +155,14 @@ void top_k(Context& ctx, const Call& c) {
 }
 
 // Of an item a piece of every row that moves is set aside before the first one is overwritten.
-void cache_reorder(Context& ctx, const Call& c) {
-  const View& parents = c.in[0];
-  const int64_t items = parents.shape[0], beams = parents.shape[1], caches = int64_t(c.in.size()) - 1;
+void cache_reorder(Context& ctx, const CacheReorder& q) {
+  const View& parents = q.parents;
+  const int64_t items = parents.shape[0], beams = parents.shape[1], caches = int64_t(q.caches.size());
   for (int64_t i = 0; i < parents.size(); i++) check_parent(parents.as<int32_t>()[i], beams, i);
   ctx.pool.each(caches * items, [&](int64_t task) {
-    const View& cache = c.in[size_t(1 + task / items)];
+    const View& cache = q.caches[size_t(task / items)];
     const int64_t item = task % items, position = cache.shape[2] * size_of(cache.dtype);
-    const int64_t row = cache.shape[1] * position, used = c.integer(0) * position;
+    const int64_t row = cache.shape[1] * position, used = q.positions * position;
     const int32_t* parent = parents.as<int32_t>() + item * beams;
     char* rows = cache.as<char>() + item * beams * row;
     alignas(64) char aside[kMostBeams * kPiece];

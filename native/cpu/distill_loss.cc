@@ -1,14 +1,13 @@
-// Cross-entropy and distillation loss of last hidden rows h [N, D], teacher rows [N, Dt], heads W [V, D] and Wt [V,
-// Dt]; the formulas stand in reference/distill_loss.cc. No tensor of N × V: rows go through in chunks that fit the
-// workspace, and for a chunk every product is done once:
+// Cross-entropy and distillation loss of last hidden rows h [N, D], teacher rows [N, Dt], heads W [V, D] and
+// Wt [V, Dt]; the formulas stand in reference/distill_loss.cc. No tensor of N × V: rows go through in chunks that fit
+// the workspace, and for a chunk every product is done once:
 //   1. logits of a slab of tokens, by one thread and in its cache; at once turned to e = exp(s - max of the slab), with
-//   the
-//      slab's sums
+//      the slab's sums
 //   2. JS only: the divergence and Σ ps·a, which its gradient needs before its first element
 //   3. d total / d logits of a block, then dh += dᵀ·W and dW += d·h
 // e is kept in the products' type: fp32, or bf16 with twice the rows a chunk. Sums are fp32 in a slab, double across
-// slabs, and a slab is the same for any number of threads. Logits and e stand transposed, [group of 64
-// rows][token][row].
+// slabs, and a slab is the same for any number of threads. Logits and e stand transposed,
+// [group of 64 rows][token][row].
 #include "ops/distill_loss.h"
 
 #include <atomic>
@@ -36,7 +35,7 @@ struct Plan {
 
 // Bytes: e of both models and their slabs' sums, per row; above that, what pass 1 or pass 3 takes, whichever is more.
 template <class E>
-Plan plan(const DistillLoss& q, int64_t active, int threads) {
+Plan plan(const LabelledLoss& q, int64_t active, int threads) {
   constexpr bool kPairs = kDot && sizeof(E) == 2;
   using L = Logits<kPairs>;
   const int64_t e = sizeof(E), models = q.kind == Distill::none ? 1 : 2;
@@ -83,7 +82,7 @@ template <class E>
 struct Chunk {
   static constexpr bool kPairs = kDot && sizeof(E) == 2;
   Context& ctx;
-  const DistillLoss& q;
+  const LabelledLoss& q;
   const Plan plan;
   const int64_t* rows;
   const int64_t n;
@@ -281,8 +280,8 @@ struct Chunk {
 };
 
 template <class E>
-void run_chunk(Context& ctx, const DistillLoss& q, const Plan& plan, const int64_t* rows, int64_t n, const Call& call,
-               double& ce_total, double& kd_total) {
+void run_chunk(Context& ctx, const LabelledLoss& q, const Plan& plan, const int64_t* rows, int64_t n, double& ce_total,
+               double& kd_total) {
   Workspace::Frame frame(ctx.workspace);
   const bool teach = q.kind != Distill::none;
   double* sums = frame.take<double>(7 * n);
@@ -311,60 +310,58 @@ void run_chunk(Context& ctx, const DistillLoss& q, const Plan& plan, const int64
       const double mean = c.sums.sum[i] / double(q.vocabulary) - max;
       const double ce = std::log(c.sums.z_one[i]) - (1 - q.smoothing) * (double(c.sums.label[i]) - max) -
                         (q.smoothing > 0 ? q.smoothing * mean : 0);
-      call.out[1].as<float>()[r] = float(ce);
+      q.ce_rows.as<float>()[r] = float(ce);
       ce_total += ce;
     }
     if (q.distilled(r)) {
       double d = kd[i] / 2;
       if (q.kind == Distill::kl)
         d = c.sums.dot[i] / c.sums.z_t[i] / q.temperature + std::log(c.sums.z_tau[i]) - std::log(c.sums.z_t[i]);
-      call.out[2].as<float>()[r] = float(squared * d);
+      q.kd_rows.as<float>()[r] = float(squared * d);
       kd_total += squared * d;
     }
   }
   if (!q.grad) return;
   const bool together = rows[n - 1] - rows[0] + 1 == n;
-  const Block d = together ? block_of(call.out[3], rows[0]) : scratch(frame, DType::f32, n, q.width);
+  const Block d = together ? block_of(q.dhidden, rows[0]) : scratch(frame, DType::f32, n, q.width);
   c.pass3(inner, d);
   if (together) return;
   for (int64_t i = 0; i < n; i++)
-    std::memcpy(call.out[3].as<float>() + rows[i] * q.width, static_cast<float*>(d.data) + i * q.width,
+    std::memcpy(q.dhidden.as<float>() + rows[i] * q.width, static_cast<float*>(d.data) + i * q.width,
                 size_t(q.width) * 4);
 }
 
 template <class E>
-void run_rows(Context& ctx, const DistillLoss& q, const int64_t* rows, int64_t active, const Call& call, double& ce,
-              double& kd) {
+void run_rows(Context& ctx, const LabelledLoss& q, const int64_t* rows, int64_t active, double& ce, double& kd) {
   const Plan p = plan<E>(q, active, ctx.threads());
-  for (int64_t i = 0; i < active; i += p.rows)
-    run_chunk<E>(ctx, q, p, rows + i, least(p.rows, active - i), call, ce, kd);
+  for (int64_t i = 0; i < active; i += p.rows) run_chunk<E>(ctx, q, p, rows + i, least(p.rows, active - i), ce, kd);
 }
 
 }  // namespace
 
-void distill_loss(Context& ctx, const Call& call) {
-  const DistillLoss q = distill_loss_call(call);
+void distill_loss(Context& ctx, const DistillLoss& loss) {
+  const LabelledLoss q(loss);
   Workspace::Frame frame(ctx.workspace);
   // Rows that count for nothing are left out.
   int64_t* rows = frame.take<int64_t>(q.rows);
   int64_t active = 0;
   for (int64_t r = 0; r < q.rows; r++) {
-    call.out[1].as<float>()[r] = call.out[2].as<float>()[r] = 0;
+    q.ce_rows.as<float>()[r] = q.kd_rows.as<float>()[r] = 0;
     if (q.is_labelled(r) || q.distilled(r)) {
       rows[active++] = r;
     } else if (q.grad) {
-      float* d = call.out[3].as<float>() + r * q.width;
+      float* d = q.dhidden.as<float>() + r * q.width;
       for (int64_t i = 0; i < q.width; i++) d[i] = 0;
     }
   }
   double ce = 0, kd = 0;
   if (q.compute == DType::bf16)
-    run_rows<bf16>(ctx, q, rows, active, call, ce, kd);
+    run_rows<bf16>(ctx, q, rows, active, ce, kd);
   else
-    run_rows<float>(ctx, q, rows, active, call, ce, kd);
+    run_rows<float>(ctx, q, rows, active, ce, kd);
   ce = q.labelled > 0 ? ce / double(q.labelled) : 0;
   kd = q.positions > 0 ? kd / q.positions : 0;
-  float* stats = call.out[0].as<float>();
+  float* stats = q.stats.as<float>();
   stats[0] = float(ce);
   stats[1] = float(kd);
   stats[2] = float(q.ce_weight * ce + q.kd_weight * kd);

@@ -148,7 +148,7 @@ template <class E, bool kOne, int kRows>
 void slab_js(const E* __restrict es, const E* __restrict et, int64_t tokens, int64_t n, Temperature at,
              const float* scale_s, const float* scale_t, float epsilon, float* kd, float* inner) {
   const float end = kExpEnd;
-  float d[64] = {}, in[64] = {}, ss[64], st[64];
+  float d[64] = {}, along[64] = {}, ss[64], st[64];
   for (int64_t r = 0; r < rows_of<kRows>(n); r++) ss[r] = scale_s[r], st[r] = scale_t[r];
   for (int64_t v = 0; v < tokens; v++) {
     for (int64_t r = 0; r < rows_of<kRows>(n); r++) {
@@ -159,10 +159,10 @@ void slab_js(const E* __restrict es, const E* __restrict et, int64_t tokens, int
       const float over = inverse_mean(ps, pt, epsilon);
       const float la = log_of(ps * over), lb = log_of(pt * over);
       d[r] += pt * lb + ps * la;
-      in[r] += 0.5f * ps * (la + epsilon * over);
+      along[r] += 0.5f * ps * (la + epsilon * over);
     }
   }
-  for (int64_t r = 0; r < rows_of<kRows>(n); r++) kd[r] = d[r], inner[r] = in[r];
+  for (int64_t r = 0; r < rows_of<kRows>(n); r++) kd[r] = d[r], inner[r] = along[r];
 }
 
 // What a row's gradient takes, [64] each: the shares of CE and divergence in the total, the scales that make

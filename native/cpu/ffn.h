@@ -23,28 +23,28 @@ static inline Block scratch(Workspace::Frame& frame, DType type, int64_t rows, i
   return {frame.take<char>(rows * cols * size_of(type)), type, cols};
 }
 
-static inline Storage* kept(const Call& call, size_t i) {
-  Storage* s = call.storage[i].get();
-  return s && s->frozen && s->data == call.in[i].data ? s : nullptr;
+// Where the packed form of a frozen weight is kept; null for a part of one.
+static inline Storage* kept(const Weight& w) {
+  Storage* s = w.storage;
+  return s && s->frozen && s->data == w.data ? s : nullptr;
 }
 
-// c[m, n] = a[m, k] · Wᵀ, W = tensor `w` of the call, stored [n, k].
-static inline Gemm times_transposed(const Call& call, size_t w, int64_t m, Block a, Block c, DType compute) {
+// c[m, n] = a[m, k] · Wᵀ, W stored [n, k].
+static inline Gemm times_transposed(const Weight& w, int64_t m, Block a, Block c, DType compute) {
   Gemm g;
-  const View& v = call.in[w];
-  g.m = m, g.n = v.rows(), g.k = v.cols();
+  g.m = m, g.n = w.rows(), g.k = w.cols();
   g.a = a.data, g.a_type = a.type, g.lda = a.ld;
-  g.b = v.data, g.b_type = v.dtype, g.ldb = v.cols(), g.b_transposed = true;
+  g.b = w.data, g.b_type = w.dtype, g.ldb = w.cols(), g.b_transposed = true;
   g.c = c.data, g.c_type = c.type, g.ldc = c.ld;
   g.compute = compute;
-  g.b_storage = kept(call, w);
+  g.b_storage = kept(w);
   return g;
 }
 
 // c[m, k] = a[m, n] · W, W stored [n, k]: back through a linear layer.
-static inline Gemm times(const Call& call, size_t w, int64_t m, Block a, Block c, DType compute) {
-  Gemm g = times_transposed(call, w, m, a, c, compute);
-  g.n = call.in[w].cols(), g.k = call.in[w].rows();
+static inline Gemm times(const Weight& w, int64_t m, Block a, Block c, DType compute) {
+  Gemm g = times_transposed(w, m, a, c, compute);
+  g.n = w.cols(), g.k = w.rows();
   g.b_transposed = false;
   return g;
 }
@@ -76,19 +76,19 @@ static inline void each_piece(Context& ctx, int64_t rows, const Body& body) {
   ctx.pool.each(pieces, [&](int64_t t) { body(t, rows * t / pieces, rows * (t + 1) / pieces); });
 }
 
-// FFN of m rows: act = gelu(x·W1ᵀ + b1), y = act·W2ᵀ + b2 [+ residual]. `w` is the first of its four tensors; `pre`,
-// when given, receives the pre-activations.
-static inline void ffn(Context& ctx, const Call& call, size_t w, int64_t m, Block x, Block y, DType compute,
-                       const Block* pre, const Block* residual) {
+// FFN of m rows: act = gelu(x·W1ᵀ + b1), y = act·W2ᵀ + b2 [+ residual]. `pre`, when given, receives the
+// pre-activations.
+static inline void ffn(Context& ctx, const Ffn& f, int64_t m, Block x, Block y, DType compute, const Block* pre,
+                       const Block* residual) {
   Workspace::Frame frame(ctx.workspace);
-  const Block act = scratch(frame, compute, m, call.in[w].rows());
-  Gemm up = times_transposed(call, w, m, x, act, compute);
-  up.epilogue.bias = bias_of(frame, call.in[w + 1]);
+  const Block act = scratch(frame, compute, m, f.fc1.rows());
+  Gemm up = times_transposed(f.fc1, m, x, act, compute);
+  up.epilogue.bias = bias_of(frame, f.fc1_bias);
   up.epilogue.gelu = true;
   if (pre) up.epilogue.pre = pre->data, up.epilogue.pre_type = pre->type, up.epilogue.pre_ld = pre->ld;
   gemm(ctx, up);
-  Gemm down = times_transposed(call, w + 2, m, act, y, compute);
-  down.epilogue.bias = bias_of(frame, call.in[w + 3]);
+  Gemm down = times_transposed(f.fc2, m, act, y, compute);
+  down.epilogue.bias = bias_of(frame, f.fc2_bias);
   if (residual) {
     down.epilogue.residual = residual->data;
     down.epilogue.residual_type = residual->type;
@@ -99,6 +99,8 @@ static inline void ffn(Context& ctx, const Call& call, size_t w, int64_t m, Bloc
 
 // The factor of dropout for elements [first, first + n): 0, or 1 / (1 - p).
 struct Dropout {
+  explicit Dropout(const DropoutDraw& d)
+      : mask(d.mask ? d.mask->as<float>() : nullptr), p(float(d.p)), step(d.step), op(d.op), seed(d.seed) {}
   const float* mask;  // explicit keep mask, or null: drawn
   float p;
   uint32_t step, op;
@@ -128,15 +130,6 @@ struct Dropout {
   }
 };
 
-static inline Dropout gate_dropout(const GatedFfn& f) {
-  return {f.at(f.gate_mask) ? f.at(f.gate_mask).as<float>() : nullptr, float(f.gate_dropout()), f.step(), f.op() + 1,
-          f.seed()};
-}
-static inline Dropout expert_dropout(const GatedFfn& f) {
-  return {f.at(f.expert_mask) ? f.at(f.expert_mask).as<float>() : nullptr, float(f.expert_dropout()), f.step(),
-          f.op() + 2, f.seed()};
-}
-
 // drop(x) for rows [first, first + m), as fp32; x itself when nothing drops.
 static inline Block dropped_rows(Context& ctx, Workspace::Frame& frame, const View& x, int64_t first, int64_t m,
                                  const Dropout& drop) {
@@ -157,12 +150,13 @@ static inline Block dropped_rows(Context& ctx, Workspace::Frame& frame, const Vi
 }
 
 // relu(W_in·x + b_in) of m rows in fp32, whatever the products' type: a gate near 0 decides, so it must be right.
-static inline void gate_hidden(Context& ctx, const GatedFfn& f, int64_t l, int64_t m, Block x, float* hidden) {
+static inline void gate_hidden(Context& ctx, const Expert& e, int64_t m, Block x, float* hidden) {
   Workspace::Frame frame(ctx.workspace);
-  Gemm g = times_transposed(f.call, f.expert(l, kGateInW), m, x, {hidden, DType::f32, f.gate}, DType::f32);
-  g.epilogue.bias = bias_of(frame, f.at(f.expert(l, kGateInB)));
+  const int64_t width = e.gate_in.rows();
+  Gemm g = times_transposed(e.gate_in, m, x, {hidden, DType::f32, width}, DType::f32);
+  g.epilogue.bias = bias_of(frame, e.gate_in_bias);
   gemm(ctx, g);
-  for (int64_t i = 0; i < m * f.gate; i++) hidden[i] = hidden[i] > 0 || hidden[i] != hidden[i] ? hidden[i] : 0.0f;
+  for (int64_t i = 0; i < m * width; i++) hidden[i] = hidden[i] > 0 || hidden[i] != hidden[i] ? hidden[i] : 0.0f;
 }
 
 static inline float dot(const float* a, const float* b, int64_t n) {

@@ -12,14 +12,14 @@ namespace DW_ISA {
 
 namespace {
 
-void gates(Context& ctx, const GatedFfn& f, int64_t l, float* g, float* hidden) {
+void gates(Context& ctx, const GatedFfn& f, const Expert& expert, float* g, float* hidden) {
   Workspace::Frame frame(ctx.workspace);
-  const int64_t first = f.begin(l), m = f.end(l) - first;
-  const Block x = dropped_rows(ctx, frame, f.at(f.x), first, m, gate_dropout(f));
-  gate_hidden(ctx, f, l, m, x, hidden);
-  const float* w = bias_of(frame, f.at(f.expert(l, kGateOutW)));
+  const int64_t first = expert.begin, m = expert.rows();
+  const Block x = dropped_rows(ctx, frame, f.x, first, m, Dropout(f.draws.of_gate()));
+  gate_hidden(ctx, expert, m, x, hidden);
+  const float* w = bias_of(frame, expert.gate_out);
   for (int64_t r = 0; r < m; r++) {
-    const float noise = float(f.alpha() * gate_noise(f, first + r));
+    const float noise = float(f.draws.alpha * f.draws.noise_of(first + r));
     g[first + r] = sigmoid(dot(hidden + r * f.gate, w, f.gate) + noise);
   }
 }
@@ -29,7 +29,7 @@ template <class Y, class Res, class D>
 void join(Context& ctx, const GatedFfn& f, int64_t first, int64_t m, const float* shared, const float* e,
           const float* g, D* delta, Y* y, const Res* residual) {
   const int64_t d = f.width;
-  const Dropout drop = expert_dropout(f);
+  const Dropout drop(f.draws.of_expert());
   Workspace::Frame frame(ctx.workspace);
   float* keep = frame.take<float>(ctx.threads() * d);
   each_piece(ctx, m, [&](int64_t t, int64_t begin, int64_t end) {
@@ -50,26 +50,23 @@ void join(Context& ctx, const GatedFfn& f, int64_t first, int64_t m, const float
 
 }  // namespace
 
-void gated_ffn(Context& ctx, const Call& call) {
-  const GatedFfn f = gated_ffn_call(call);
+void gated_ffn(Context& ctx, const GatedFfn& f) {
   if (f.rows == 0) return;
-  const DType compute = DType(call.integer(f.settings + 7));
-  const View &y = call.out[0], &pre_shared = call.out[3], &pre_expert = call.out[4], &delta = call.out[5];
-  const View &x = f.at(f.x), &residual = f.at(f.residual);
-  float* g = call.out[1].as<float>();
+  const View &x = f.x, &residual = f.residual, &y = f.y, &delta = f.delta;
+  float* g = f.g.as<float>();
   for (int64_t r = 0; r < f.rows; r++) g[r] = 0;
-  for (int64_t l = 0; l < f.languages; l++)
-    if (f.end(l) > f.begin(l)) gates(ctx, f, l, g, call.out[2].as<float>() + f.saved_row(l) * f.gate);
+  for (const Expert& expert : f.experts)
+    if (expert.rows() > 0) gates(ctx, f, expert, g, f.gate_hidden.as<float>() + expert.saved * f.gate);
 
-  const Block pre = block_of(pre_shared);
+  const Block pre = block_of(f.pre_shared);
   const Block rest = residual ? block_of(residual) : Block();
-  if (f.skip() || f.covered == 0) {
-    ffn(ctx, call, f.shared, f.rows, block_of(x), block_of(y), compute, &pre, residual ? &rest : nullptr);
+  if (f.draws.skip || f.covered == 0) {
+    ffn(ctx, f.shared, f.rows, block_of(x), block_of(y), f.compute, &pre, residual ? &rest : nullptr);
     return;
   }
   Workspace::Frame frame(ctx.workspace);
   const Block shared = y.dtype == DType::f32 ? block_of(y) : scratch(frame, DType::f32, f.rows, f.width);
-  ffn(ctx, call, f.shared, f.rows, block_of(x), shared, compute, &pre, nullptr);
+  ffn(ctx, f.shared, f.rows, block_of(x), shared, f.compute, &pre, nullptr);
   const float* s = static_cast<const float*>(shared.data);
   with_type(y.dtype, [&](auto* ty) {
     using Y = std::remove_pointer_t<decltype(ty)>;
@@ -84,15 +81,15 @@ void gated_ffn(Context& ctx, const Call& call) {
         });
       };
       int64_t done = 0;
-      for (int64_t l = 0; l < f.languages; l++) {
-        const int64_t first = f.begin(l), m = f.end(l) - first, at = f.saved_row(l);
+      for (const Expert& expert : f.experts) {
+        const int64_t first = expert.begin, m = expert.rows(), at = expert.saved;
         plain(done, first);
-        done = f.end(l);
+        done = expert.end;
         if (m == 0) continue;
         Workspace::Frame inner(ctx.workspace);
         const Block e = scratch(inner, DType::f32, m, f.width);
-        const Block expert_pre = block_of(pre_expert, at);
-        ffn(ctx, call, f.expert(l, kFc1W), m, block_of(x, first), e, compute, &expert_pre, nullptr);
+        const Block expert_pre = block_of(f.pre_expert, at);
+        ffn(ctx, expert.ffn, m, block_of(x, first), e, f.compute, &expert_pre, nullptr);
         with_type(delta.dtype, [&](auto* td) {
           using D = std::remove_pointer_t<decltype(td)>;
           join(ctx, f, first, m, s, static_cast<const float*>(e.data), g, delta.as<D>() + at * f.width, y.as<Y>(), res);
@@ -103,47 +100,45 @@ void gated_ffn(Context& ctx, const Call& call) {
   });
 }
 
-void gate_budget(Context&, const Call& call) {
+void gate_budget(Context&, const GateBudget& q) {
   double sum = 0, count = 0;
-  for (const View& g : call.in) {
+  for (const View& g : q.gates) {
     for (int64_t i = 0; i < g.size(); i++) sum += double(g.as<float>()[i]);
     count += double(g.size());
   }
-  if (call.num[2] > 0) count = call.num[2];
-  const double mean = count > 0 ? sum / count : 0, gap = count > 0 ? mean - call.num[0] : 0;
-  call.out[0].as<float>()[0] = float(mean);
-  call.out[1].as<float>()[0] = float(gap < 0 ? -gap : gap);
-  call.out[2].as<float>()[0] = gap == 0 ? 0.0f : float(call.num[1] * (gap > 0 ? 1 : -1) / count);
+  if (q.rows > 0) count = q.rows;
+  const double mean = count > 0 ? sum / count : 0, gap = count > 0 ? mean - q.budget : 0;
+  *q.mean.as<float>() = float(mean);
+  *q.loss.as<float>() = float(gap < 0 ? -gap : gap);
+  *q.dgate.as<float>() = gap == 0 ? 0.0f : float(q.weight * (gap > 0 ? 1 : -1) / count);
 }
 
 // Inference: G ≥ 0 sends a row to its language's FFN, else to the shared one, and the other is never computed. Rows are
 // gathered by FFN, go through two products and are put back.
-void gated_ffn_hard(Context& ctx, const Call& call) {
-  const GatedFfn f = gated_ffn_hard_call(call);
+void gated_ffn_hard(Context& ctx, const GatedFfnHard& f) {
   if (f.rows == 0) return;
-  const DType compute = DType(call.integer(f.settings));
-  const View &x = f.at(f.x), &residual = f.at(f.residual), &y = call.out[0];
+  const View &x = f.x, &residual = f.residual, &y = f.y;
   const int64_t d = f.width;
-  float* g = call.out[1].as<float>();
+  float* g = f.g.as<float>();
   for (int64_t r = 0; r < f.rows; r++) g[r] = 0;
   Workspace::Frame frame(ctx.workspace);
-  for (int64_t l = 0; l < f.languages; l++) {
-    const int64_t first = f.begin(l), m = f.end(l) - first;
+  for (const Expert& expert : f.experts) {
+    const int64_t first = expert.begin, m = expert.rows();
     if (m == 0) continue;
     Workspace::Frame inner(ctx.workspace);
     float* hidden = inner.take<float>(m * f.gate);
-    gate_hidden(ctx, f, l, m, block_of(x, first), hidden);
-    const float* w = bias_of(inner, f.at(f.expert(l, kGateOutW)));
+    gate_hidden(ctx, expert, m, block_of(x, first), hidden);
+    const float* w = bias_of(inner, expert.gate_out);
     for (int64_t r = 0; r < m; r++) g[first + r] = dot(hidden + r * f.gate, w, f.gate) >= 0 ? 1.0f : 0.0f;
   }
 
   int64_t* rows = frame.take<int64_t>(f.rows);
-  auto run = [&](size_t w, int64_t n) {
+  auto run = [&](const Ffn& weights, int64_t n) {
     if (n == 0) return;
     const bool together = rows[n - 1] - rows[0] + 1 == n;
     if (together) {
       const Block rest = residual ? block_of(residual, rows[0]) : Block();
-      ffn(ctx, call, w, n, block_of(x, rows[0]), block_of(y, rows[0]), compute, nullptr, residual ? &rest : nullptr);
+      ffn(ctx, weights, n, block_of(x, rows[0]), block_of(y, rows[0]), f.compute, nullptr, residual ? &rest : nullptr);
       return;
     }
     Workspace::Frame inner(ctx.workspace);
@@ -153,7 +148,7 @@ void gated_ffn_hard(Context& ctx, const Call& call) {
       for (int64_t i = begin; i < end; i++)
         std::memcpy(static_cast<char*>(in.data) + i * bytes, x.as<char>() + rows[i] * bytes, size_t(bytes));
     });
-    ffn(ctx, call, w, n, in, out, compute, nullptr, nullptr);
+    ffn(ctx, weights, n, in, out, f.compute, nullptr, nullptr);
     with_type(y.dtype, [&](auto* ty) {
       with_type(residual ? residual.dtype : DType::f32, [&](auto* tr) {
         auto* to = static_cast<decltype(ty)>(y.data);
@@ -172,11 +167,11 @@ void gated_ffn_hard(Context& ctx, const Call& call) {
   for (int64_t r = 0; r < f.rows; r++)
     if (g[r] == 0) rows[n++] = r;
   run(f.shared, n);
-  for (int64_t l = 0; l < f.languages; l++) {
+  for (const Expert& expert : f.experts) {
     n = 0;
-    for (int64_t r = f.begin(l); r < f.end(l); r++)
+    for (int64_t r = expert.begin; r < expert.end; r++)
       if (g[r] != 0) rows[n++] = r;
-    run(f.expert(l, kFc1W), n);
+    run(expert.ffn, n);
   }
 }
 

@@ -35,27 +35,22 @@ void add_columns(Context& ctx, Block b, int64_t rows, const View& to) {
 
 struct Backward {
   Context& ctx;
-  const GatedFfn& f;
-  DType compute;
+  const GatedFfnBackward& f;
   float* g;
   float* dx;  // fp32 [R, D], what has been gathered so far
 
-  const View& dy() const { return f.call.in[0]; }
-  const View& gradient(int64_t l, size_t tensor) const { return f.at(f.gradient(l, tensor)); }
-
   // dG of every row of the language, and u when the expert ran.
-  void rows(int64_t l, float* dgate, Block u) const {
-    const int64_t first = f.begin(l), m = f.end(l) - first, d = f.width;
-    const float budget = f.call.in[1] ? f.call.in[1].as<float>()[0] : 0.0f;
-    const View& delta = f.at(f.saved + 4);
-    const Dropout drop = expert_dropout(f);
+  void rows(const Expert& e, float* dgate, Block u) const {
+    const int64_t first = e.begin, m = e.rows(), d = f.width;
+    const float budget = f.dgate ? f.dgate.as<float>()[0] : 0.0f;
+    const Dropout drop(f.draws.of_expert());
     Workspace::Frame frame(ctx.workspace);
     float* keep = frame.take<float>(ctx.threads() * d);
-    with_type(dy().dtype, [&](auto* tdy) {
-      with_type(delta.dtype, [&](auto* td) {
+    with_type(f.dy.dtype, [&](auto* tdy) {
+      with_type(f.delta.dtype, [&](auto* td) {
         with_type(u.type, [&](auto* tu) {
-          const auto* y = static_cast<decltype(tdy)>(dy().data) + first * d;
-          const auto* dl = static_cast<decltype(td)>(delta.data) + f.saved_row(l) * d;
+          const auto* y = static_cast<decltype(tdy)>(f.dy.data) + first * d;
+          const auto* dl = static_cast<decltype(td)>(f.delta.data) + e.saved * d;
           auto* to = static_cast<decltype(tu)>(u.data);
           each_piece(ctx, m, [&](int64_t t, int64_t begin, int64_t end) {
             float* k = keep + t * d;
@@ -81,28 +76,28 @@ struct Backward {
     });
   }
 
-  void gate(int64_t l, const float* dgate) const {
+  void gate(const Expert& e, const ExpertGradients& gradients, const float* dgate) const {
     Workspace::Frame frame(ctx.workspace);
-    const int64_t first = f.begin(l), m = f.end(l) - first, h = f.gate, d = f.width;
-    const float* hidden = f.at(f.saved + 1).as<float>() + f.saved_row(l) * h;
-    const float* w = bias_of(frame, f.at(f.expert(l, kGateOutW)));
+    const int64_t first = e.begin, m = e.rows(), h = f.gate, d = f.width;
+    const float* hidden = f.gate_hidden.as<float>() + e.saved * h;
+    const float* w = bias_of(frame, e.gate_out);
     const Block dhid = scratch(frame, DType::f32, m, h);
     float* dh = static_cast<float*>(dhid.data);
-    if (gradient(l, kGateOutW)) {
-      float* to = gradient(l, kGateOutW).as<float>();
+    if (gradients.gate_out) {
+      float* to = gradients.gate_out.as<float>();
       for (int64_t r = 0; r < m; r++)
         for (int64_t i = 0; i < h; i++) to[i] += dgate[r] * hidden[r * h + i];
     }
     for (int64_t r = 0; r < m; r++)
       for (int64_t i = 0; i < h; i++) dh[r * h + i] = hidden[r * h + i] > 0 ? dgate[r] * w[i] : 0.0f;
-    add_columns(ctx, dhid, m, gradient(l, kGateInB));
-    const Dropout drop = gate_dropout(f);
-    if (gradient(l, kGateInW)) {
-      const Block x = dropped_rows(ctx, frame, f.at(f.x), first, m, drop);
-      gemm(ctx, weight_gradient(gradient(l, kGateInW), m, dhid, x, DType::f32));
+    add_columns(ctx, dhid, m, gradients.gate_in_bias);
+    const Dropout drop(f.draws.of_gate());
+    if (gradients.gate_in) {
+      const Block x = dropped_rows(ctx, frame, f.x, first, m, drop);
+      gemm(ctx, weight_gradient(gradients.gate_in, m, dhid, x, DType::f32));
     }
     float* to = dx + first * d;
-    gemm(ctx, times(f.call, f.expert(l, kGateInW), m, dhid, {to, DType::f32, d}, DType::f32));
+    gemm(ctx, times(e.gate_in, m, dhid, {to, DType::f32, d}, DType::f32));
     if (!drop.any()) return;
     float* keep = frame.take<float>(ctx.threads() * d);
     each_piece(ctx, m, [&](int64_t t, int64_t begin, int64_t end) {
@@ -114,9 +109,10 @@ struct Backward {
   }
 
   // dpre = gelu'(pre) ⊙ (d·W2) [· row scale]
-  Block through(Workspace::Frame& frame, size_t fc2, int64_t m, Block d, Block pre, const float* row_scale) const {
-    const Block dpre = scratch(frame, compute, m, f.inner);
-    Gemm down = times(f.call, fc2, m, d, dpre, compute);
+  Block through(Workspace::Frame& frame, const Weight& fc2, int64_t m, Block d, Block pre,
+                const float* row_scale) const {
+    const Block dpre = scratch(frame, f.compute, m, f.inner);
+    Gemm down = times(fc2, m, d, dpre, f.compute);
     down.epilogue.gelu_of = pre.data;
     down.epilogue.gelu_of_type = pre.type;
     down.epilogue.gelu_of_ld = pre.ld;
@@ -125,18 +121,18 @@ struct Backward {
     return dpre;
   }
 
-  void expert(int64_t l, Block u) const {
+  void expert(const Expert& e, const ExpertGradients& gradients, Block u) const {
     Workspace::Frame frame(ctx.workspace);
-    const int64_t first = f.begin(l), m = f.end(l) - first;
-    const Block pre = block_of(f.at(f.saved + 3), f.saved_row(l)), x = block_of(f.at(f.x), first);
-    const Block dpre = through(frame, f.expert(l, kFc2W), m, u, pre, nullptr);
-    Gemm up = times(f.call, f.expert(l, kFc1W), m, dpre, {dx + first * f.width, DType::f32, f.width}, compute);
+    const int64_t first = e.begin, m = e.rows();
+    const Block pre = block_of(f.pre_expert, e.saved), x = block_of(f.x, first);
+    const Block dpre = through(frame, e.ffn.fc2, m, u, pre, nullptr);
+    Gemm up = times(e.ffn.fc1, m, dpre, {dx + first * f.width, DType::f32, f.width}, f.compute);
     up.epilogue.accumulate = true;
     gemm(ctx, up);
-    add_columns(ctx, dpre, m, gradient(l, kFc1B));
-    add_columns(ctx, u, m, gradient(l, kFc2B));
-    if (gradient(l, kFc1W)) gemm(ctx, weight_gradient(gradient(l, kFc1W), m, dpre, x, compute));
-    if (!gradient(l, kFc2W)) return;
+    add_columns(ctx, dpre, m, gradients.fc1_bias);
+    add_columns(ctx, u, m, gradients.fc2_bias);
+    if (gradients.fc1) gemm(ctx, weight_gradient(gradients.fc1, m, dpre, x, f.compute));
+    if (!gradients.fc2) return;
     const Block act = dpre;  // its last reader is done
     with_type(pre.type, [&](auto* tp) {
       with_type(act.type, [&](auto* ta) {
@@ -147,32 +143,31 @@ struct Backward {
         });
       });
     });
-    gemm(ctx, weight_gradient(gradient(l, kFc2W), m, u, act, compute));
+    gemm(ctx, weight_gradient(gradients.fc2, m, u, act, f.compute));
   }
 };
 
 }  // namespace
 
-void gated_ffn_backward(Context& ctx, const Call& call) {
-  const GatedFfn f = gated_ffn_backward_call(call);
+void gated_ffn_backward(Context& ctx, const GatedFfnBackward& f) {
   if (f.rows == 0) return;
-  const DType compute = DType(call.integer(f.settings + 7));
   Workspace::Frame frame(ctx.workspace);
-  const bool gated = f.covered > 0, experts = gated && !f.skip();
+  const bool gated = f.covered > 0, experts = gated && !f.draws.skip;
   float* dx = gated ? frame.take<float>(f.rows * f.width) : nullptr;
-  const Backward b{ctx, f, compute, f.at(f.saved).as<float>(), dx};
+  const Backward b{ctx, f, f.g.as<float>(), dx};
 
   if (f.covered < f.rows && gated) std::memset(dx, 0, size_t(f.rows * f.width) * 4);
-  for (int64_t l = 0; l < f.languages; l++) {
-    const int64_t m = f.end(l) - f.begin(l);
+  for (size_t l = 0; l < f.experts.size(); l++) {
+    const Expert& e = f.experts[l];
+    const int64_t m = e.rows();
     if (m == 0) continue;
     Workspace::Frame inner(ctx.workspace);
     float* dgate = inner.take<float>(m);
-    Block u{nullptr, compute, f.width};
-    if (experts) u = scratch(inner, compute, m, f.width);
-    b.rows(l, dgate, u);
-    b.gate(l, dgate);
-    if (experts) b.expert(l, u);
+    Block u{nullptr, f.compute, f.width};
+    if (experts) u = scratch(inner, f.compute, m, f.width);
+    b.rows(e, dgate, u);
+    b.gate(e, f.gradients[l], dgate);
+    if (experts) b.expert(e, f.gradients[l], u);
   }
 
   float* scale = nullptr;
@@ -180,8 +175,8 @@ void gated_ffn_backward(Context& ctx, const Call& call) {
     scale = frame.take<float>(f.rows);
     for (int64_t r = 0; r < f.rows; r++) scale[r] = 1 - b.g[r];
   }
-  const Block dpre = b.through(frame, f.shared + 2, f.rows, block_of(b.dy()), block_of(f.at(f.saved + 2)), scale);
-  Gemm up = times(call, f.shared, f.rows, dpre, block_of(call.out[0]), compute);
+  const Block dpre = b.through(frame, f.shared.fc2, f.rows, block_of(f.dy), block_of(f.pre_shared), scale);
+  Gemm up = times(f.shared.fc1, f.rows, dpre, block_of(f.dx), f.compute);
   if (gated) {
     up.epilogue.residual = dx;
     up.epilogue.residual_ld = f.width;

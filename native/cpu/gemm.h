@@ -4,7 +4,7 @@
 // of reading it. The product itself runs in f32, or in bf16 (`compute`): then f32 operands are rounded while
 // they are packed, but rows that meet q8 to 16 bits of their largest (rows16.h). C is f32 or bf16.
 #pragma once
-#include "core/op.h"
+#include "core/context.h"
 
 namespace dw {
 namespace cpu {

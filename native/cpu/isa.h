@@ -1,6 +1,7 @@
 // Instruction sets. Every file of native/cpu/ is compiled once per set, in a namespace of its own (DW_ISA); the table
 // that is used is chosen at load by CPUID, or by DISTILWHISPER_CPU=portable|avx2|avx512|avx512bf16|amx.
 #pragma once
+#include "core/context.h"
 #include "core/ops.h"
 
 namespace dw {
@@ -52,7 +53,7 @@ extern const CeilingLoops kCeilingLoops;
 namespace dw {
 namespace cpu {
 namespace DW_ISA {
-DW_OPS(DW_DECLARE_RUN)
+DW_OPS(DW_DECLARE_KERNEL)
 }
 }  // namespace cpu
 }  // namespace dw

@@ -43,8 +43,9 @@ void add_columns(Context& ctx, const T* __restrict dy, int64_t rows, int64_t n, 
 }  // namespace
 
 // y = act(x·Wᵀ + b) + residual                      x [.., K], W [N, K]
-static Gemm linear_product(const Call& c) {
-  const View &x = c.in[0], &w = c.in[1], &y = c.out[0];
+static Gemm linear_product(const Linear& q) {
+  const View &x = q.x, &y = q.y;
+  const Weight& w = q.weight;
   Gemm g;
   g.m = x.rows();
   g.n = w.shape[0];
@@ -56,33 +57,33 @@ static Gemm linear_product(const Call& c) {
   g.b_type = w.dtype;
   g.ldb = g.k;
   g.b_transposed = true;
-  g.b_storage = c.storage[1].get();
+  g.b_storage = w.storage;
   g.c = y.data;
   g.c_type = y.dtype;
   g.ldc = g.n;
-  g.compute = DType(c.integer(2));
-  g.epilogue.bias = c.in[2].as<float>();
-  g.epilogue.gelu = c.num[0] != 0;
-  if (c.num[1] != 0) {
-    g.epilogue.pre = c.out[1].data;
-    g.epilogue.pre_type = c.out[1].dtype;
+  g.compute = q.compute;
+  g.epilogue.bias = q.bias.as<float>();
+  g.epilogue.gelu = q.gelu;
+  if (q.save_pre) {
+    g.epilogue.pre = q.pre.data;
+    g.epilogue.pre_type = q.pre.dtype;
     g.epilogue.pre_ld = g.n;
   }
-  set_residual(g.epilogue, c.in[3], g.n);
+  set_residual(g.epilogue, q.residual, g.n);
   return g;
 }
 
-void linear(Context& ctx, const Call& c) { gemm(ctx, linear_product(c)); }
+void linear(Context& ctx, const Linear& q) { gemm(ctx, linear_product(q)); }
 
-void linears(Context& ctx, std::initializer_list<const Call*> calls) {
+void linears(Context& ctx, std::initializer_list<const Linear*> layers) {
   std::vector<Gemm> products;
-  for (const Call* call : calls) products.push_back(linear_product(*call));
+  for (const Linear* layer : layers) products.push_back(linear_product(*layer));
   gemm(ctx, products.data(), int64_t(products.size()));
 }
 
 // q[n, k] = round(W[n, k] / s[n]), s[n] = max |W[n, ·]| / 127; a row that is not finite gets a scale that is not.
-void quantize(Context& ctx, const Call& c) {
-  const View &w = c.in[0], &q = c.in[1];
+void quantize(Context& ctx, const Quantize& a) {
+  const View &w = a.weight, &q = a.quantized;
   const int64_t k = w.cols();
   typed(w, [&](auto* from) {
     ctx.pool.split(w.rows(), 16, [&](int64_t begin, int64_t end) {
@@ -101,8 +102,9 @@ void quantize(Context& ctx, const Call& c) {
 }
 
 // dx = (dy·W) ⊙ gelu'(gelu_of) + residual           dy [.., N], W [N, K]
-void linear_backward_input(Context& ctx, const Call& c) {
-  const View &dy = c.in[0], &w = c.in[1], &dx = c.out[0];
+void linear_backward_input(Context& ctx, const LinearBackwardInput& q) {
+  const View &dy = q.dy, &dx = q.dx;
+  const Weight& w = q.weight;
   Gemm g;
   g.m = dy.rows();
   g.n = w.shape[1];
@@ -113,21 +115,21 @@ void linear_backward_input(Context& ctx, const Call& c) {
   g.b = w.data;
   g.b_type = w.dtype;
   g.ldb = g.n;
-  g.b_storage = c.storage[1].get();
+  g.b_storage = w.storage;
   g.c = dx.data;
   g.c_type = dx.dtype;
   g.ldc = g.n;
-  g.compute = DType(c.integer(0));
-  g.epilogue.gelu_of = c.in[2].data;
-  g.epilogue.gelu_of_type = c.in[2].dtype;
+  g.compute = q.compute;
+  g.epilogue.gelu_of = q.gelu_of.data;
+  g.epilogue.gelu_of_type = q.gelu_of.dtype;
   g.epilogue.gelu_of_ld = g.n;
-  set_residual(g.epilogue, c.in[3], g.n);
+  set_residual(g.epilogue, q.residual, g.n);
   gemm(ctx, g);
 }
 
 // dW += dyᵀ·x, db += Σ_rows dy                       dy [.., N], x [.., K]; with x_gelu gelu(x) stands for x
-void linear_backward_weight(Context& ctx, const Call& c) {
-  const View &dy = c.in[0], &x = c.in[1], &dweight = c.in[2], &dbias = c.in[3];
+void linear_backward_weight(Context& ctx, const LinearBackwardWeight& q) {
+  const View &dy = q.dy, &x = q.x, &dweight = q.dweight, &dbias = q.dbias;
   if (dy.rows() == 0) return;
   if (dbias) typed(dy, [&](auto* p) { add_columns(ctx, p, dy.rows(), dy.cols(), dbias.as<float>()); });
   if (!dweight) return;
@@ -143,8 +145,8 @@ void linear_backward_weight(Context& ctx, const Call& c) {
   g.b = x.data;
   g.b_type = x.dtype;
   g.ldb = g.n;
-  g.compute = DType(c.integer(1));
-  if (c.num[0] != 0) {
+  g.compute = q.compute;
+  if (q.x_gelu) {
     // In the type of the product: packing would round to it anyway.
     View h = x;
     h.dtype = g.compute == DType::bf16 ? DType::bf16 : DType::f32;
@@ -166,11 +168,11 @@ void linear_backward_weight(Context& ctx, const Call& c) {
 }
 
 // y[b, t, 3·c + j] = x[b, stride·t + j − 1, c]      zero outside; or x [b, c, t] when channels come first
-void unfold(Context& ctx, const Call& c) {
-  const View &x = c.in[0], &y = c.out[0];
-  const int64_t stride = c.integer(0), rows = y.shape[1], channels = y.shape[2] / 3, batch = x.shape[0];
-  const bool first = c.num[1] != 0;
-  const int64_t length = first ? x.shape[2] : x.shape[1];
+void unfold(Context& ctx, const Unfold& q) {
+  const View &x = q.x, &y = q.y;
+  const int64_t stride = q.stride, rows = y.shape[1], channels = q.channels(), batch = x.shape[0];
+  const bool first = q.channels_first;
+  const int64_t length = q.length();
   constexpr int64_t kBlock = 16;
   const int64_t blocks = (rows + kBlock - 1) / kBlock;
   typed(x, [&](auto* px) {
@@ -215,9 +217,9 @@ void unfold(Context& ctx, const Call& c) {
 }
 
 // dx[b, s, c] = Σ_j dy[b, (s + 1 − j) / stride, 3·c + j], over the j for which that is a row
-void fold(Context& ctx, const Call& c) {
-  const View &dy = c.in[0], &dx = c.out[0];
-  const int64_t stride = c.integer(1), rows = dy.shape[1], length = dx.shape[1], channels = dx.shape[2];
+void fold(Context& ctx, const Fold& q) {
+  const View &dy = q.rows, &dx = q.dx;
+  const int64_t stride = q.stride, rows = dy.shape[1], length = dx.shape[1], channels = dx.shape[2];
   float* out = dx.as<float>();
   typed(dy, [&](auto* p) {
     ctx.pool.split(dx.shape[0] * length, 16, [&](int64_t begin, int64_t end) {

@@ -2,14 +2,15 @@
 #pragma once
 #include <initializer_list>
 
-#include "core/op.h"
+#include "core/context.h"
+#include "ops/linear.h"
 
 namespace dw {
 namespace cpu {
 namespace DW_ISA {
 
-// Calls of `linear` whose x and compute are the same, in one pass over their weights where the rows are few.
-void linears(Context& ctx, std::initializer_list<const Call*> calls);
+// Layers whose x and compute are the same, in one pass over their weights where the rows are few.
+void linears(Context& ctx, std::initializer_list<const Linear*> layers);
 
 }  // namespace DW_ISA
 }  // namespace cpu

@@ -2,6 +2,8 @@
 // Frames stand side by side in the lanes of a register, so that the transform is plain arithmetic on registers:
 // 400 real points as 200 complex ones z[j] = x[2j] + i·x[2j+1]; 200 = 8 · 25 by the Chinese remainder theorem (no
 // twiddles in between), 25 = 5 · 5; then X[k] = E[k] + e^(-2πik/400)·O[k] from the even and odd parts.
+#include "ops/mel.h"
+
 #include <cmath>
 
 #include "core/audio.h"
@@ -77,12 +79,12 @@ void power_spectrum(const Plan& plan, const float* signal, Lanes* power) {
 
   Complex columns[kHalf], z[kHalf];
   for (int n2 = 0, at = 0; n2 < 25; n2++, at = at + 8) {
-    Complex in[8];
+    Complex points[8];
     for (int n1 = 0, n = at; n1 < 8; n1++, n = n + 25 >= kHalf ? n + 25 - kHalf : n + 25) {
-      in[n1].re = load_lanes(x + 2 * n * kLanes);
-      in[n1].im = load_lanes(x + (2 * n + 1) * kLanes);
+      points[n1].re = load_lanes(x + 2 * n * kLanes);
+      points[n1].im = load_lanes(x + (2 * n + 1) * kLanes);
     }
-    dft8(in, columns + n2, 25);
+    dft8(points, columns + n2, 25);
   }
   for (int k1 = 0; k1 < 8; k1++) {
     const Complex* in = columns + 25 * k1;
@@ -114,14 +116,14 @@ void power_spectrum(const Plan& plan, const float* signal, Lanes* power) {
 
 }  // namespace
 
-void log_mel(Context& ctx, const Call& c) {
+void log_mel(Context& ctx, const LogMel& q) {
   static const Plan plan;
-  const float* samples = c.in[0].as<float>();
-  const float* filters = c.in[1].as<float>();
-  float* out = c.out[0].as<float>();
-  const int64_t mels = c.out[0].shape[0], frames = c.out[0].shape[1], length = frames * kHop;
+  const float* samples = q.samples.as<float>();
+  const float* filters = q.filters.as<float>();
+  float* out = q.features.as<float>();
+  const int64_t mels = q.features.shape[0], frames = q.frames, length = frames * kHop;
   if (frames == 0) return;
-  int64_t n = c.in[0].size() < length ? c.in[0].size() : length;
+  int64_t n = q.samples.size() < length ? q.samples.size() : length;
   check_samples("log_mel", samples, n);
   while (n > 0 && samples[n - 1] == 0) n--;
   // From this frame on every window, also of the mirrored end, sees nothing but zeros.
@@ -187,7 +189,7 @@ void log_mel(Context& ctx, const Call& c) {
   });
 }
 
-void mel_filters(Context&, const Call& c) { dw::mel_filters(int(c.out[0].shape[0]), c.out[0].as<float>()); }
+void mel_filters(Context&, const MelFilters& q) { dw::mel_filters(int(q.mels), q.filters.as<float>()); }
 
 }  // namespace DW_ISA
 }  // namespace cpu

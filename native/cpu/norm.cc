@@ -1,10 +1,11 @@
 // Layer normalisation, forward and backward; the formulas stand in reference/norm.cc.
 // Mean and variance in two passes with the first-order corrections Σd and (Σd)²/D, d = x − mean (Chan, Golub, LeVeque
 // 1983).
+#include "ops/norm.h"
+
 #include <cfloat>
 #include <type_traits>
 
-#include "core/op.h"
 #include "cpu/isa.h"
 #include "cpu/math.h"
 
@@ -45,11 +46,11 @@ void statistics_of(const T* x, int64_t D, double eps, float* mean, float* rstd) 
 }
 
 template <class T, class O>
-void forward(Context& ctx, const Call& call, const T* x, O* y) {
-  const int64_t rows = call.in[0].rows(), D = call.in[0].cols();
-  const float *weight = call.in[1].as<float>(), *bias = call.in[2].as<float>();
-  float *means = call.out[1].as<float>(), *rstds = call.out[2].as<float>();
-  const double eps = call.num[0];
+void forward(Context& ctx, const LayerNorm& q, const T* x, O* y) {
+  const int64_t rows = q.x.rows(), D = q.x.cols();
+  const float *weight = q.weight.as<float>(), *bias = q.bias.as<float>();
+  float *means = q.mean.as<float>(), *rstds = q.rstd.as<float>();
+  const double eps = q.epsilon;
   ctx.pool.split(rows, kGrain / D + 1, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
       statistics_of(x + r * D, D, eps, means + r, rstds + r);
@@ -83,12 +84,12 @@ void input_row(const G* dy, const T* x, const R* residual, const float* weight, 
 }
 
 template <class G, class T, class O>
-void backward(Context& ctx, const Call& call, const G* dy, const T* x, O* dx) {
-  const int64_t rows = call.in[1].rows(), D = call.in[1].cols();
-  const float *weight = call.in[2].as<float>(), *means = call.in[3].as<float>(), *rstds = call.in[4].as<float>();
-  const View& residual = call.in[5];
-  float* dweight = call.in[6] ? call.in[6].as<float>() : nullptr;
-  float* dbias = call.in[7] ? call.in[7].as<float>() : nullptr;
+void backward(Context& ctx, const LayerNormBackward& q, const G* dy, const T* x, O* dx) {
+  const int64_t rows = q.x.rows(), D = q.x.cols();
+  const float *weight = q.weight.as<float>(), *means = q.mean.as<float>(), *rstds = q.rstd.as<float>();
+  const View& residual = q.residual;
+  float* dweight = q.dweight ? q.dweight.as<float>() : nullptr;
+  float* dbias = q.dbias ? q.dbias.as<float>() : nullptr;
   const bool sums = dweight || dbias;
   int64_t blocks = (rows * D + kGrain - 1) / kGrain;
   if (blocks > kBlocks) blocks = kBlocks;
@@ -129,22 +130,20 @@ void backward(Context& ctx, const Call& call, const G* dy, const T* x, O* dx) {
 
 }  // namespace
 
-void layer_norm(Context& ctx, const Call& call) {
-  with_type(call.in[0].dtype, [&](auto* t) {
-    with_type(call.out[0].dtype, [&](auto* o) {
-      forward(ctx, call, call.in[0].as<std::remove_pointer_t<decltype(t)>>(),
-              call.out[0].as<std::remove_pointer_t<decltype(o)>>());
+void layer_norm(Context& ctx, const LayerNorm& q) {
+  with_type(q.x.dtype, [&](auto* t) {
+    with_type(q.y.dtype, [&](auto* o) {
+      forward(ctx, q, q.x.as<std::remove_pointer_t<decltype(t)>>(), q.y.as<std::remove_pointer_t<decltype(o)>>());
     });
   });
 }
 
-void layer_norm_backward(Context& ctx, const Call& call) {
-  with_type(call.in[0].dtype, [&](auto* g) {
-    with_type(call.in[1].dtype, [&](auto* t) {
-      with_type(call.out[0].dtype, [&](auto* o) {
-        backward(ctx, call, call.in[0].as<std::remove_pointer_t<decltype(g)>>(),
-                 call.in[1].as<std::remove_pointer_t<decltype(t)>>(),
-                 call.out[0].as<std::remove_pointer_t<decltype(o)>>());
+void layer_norm_backward(Context& ctx, const LayerNormBackward& q) {
+  with_type(q.dy.dtype, [&](auto* g) {
+    with_type(q.x.dtype, [&](auto* t) {
+      with_type(q.dx.dtype, [&](auto* o) {
+        backward(ctx, q, q.dy.as<std::remove_pointer_t<decltype(g)>>(), q.x.as<std::remove_pointer_t<decltype(t)>>(),
+                 q.dx.as<std::remove_pointer_t<decltype(o)>>());
       });
     });
   });

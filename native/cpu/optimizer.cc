@@ -1,4 +1,6 @@
 // global_norm and adamw; see reference/optimizer.cc for the formulas. Both are bound by memory: one pass each.
+#include "ops/optimizer.h"
+
 #include <cmath>
 
 #include "cpu/isa.h"
@@ -42,9 +44,9 @@ void update(const Rule& r, float before, float after, float step, float root, fl
 
 }  // namespace
 
-void global_norm(Context& ctx, const Call& c) {
+void global_norm(Context& ctx, const GlobalNorm& q) {
   int64_t pieces = 0;
-  for (const View& g : c.in) pieces += (g.size() + kPiece - 1) / kPiece;
+  for (const View& g : q.gradients) pieces += (g.size() + kPiece - 1) / kPiece;
   Workspace::Frame frame(ctx.workspace);
   struct Piece {
     const float* data;
@@ -53,7 +55,7 @@ void global_norm(Context& ctx, const Call& c) {
   };
   Piece* piece = frame.take<Piece>(pieces);
   int64_t at = 0;
-  for (const View& g : c.in)
+  for (const View& g : q.gradients)
     for (int64_t i = 0; i < g.size(); i += kPiece)
       piece[at++] = {g.as<float>() + i, g.size() - i < kPiece ? g.size() - i : kPiece, 0.0};
   ctx.pool.split(pieces, 1, [&](int64_t begin, int64_t end) {
@@ -62,29 +64,29 @@ void global_norm(Context& ctx, const Call& c) {
   // Pieces do not depend on the number of threads, nor does the order of their sums.
   double sum = 0;
   for (int64_t i = 0; i < pieces; i++) sum += piece[i].sum;
-  const double max_norm = c.num[0], a = c.num[1], norm = a * std::sqrt(sum);
+  const double max_norm = q.max_norm, a = q.gradient_scale, norm = a * std::sqrt(sum);
   const double clip = max_norm > 0 && max_norm < norm + 1e-6 ? max_norm / (norm + 1e-6) : 1;
-  *c.out[0].as<float>() = float(norm);
-  *c.out[1].as<float>() = std::isfinite(float(norm)) ? float(a * clip) : 0.0f;
+  *q.norm.as<float>() = float(norm);
+  *q.scale.as<float>() = std::isfinite(float(norm)) ? float(a * clip) : 0.0f;
 }
 
-void adamw(Context& ctx, const Call& c) {
-  const float scale = *c.in[0].as<float>();
+void adamw(Context& ctx, const AdamW& q) {
+  const float scale = *q.scale.as<float>();
   if (scale == 0) return;
-  const int64_t groups = c.integer(0);
-  const double lr = c.num[1], beta1 = c.num[2], beta2 = c.num[3], eps = c.num[4];
-  const bool bias_in_eps = c.num[6] == 0;
-  const Rule rule = {scale, float(beta1), float(1 - beta1), float(beta2), float(1 - beta2), float(1 - lr * c.num[5])};
+  const double lr = q.lr, beta1 = q.beta1, beta2 = q.beta2, eps = q.epsilon;
+  const bool bias_in_eps = q.mode == 0;
+  const Rule rule = {scale,        float(beta1),     float(1 - beta1),
+                     float(beta2), float(1 - beta2), float(1 - lr * q.weight_decay)};
   int64_t total = 0;
-  for (int64_t group = 0; group < groups; group++)
-    if (c.num[size_t(7 + group)] != 0) total += c.in[size_t(1 + 4 * group)].size();
+  for (const AdamW::Group& a : q.groups)
+    if (a.step != 0) total += a.p.size();
   ctx.pool.split(total, 4096, [&](int64_t begin, int64_t end) {
     int64_t at = 0;
-    for (int64_t group = 0; group < groups && at < end; group++) {
-      const double t = c.num[size_t(7 + group)];
+    for (const AdamW::Group& a : q.groups) {
+      if (at >= end) break;
+      const double t = double(a.step);
       if (t == 0) continue;
-      const View* a = &c.in[size_t(1 + 4 * group)];
-      const int64_t size = a[0].size();
+      const int64_t size = a.p.size();
       const int64_t from = begin > at ? begin - at : 0, to = end - at < size ? end - at : size;
       at += size;
       if (from >= to) continue;
@@ -92,8 +94,8 @@ void adamw(Context& ctx, const Call& c) {
       const float step = float(bias_in_eps ? lr / c1 : lr * std::sqrt(c2) / c1);
       const float root = bias_in_eps ? float(1 / std::sqrt(c2)) : 1.0f;
       const float before = bias_in_eps ? rule.keep : 1.0f, after = bias_in_eps ? 1.0f : rule.keep;
-      float *p = a[0].as<float>() + from, *m = a[2].as<float>() + from, *v = a[3].as<float>() + from;
-      const float* g = a[1].as<float>() + from;
+      float *p = a.p.as<float>() + from, *m = a.m.as<float>() + from, *v = a.v.as<float>() + from;
+      const float* g = a.gradient.as<float>() + from;
       update(rule, before, after, step, root, float(eps), to - from, p, g, m, v);
     }
   });

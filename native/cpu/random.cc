@@ -1,6 +1,8 @@
 // random_uniform, random_normal: [count], the same draws as core/philox.h. 64 blocks are worked side by side (enough
 // for the compiler to keep the loop and vectorise it); each gives four words, hence four uniforms or two pairs of
 // normals.
+#include "ops/random.h"
+
 #include <cmath>
 
 #include "cpu/isa.h"
@@ -37,18 +39,16 @@ inline void normal_side(const uint32_t word[4][kSide], float value[4][kSide]) {
 }
 
 template <class Convert>
-void draw(Context& ctx, const Call& c, const Convert& convert) {
-  const int64_t count = c.out[0].size();
-  float* out = c.out[0].as<float>();
-  const uint64_t seed = uint64_t(c.num[1]);
-  const uint32_t step = uint32_t(c.num[2]), op = uint32_t(c.num[3]);
+void draw(Context& ctx, const Draw& q, const Convert& convert) {
+  const int64_t count = q.count;
+  float* out = q.values.as<float>();
   constexpr int64_t kGroup = 4 * kSide;
   ctx.pool.split((count + kGroup - 1) / kGroup, 64, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; g++) {
       alignas(64) uint32_t word[4][kSide];
       alignas(64) float value[4][kSide], line[kGroup];
       for (int l = 0; l < kSide; l += kPhiloxBlocks)
-        philox_words(uint64_t(g * kSide + l), step, op, seed, word[0] + l, kSide);
+        philox_words(uint64_t(g * kSide + l), q.step, q.op, q.seed, word[0] + l, kSide);
       convert(word, value);
       for (int l = 0; l < kSide; l++)
         for (int w = 0; w < 4; w++) line[4 * l + w] = value[w][l];
@@ -60,8 +60,8 @@ void draw(Context& ctx, const Call& c, const Convert& convert) {
 
 }  // namespace
 
-void random_normal(Context& ctx, const Call& c) { draw(ctx, c, normal_side); }
-void random_uniform(Context& ctx, const Call& c) { draw(ctx, c, uniform_side); }
+void random_normal(Context& ctx, const Draw& q) { draw(ctx, q, normal_side); }
+void random_uniform(Context& ctx, const Draw& q) { draw(ctx, q, uniform_side); }
 
 }  // namespace DW_ISA
 }  // namespace cpu

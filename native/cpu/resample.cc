@@ -8,6 +8,7 @@
 #include "core/audio.h"
 #include "cpu/isa.h"
 #include "cpu/lanes.h"
+#include "ops/mel.h"
 
 namespace dw {
 namespace cpu {
@@ -65,10 +66,10 @@ inline float dot_between(const float* row, const float* next, float f, const flo
 
 }  // namespace
 
-void resample(Context& ctx, const Call& c) {
-  const float* x = c.in[0].as<float>();
-  float* y = c.out[0].as<float>();
-  const int64_t n = c.in[0].size(), m = c.out[0].size(), from = c.integer(0), to = c.integer(1);
+void resample(Context& ctx, const Resample& q) {
+  const float* x = q.samples.as<float>();
+  float* y = q.resampled.as<float>();
+  const int64_t n = q.samples.size(), m = q.resampled.size(), from = q.from_rate, to = q.to_rate;
   check_samples("resample", x, n);
   if (m == 0) return;
   if (from == to) {

@@ -1,7 +1,8 @@
 // Embeddings, sums, casts and cache rows: one pass over memory each; the formulas stand in reference/rows.cc.
+#include "ops/rows.h"
+
 #include <type_traits>
 
-#include "core/op.h"
 #include "cpu/isa.h"
 #include "cpu/math.h"
 #include "ops/ids.h"
@@ -46,10 +47,10 @@ void accumulate(const T* src, float* dst, int64_t begin, int64_t end) {
 
 }  // namespace
 
-void embedding(Context& ctx, const Call& call) {
-  const View &ids = call.in[0], &table = call.in[1], &positions = call.in[2], &y = call.out[0];
+void embedding(Context& ctx, const Embedding& q) {
+  const View &ids = q.ids, &table = q.table, &positions = q.positions, &y = q.y;
   const int64_t T = ids.shape[1], D = table.shape[1], count = ids.shape[0] * T;
-  const int64_t offset = offset_at(call.in.size() > 3 ? call.in[3] : View(), call.integer(0), "embedding");
+  const int64_t offset = offset_at(q.position, q.offset, "embedding");
   check_ids(ids, table.shape[0], -1, "embedding");
   const int32_t* id = at<int32_t>(ids);
   with_types(table.dtype, positions.dtype, y.dtype, [&](auto* ta, auto* tb, auto* to) {
@@ -65,10 +66,10 @@ void embedding(Context& ctx, const Call& call) {
 }
 
 // A thread owns columns and walks all rows in order: no two threads add to one element, and the order is the rows'.
-void embedding_backward(Context& ctx, const Call& call) {
-  const View &dy = call.in[0], &ids = call.in[1], &dtable = call.in[2], &dpositions = call.in[3];
+void embedding_backward(Context& ctx, const EmbeddingBackward& q) {
+  const View &dy = q.dy, &ids = q.ids, &dtable = q.dtable, &dpositions = q.dpositions;
   const int64_t T = dy.shape[1], D = dy.shape[2], count = dy.shape[0] * T;
-  const int64_t offset = call.integer(0), padding = call.integer(1);
+  const int64_t offset = q.offset, padding = q.padding;
   if (dtable) check_ids(ids, dtable.shape[0], padding, "embedding_backward");
   const int32_t* id = at<int32_t>(ids);
   const int64_t grain = count * D < kGrain ? D : 64;
@@ -84,10 +85,10 @@ void embedding_backward(Context& ctx, const Call& call) {
   });
 }
 
-void add(Context& ctx, const Call& call) {
-  const View &a = call.in[0], &b = call.in[1], &y = call.out[0];
+void add(Context& ctx, const Add& q) {
+  const View &a = q.a, &b = q.b, &y = q.y;
   const int64_t n = a.rows() * a.cols(), period = b.rows() * b.cols();
-  const float alpha = float(call.num[0]), beta = float(call.num[1]);
+  const float alpha = float(q.alpha), beta = float(q.beta);
   with_types(a.dtype, b.dtype, y.dtype, [&](auto* ta, auto* tb, auto* to) {
     using A = std::remove_pointer_t<decltype(ta)>;
     using B = std::remove_pointer_t<decltype(tb)>;
@@ -102,8 +103,8 @@ void add(Context& ctx, const Call& call) {
   });
 }
 
-void add_backward_rows(Context& ctx, const Call& call) {
-  const View &dy = call.in[0], &dpositions = call.in[1];
+void add_backward_rows(Context& ctx, const AddBackwardRows& q) {
+  const View &dy = q.dy, &dpositions = q.dpositions;
   const int64_t B = dy.shape[0], n = dy.shape[1] * dy.shape[2];
   with_type(dy.dtype, [&](auto* t) {
     using G = std::remove_pointer_t<decltype(t)>;
@@ -113,8 +114,8 @@ void add_backward_rows(Context& ctx, const Call& call) {
   });
 }
 
-void cast(Context& ctx, const Call& call) {
-  const View &x = call.in[0], &y = call.out[0];
+void cast(Context& ctx, const Cast& q) {
+  const View &x = q.x, &y = q.y;
   const int64_t n = x.rows() * x.cols();
   with_types(x.dtype, DType::f32, y.dtype, [&](auto* ta, auto*, auto* to) {
     using A = std::remove_pointer_t<decltype(ta)>;
@@ -124,10 +125,10 @@ void cast(Context& ctx, const Call& call) {
   });
 }
 
-void fill(Context& ctx, const Call& call) {
-  const View& x = call.in[0];
+void fill(Context& ctx, const Fill& q) {
+  const View& x = q.x;
   const int64_t n = x.rows() * x.cols();
-  const double value = call.num[0];
+  const double value = q.value;
   ctx.pool.split(n, kGrain, [&](int64_t begin, int64_t end) {
     if (x.dtype == DType::bf16) {
       const bf16 v = to_bf16(float(value));
@@ -140,9 +141,9 @@ void fill(Context& ctx, const Call& call) {
   });
 }
 
-void cache_write(Context& ctx, const Call& call) {
-  const View &x = call.in[0], &cache = call.in[1];
-  const int64_t t = x.shape[1], D = x.shape[2], P = cache.shape[1], offset = call.integer(0), rows = x.shape[0] * t;
+void cache_write(Context& ctx, const CacheWrite& q) {
+  const View &x = q.x, &cache = q.cache;
+  const int64_t t = x.shape[1], D = x.shape[2], P = cache.shape[1], offset = q.offset, rows = x.shape[0] * t;
   with_types(x.dtype, DType::f32, cache.dtype, [&](auto* ta, auto*, auto* to) {
     using A = std::remove_pointer_t<decltype(ta)>;
     using O = std::remove_pointer_t<decltype(to)>;

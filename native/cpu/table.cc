@@ -1,10 +1,10 @@
 #include "cpu/isa.h"
+#include "ops/all.h"
 
 namespace dw {
 namespace cpu {
 namespace DW_ISA {
 
-#define DW_KERNEL(name) name,
 const RunFn kKernels[] = {DW_OPS(DW_KERNEL)};
 
 }  // namespace DW_ISA

@@ -1,17 +1,14 @@
-#include "core/ops.h"
+#include "ops/activation.h"
 
 namespace dw {
-namespace ops {
 
-// dpre = dy ⊙ gelu'(pre)
-void gelu_backward(Prepare& p) {
-  const View& dy = p.tensor("dy", kFloat);
-  const View& pre = p.tensor("pre", kFloat);
-  p.require(dy.size() == pre.size(), "pre", std::to_string(dy.size()) + " elements", pre.describe());
-  const DType out = p.dtype("out");
-  p.output_like(pre, out);
-  p.finish();
+void GeluBackward::declare(Prepare& p) {
+  p.tensor(dy, "dy", kFloat);
+  p.tensor(pre, "pre", kFloat);
+  p.require(
+      dy.size() == pre.size(), "pre", [&] { return std::to_string(dy.size()) + " elements"; }, pre);
+  p.dtype(type, "out");
+  p.output_like(dpre, pre, type);
 }
 
-}  // namespace ops
 }  // namespace dw

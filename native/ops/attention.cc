@@ -1,60 +1,78 @@
-#include "core/ops.h"
+#include "ops/attention.h"
+
+#include <cmath>
+
 #include "ops/keys.h"
 
 namespace dw {
-namespace ops {
-
-namespace {
 
 constexpr int64_t kMaxHeadWidth = 128;
 
-int64_t head_count(Prepare& p, int64_t width) {
-  const int64_t heads = p.integer("heads", 1, 1 << 16);
-  p.require(width % heads == 0, "heads", "a divisor of the width " + std::to_string(width), std::to_string(heads));
-  p.require(width / heads >= 1 && width / heads <= kMaxHeadWidth, "heads",
-            "heads of width 1 to " + std::to_string(kMaxHeadWidth), std::to_string(width / heads));
-  return heads;
+static void declare_heads(Prepare& p, int64_t& heads, int64_t width) {
+  p.integer(heads, "heads", 1, 1 << 16);
+  p.require(
+      width % heads == 0, "heads", [&] { return "a divisor of the width " + std::to_string(width); }, heads);
+  p.require(
+      width / heads >= 1 && width / heads <= kMaxHeadWidth, "heads",
+      [] { return "heads of width 1 to " + std::to_string(kMaxHeadWidth); }, width / heads);
 }
 
-}  // namespace
+double seen_pairs(double queries, double keys, bool causal, double offset) {
+  if (!causal) return queries * keys;
+  // Query i sees keys 0 to offset + i; from query `rising` on it sees all.
+  const double rising = std::fmax(0, std::fmin(queries, keys - offset));
+  return rising * (offset + (rising + 1) / 2) + (queries - rising) * keys;
+}
 
-// o [B, Tq, D], lse f32 [B, heads, Tq] = attention(q [B, Tq, D], k [B, Tk, D], v [B, Tk, D];
-// heads, causal, kv_len, q_offset, out dtype); k and v each also in q8 [B, Tk, heads, D / heads]
-void attention(Prepare& p) {
-  const View q = p.tensor("q", kFloat, {kAny, kAny, kAny});
-  const View k = p.tensor("k", kWeight), v = p.tensor("v", kWeight);
-  const int64_t heads = head_count(p, q.shape[2]);
+void Attention::declare(Prepare& p) {
+  p.tensor(q, "q", kFloat, {kAny, kAny, kAny});
+  p.tensor(k, "k", kWeight);
+  p.tensor(v, "v", kWeight);
+  p.inner(position, "position", kI32, {1});
+  declare_heads(p, heads, q.shape[2]);
   require_keys(p, "", k, v, q.dtype, q.shape[0], q.shape[2], heads);
-  p.flag("causal");
-  p.integer("kv_len", 1, k.shape[1]);
-  p.integer("q_offset", 0, int64_t(1) << 31);
-  const DType out = p.dtype("out");
-  p.output(out, {q.shape[0], q.shape[1], q.shape[2]});
-  p.output(q.dtype == DType::f64 ? DType::f64 : DType::f32, {q.shape[0], heads, q.shape[1]});
-  p.finish();
+  p.flag(causal, "causal");
+  p.integer(kv_len, "kv_len", 1, k.shape[1]);
+  p.integer(q_offset, "q_offset", 0, int64_t(1) << 31);
+  p.dtype(type, "out");
+  p.output(o, type, {q.shape[0], q.shape[1], q.shape[2]});
+  p.output(lse, q.dtype == DType::f64 ? DType::f64 : DType::f32, {q.shape[0], heads, q.shape[1]});
 }
 
-// dq [B, Tq, D], dk, dv [B, Tk, D] = attention_backward(q, k, v, o, lse, do; heads, causal, out dtype)
-void attention_backward(Prepare& p) {
-  const View q = p.tensor("q", kFloat, {kAny, kAny, kAny});
-  const View k = p.tensor("k", kFloat, {q.shape[0], kAny, q.shape[2]});
-  const View v = p.tensor("v", kFloat, {q.shape[0], k.shape[1], q.shape[2]});
+// Scores and weighted sum: 2 products forward; 5 backward, which computes the scores again.
+void Attention::count(Count& c) const {
+  c.work.flop = 2 * 2 * double(q.shape[0] * q.shape[2]) *
+                seen_pairs(double(q.shape[1]), double(kv_len), causal, double(q_offset));
+  c.shape({q.shape[0], q.shape[1], kv_len, q.shape[2]});
+  c.work.type = q.dtype;
+  // Of a cache only the keys and values so far.
+  for (const View* cache : {&k, &v}) c.only(*cache, double(kv_len) / double(k.shape[1]));
+}
+
+void AttentionBackward::declare(Prepare& p) {
+  p.tensor(q, "q", kFloat, {kAny, kAny, kAny});
+  p.tensor(k, "k", kFloat, {q.shape[0], kAny, q.shape[2]});
+  p.tensor(v, "v", kFloat, {q.shape[0], k.shape[1], q.shape[2]});
   if (k.dtype != q.dtype) p.fail("ERR_DTYPE", "k", "the type of q", k.describe());
   if (v.dtype != q.dtype) p.fail("ERR_DTYPE", "v", "the type of q", v.describe());
-  p.require(k.shape[1] >= 1, "k", "at least one key", k.describe());
-  p.tensor("o", kFloat, {q.shape[0], q.shape[1], q.shape[2]});
-  const View lse = p.tensor("lse", kF32 | kF64, {q.shape[0], kAny, q.shape[1]});
-  p.tensor("do", kFloat, {q.shape[0], q.shape[1], q.shape[2]});
-  const int64_t heads = head_count(p, q.shape[2]);
-  p.require(lse.shape[1] == heads, "lse", "one row for each of the " + std::to_string(heads) + " heads",
-            lse.describe());
-  p.flag("causal");
-  const DType out = p.dtype("out");
-  p.output_like(q, out);
-  p.output_like(k, out);
-  p.output_like(v, out);
-  p.finish();
+  p.require(k.shape[1] >= 1, "k", "at least one key", k);
+  p.tensor(o, "o", kFloat, {q.shape[0], q.shape[1], q.shape[2]});
+  p.tensor(lse, "lse", kF32 | kF64, {q.shape[0], kAny, q.shape[1]});
+  p.tensor(dout, "do", kFloat, {q.shape[0], q.shape[1], q.shape[2]});
+  declare_heads(p, heads, q.shape[2]);
+  p.require(
+      lse.shape[1] == heads, "lse", [&] { return "one row for each of the " + std::to_string(heads) + " heads"; }, lse);
+  p.flag(causal, "causal");
+  p.dtype(type, "out");
+  p.output_like(dq, q, type);
+  p.output_like(dk, k, type);
+  p.output_like(dv, v, type);
 }
 
-}  // namespace ops
+void AttentionBackward::count(Count& c) const {
+  c.work.flop = 5 * 2 * double(q.shape[0] * q.shape[2]) * seen_pairs(double(q.shape[1]), double(k.shape[1]), causal, 0);
+  c.shape({q.shape[0], q.shape[1], k.shape[1], q.shape[2]});
+  c.work.type = q.dtype;
+}
+
 }  // namespace dw

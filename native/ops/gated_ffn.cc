@@ -1,207 +1,187 @@
 #include "ops/gated_ffn.h"
 
-#include "core/ops.h"
-#include "core/philox.h"
-
 namespace dw {
 
-double gate_noise(const GatedFfn& f, int64_t row) {
-  if (f.alpha() == 0) return 0;
-  if (f.at(f.noise)) return load(f.at(f.noise), row);
-  return normal_at(uint64_t(row), f.step(), f.op(), f.seed());
-}
-
-static double keep(const View& mask, double p, int64_t i, uint32_t step, uint32_t op, uint64_t seed) {
-  if (mask) return load(mask, i) / (1 - p);
-  if (p == 0) return 1;
-  return kept_at(uint64_t(i), float(p), step, op, seed) ? 1 / (1 - p) : 0;
-}
-double gate_keep(const GatedFfn& f, int64_t i) {
-  return keep(f.at(f.gate_mask), f.gate_dropout(), i, f.step(), f.op() + 1, f.seed());
-}
-double expert_keep(const GatedFfn& f, int64_t i) {
-  return keep(f.at(f.expert_mask), f.expert_dropout(), i, f.step(), f.op() + 2, f.seed());
-}
-
-namespace ops {
-
 namespace {
-struct Shape {
-  int64_t rows, width, inner, gate, languages;
-};
 
-const View& rows_tensor(Prepare& p, const char* name) {
-  const View& v = p.tensor(name, kFloat);
-  p.require(v.rank >= 2, name, "at least two dimensions", v.describe());
-  return v;
+void declare_rows(Prepare& p, View& v, const char* name) {
+  p.tensor(v, name, kFloat);
+  p.require(v.rank >= 2, name, "at least two dimensions", v);
 }
 
-void residual(Prepare& p, const View& x) {
-  x.rank == 2   ? p.optional("residual", kFloat, {x.shape[0], x.shape[1]})
-  : x.rank == 3 ? p.optional("residual", kFloat, {x.shape[0], x.shape[1], x.shape[2]})
-                : p.optional("residual", kFloat, {x.shape[0], x.shape[1], x.shape[2], x.shape[3]});
-}
-
-// The shared FFN, then the gate and FFN of every language. The number of languages is call.num[0], read before the
-// other numbers because it says how many tensors there are.
-void weights(Prepare& p, Shape& s, const View& x, int64_t languages, unsigned types = kFloat) {
-  s.rows = x.rows();
-  s.width = x.cols();
-  s.languages = languages;
-  const auto matrix = [&](const char* name, int64_t rows, int64_t cols) {
-    const View& w = p.tensor(name, types, {rows, cols});
-    return w.shape[0];
-  };
-  s.inner = matrix("shared fc1.weight", kAny, s.width);
-  p.tensor("shared fc1.bias", kFloat, {s.inner});
-  matrix("shared fc2.weight", s.width, s.inner);
-  p.tensor("shared fc2.bias", kFloat, {s.width});
-  s.gate = kAny;
-  for (int64_t l = 0; l < languages; l++) {
-    s.gate = p.tensor("gate_in.weight", kFloat, {s.gate, s.width}).shape[0];
-    p.tensor("gate_in.bias", kFloat, {s.gate});
-    p.tensor("gate_out.weight", kFloat, {1, s.gate});
-    matrix("fc1.weight", s.inner, s.width);
-    p.tensor("fc1.bias", kFloat, {s.inner});
-    matrix("fc2.weight", s.width, s.inner);
-    p.tensor("fc2.bias", kFloat, {s.width});
-  }
-  if (languages == 0) s.gate = 0;
-}
-
-// Disjoint ascending ranges of rows; returns how many rows they cover.
-int64_t ranges(Prepare& p, const Shape& s) {
-  int64_t last = 0, covered = 0;
-  for (int64_t l = 0; l < s.languages; l++) {
-    const int64_t begin = p.integer("row_begin", last, s.rows);
-    last = p.integer("row_end", begin, s.rows);
-    covered += last - begin;
-  }
-  return covered;
-}
-
-bool settings(Prepare& p) {
-  const bool skip = p.flag("skip");
-  p.number("alpha", 0, 1e6);
-  p.number("gate_dropout", 0, 0.999999);
-  p.number("expert_dropout", 0, 0.999999);
-  p.integer("seed", 0, (int64_t(1) << 53) - 1);
-  p.integer("step", 0, 0xFFFFFFFF);
-  p.integer("op", 0, 0xFFFFFFFF - 2);
-  return skip;
+void declare_ffn(Prepare& p, Ffn& f, const char* const (&names)[4], unsigned types, int64_t inner, int64_t width) {
+  p.tensor(f.fc1, names[0], types, {inner, width});
+  inner = f.fc1.shape[0];
+  p.tensor(f.fc1_bias, names[1], kFloat, {inner});
+  p.tensor(f.fc2, names[2], types, {width, inner});
+  p.tensor(f.fc2_bias, names[3], kFloat, {width});
 }
 
 // What is held in single precision: double when the oracle works in double.
 DType wide(DType out) { return out == DType::f64 ? DType::f64 : DType::f32; }
+
 }  // namespace
 
-// Training. Tensors: x [.., D], residual?, shared fc1.weight [F, D] fc1.bias fc2.weight [D, F] fc2.bias, then for each
-// language
-//   gate_in.weight [H, D] gate_in.bias gate_out.weight [1, H] and its four of an FFN; noise? [R], gate_mask? and
-//   expert_mask? [R, D] (1 keeps). Without them noise (op), gate mask (op + 1) and expert mask (op + 2) are drawn by
-//   Philox.
-// Numbers: languages, row_begin and row_end of each (ascending, disjoint; rows of no language take the shared FFN and g
-// = 0),
-//   skip, alpha, gate_dropout, expert_dropout, seed, step, op, compute, out.
-// Outputs: y, g [R], and for the backward pass gate_hidden [C, H] (after the relu), pre_shared [R, F], pre_expert [C,
-// F],
-//   delta [C, D] = drop(FFN_l(x)) - FFN_shared(x), these three in the products' type; C: rows that belong to a
-//   language, in order. Skipped: pre_expert and delta have no rows.
-void gated_ffn(Prepare& p) {
-  Shape s;
-  const int64_t languages = p.integer("languages", 0, 1000);
-  const View& x = rows_tensor(p, "x");
-  residual(p, x);
-  weights(p, s, x, languages);
-  p.optional("noise", kF32 | kF64, {s.rows});
-  p.optional("gate_mask", kF32, {s.rows, s.width});
-  p.optional("expert_mask", kF32, {s.rows, s.width});
-  const int64_t covered = ranges(p, s);
-  const int64_t experts = settings(p) ? 0 : covered;
-  const DType compute = p.dtype("compute");
-  const DType out = p.dtype("out");
-  p.output_like(x, out);
-  p.output(wide(out), {s.rows});
-  p.output(wide(out), {covered, s.gate});
-  p.output(compute, {s.rows, s.inner});
-  p.output(compute, {experts, s.inner});
-  p.output(compute, {experts, s.width});
-  p.finish();
+// The shared FFN, then the gate and FFN of every language.
+void GatedRows::declare_weights(Prepare& p, unsigned types) {
+  rows = x.rows();
+  width = x.cols();
+  declare_ffn(p, shared, {"shared fc1.weight", "shared fc1.bias", "shared fc2.weight", "shared fc2.bias"}, types, kAny,
+              width);
+  inner = shared.fc1.shape[0];
+  gate = kAny;
+  for (Expert& e : experts) {
+    p.tensor(e.gate_in, "gate_in.weight", kFloat, {gate, width});
+    gate = e.gate_in.shape[0];
+    p.tensor(e.gate_in_bias, "gate_in.bias", kFloat, {gate});
+    p.tensor(e.gate_out, "gate_out.weight", kFloat, {1, gate});
+    declare_ffn(p, e.ffn, {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}, types, inner, width);
+  }
+  if (experts.empty()) gate = 0;
 }
 
-// Tensors: dy [.., D], dgate? [1], x, the weights as above, gate_mask?, expert_mask?, g, gate_hidden, pre_shared,
-// pre_expert,
-//   delta, then for each language a gradient for each of its seven tensors, added to; null: frozen. Numbers as above.
-// Output: dx like x.
-void gated_ffn_backward(Prepare& p) {
-  Shape s;
-  const int64_t languages = p.integer("languages", 0, 1000);
-  const View& dy = rows_tensor(p, "dy");
-  p.optional("dgate", kF32 | kF64, {1});
-  const View& x = rows_tensor(p, "x");
-  p.require(dy.rows() == x.rows() && dy.cols() == x.cols(), "dy", x.describe(), dy.describe());
-  weights(p, s, x, languages);
-  p.optional("gate_mask", kF32, {s.rows, s.width});
-  p.optional("expert_mask", kF32, {s.rows, s.width});
-  p.tensor("g", kF32 | kF64, {s.rows});
-  const View& hidden = p.tensor("gate_hidden", kF32 | kF64, {kAny, s.gate});
-  p.tensor("pre_shared", kFloat, {s.rows, s.inner});
-  const View& pre_expert = p.tensor("pre_expert", kFloat, {kAny, s.inner});
-  const View& delta = p.tensor("delta", kFloat, {kAny, s.width});
-  for (int64_t l = 0; l < languages; l++) {
-    p.inout("gradient of gate_in.weight", kF32 | kF64, {s.gate, s.width}, true);
-    p.inout("gradient of gate_in.bias", kF32 | kF64, {s.gate}, true);
-    p.inout("gradient of gate_out.weight", kF32 | kF64, {1, s.gate}, true);
-    p.inout("gradient of fc1.weight", kF32 | kF64, {s.inner, s.width}, true);
-    p.inout("gradient of fc1.bias", kF32 | kF64, {s.inner}, true);
-    p.inout("gradient of fc2.weight", kF32 | kF64, {s.width, s.inner}, true);
-    p.inout("gradient of fc2.bias", kF32 | kF64, {s.width}, true);
+// Disjoint ascending ranges of rows.
+void GatedRows::declare_ranges(Prepare& p) {
+  int64_t last = 0;
+  covered = 0;
+  for (Expert& e : experts) {
+    p.integer(e.begin, "row_begin", last, rows);
+    p.integer(e.end, "row_end", e.begin, rows);
+    last = e.end;
+    e.saved = covered;
+    covered += e.rows();
   }
-  const int64_t covered = ranges(p, s);
-  const int64_t experts = settings(p) ? 0 : covered;
-  auto rows = [&](const View& v, const char* name, int64_t want) {
-    p.require(v.shape[0] == want, name, std::to_string(want) + " rows", v.describe());
+}
+
+double GatedRows::ffn_flop(double n) const { return 2 * Count::product(n, double(width), double(inner)); }
+
+double GatedRows::forward_flop() const {
+  return ffn_flop(double(rows)) + (Count::product(double(covered), double(width), double(gate)) +
+                                   Count::product(double(covered), double(gate), 1));
+}
+
+void GatedRows::count_shape(Count& c, DType compute) const {
+  c.shape({rows, width, inner});
+  c.work.type = compute;
+}
+
+void GatedFfn::declare(Prepare& p) {
+  declare_count(p);
+  declare_rows(p, x, "x");
+  p.optional_like(residual, x, "residual", kFloat);
+  declare_weights(p, kFloat);
+  p.optional(draws.noise, "noise", kF32 | kF64, {rows});
+  draws.declare_masks(p, rows, width);
+  declare_ranges(p);
+  draws.declare_settings(p);
+  p.dtype(compute, "compute");
+  p.dtype(type, "out");
+  const int64_t expert_rows = draws.skip ? 0 : covered;
+  p.output_like(y, x, type);
+  p.output(g, wide(type), {rows});
+  p.output(gate_hidden, wide(type), {covered, gate});
+  p.output(pre_shared, compute, {rows, inner});
+  p.output(pre_expert, compute, {expert_rows, inner});
+  p.output(delta, compute, {expert_rows, width});
+}
+
+// The shared FFN for all rows; the gate, and unless it is skipped the expert, for those of a language.
+void GatedFfn::count(Count& c) const {
+  c.work.flop = forward_flop() + (draws.skip ? 0 : ffn_flop(double(covered)));
+  count_shape(c, compute);
+}
+
+void GatedFfnBackward::declare(Prepare& p) {
+  declare_count(p);
+  declare_rows(p, dy, "dy");
+  p.optional(dgate, "dgate", kF32 | kF64, {1});
+  declare_rows(p, x, "x");
+  if (dy.rows() != x.rows() || dy.cols() != x.cols()) p.fail("ERR_SHAPE", "dy", x.describe(), dy.describe());
+  declare_weights(p, kFloat);
+  draws.declare_masks(p, rows, width);
+  p.tensor(g, "g", kF32 | kF64, {rows});
+  p.tensor(gate_hidden, "gate_hidden", kF32 | kF64, {kAny, gate});
+  p.tensor(pre_shared, "pre_shared", kFloat, {rows, inner});
+  p.tensor(pre_expert, "pre_expert", kFloat, {kAny, inner});
+  p.tensor(delta, "delta", kFloat, {kAny, width});
+  gradients.resize(experts.size());
+  for (ExpertGradients& d : gradients) {
+    p.optional_inout(d.gate_in, "gradient of gate_in.weight", kF32 | kF64, {gate, width});
+    p.optional_inout(d.gate_in_bias, "gradient of gate_in.bias", kF32 | kF64, {gate});
+    p.optional_inout(d.gate_out, "gradient of gate_out.weight", kF32 | kF64, {1, gate});
+    p.optional_inout(d.fc1, "gradient of fc1.weight", kF32 | kF64, {inner, width});
+    p.optional_inout(d.fc1_bias, "gradient of fc1.bias", kF32 | kF64, {inner});
+    p.optional_inout(d.fc2, "gradient of fc2.weight", kF32 | kF64, {width, inner});
+    p.optional_inout(d.fc2_bias, "gradient of fc2.bias", kF32 | kF64, {width});
+  }
+  declare_ranges(p);
+  draws.declare_settings(p);
+  const int64_t expert_rows = draws.skip ? 0 : covered;
+  const auto require_rows = [&](const View& v, const char* name, int64_t want) {
+    p.require(
+        v.shape[0] == want, name, [&] { return std::to_string(want) + " rows"; }, v);
   };
-  rows(hidden, "gate_hidden", covered);
-  rows(pre_expert, "pre_expert", experts);
-  rows(delta, "delta", experts);
-  p.dtype("compute");
-  p.output_like(x, p.dtype("out"));
-  p.finish();
+  require_rows(gate_hidden, "gate_hidden", covered);
+  require_rows(pre_expert, "pre_expert", expert_rows);
+  require_rows(delta, "delta", expert_rows);
+  p.dtype(compute, "compute");
+  p.dtype(type, "out");
+  p.output_like(dx, x, type);
 }
 
-// Inference. Tensors: x, residual?, the weights as above. Numbers: languages, ranges, compute, out. Outputs: y, g [R]
-// (0 or 1).
-void gated_ffn_hard(Prepare& p) {
-  Shape s;
-  const int64_t languages = p.integer("languages", 0, 1000);
-  const View& x = rows_tensor(p, "x");
-  residual(p, x);
-  weights(p, s, x, languages, kWeight);
-  p.scratch("shared fc1.weight", s.rows, s.inner);
-  p.scratch("gate_in.weight", s.rows, s.gate);
-  ranges(p, s);
-  p.dtype("compute");
-  const DType out = p.dtype("out");
-  p.output_like(x, out);
-  p.output(wide(out), {s.rows});
-  p.finish();
-}
-
-// Tensors: g of every layer. Numbers: budget, weight, count (rows that belong to a language, over all layers; 0: all
-// given). Outputs: mean [1], loss [1] = |mean - budget|, dgate [1] = weight·sign(mean - budget) / count.
-void gate_budget(Prepare& p) {
-  DType type = DType::f32;
-  while (p.more_tensors()) {
-    const View& g = p.tensor("g", kF32 | kF64, {kAny});
-    if (g.dtype == DType::f64) type = DType::f64;
+// The way back through all of that, and the gradients of the weights that train.
+void GatedFfnBackward::count(Count& c) const {
+  c.work.flop = ffn_flop(double(rows));
+  for (size_t l = 0; l < experts.size(); l++) {
+    const ExpertGradients& d = gradients[l];
+    const double n = double(experts[l].rows()), of_gate = Count::product(n, double(gate), double(width));
+    c.work.flop += of_gate;
+    if (d.gate_in) c.work.flop += of_gate;
+    if (!draws.skip) {
+      c.work.flop += ffn_flop(n);
+      for (const View* weight : {&d.fc1, &d.fc2})
+        if (*weight) c.work.flop += ffn_flop(n) / 2;
+    }
+    for (const View* v : {&d.gate_in, &d.gate_in_bias, &d.gate_out, &d.fc1, &d.fc1_bias, &d.fc2, &d.fc2_bias})
+      c.updated(*v);
   }
-  p.number("budget", 0, 1);
-  p.number("weight", -1e30, 1e30);
-  p.integer("count", 0, int64_t(1) << 53);
-  for (int i = 0; i < 3; i++) p.output(type, {1});
-  p.finish();
+  count_shape(c, compute);
 }
 
-}  // namespace ops
+void GatedFfnHard::declare(Prepare& p) {
+  declare_count(p);
+  declare_rows(p, x, "x");
+  p.optional_like(residual, x, "residual", kFloat);
+  declare_weights(p, kWeight);
+  p.scratch("shared fc1.weight", rows, inner);
+  p.scratch("gate_in.weight", rows, gate);
+  declare_ranges(p);
+  p.dtype(compute, "compute");
+  p.dtype(type, "out");
+  p.output_like(y, x, type);
+  p.output(g, wide(type), {rows});
+}
+
+// A row runs one FFN, the one that its gate chose: the sum does not depend on which. Bytes are those of the shared FFN
+// and of every expert, although one that no gate chose is not read.
+void GatedFfnHard::count(Count& c) const {
+  c.work.flop = forward_flop();
+  count_shape(c, compute);
+}
+
+void GateBudget::declare(Prepare& p) {
+  DType wide = DType::f32;
+  p.rest(gates);
+  for (View& g : gates) {
+    p.tensor(g, "g", kF32 | kF64, {kAny});
+    if (g.dtype == DType::f64) wide = DType::f64;
+  }
+  p.number(budget, "budget", 0, 1);
+  p.number(weight, "weight", -1e30, 1e30);
+  p.integer(rows, "count", 0, int64_t(1) << 53);
+  p.output(mean, wide, {1});
+  p.output(loss, wide, {1});
+  p.output(dgate, wide, {1});
+}
+
 }  // namespace dw

@@ -1,85 +1,100 @@
-// Where the tensors and numbers of the gated expert operations stand in a call, for the oracle and the kernels of every
-// backend.
+// The gated expert FFN; the formulas stand in reference/gated_ffn.cc. D width, F inner width, H gate width, R rows; C of
+// them belong to some language.
 #pragma once
-#include "core/op.h"
+#include "core/work.h"
+#include "ops/gate_draws.h"
 
 namespace dw {
 
-// Tensors of a language's expert, counted from its first; the shared FFN is the same without the two gates.
-enum Expert : size_t { kGateInW, kGateInB, kGateOutW, kFc1W, kFc1B, kFc2W, kFc2B, kExpertTensors };
-
-struct GatedFfn {
-  const Call& call;
-  size_t x, residual, shared, experts, noise, gate_mask, expert_mask, saved, gradients;  // positions in call.in
-  size_t settings;                                                                       // position in call.num
-  int64_t rows, width, inner, gate, languages;
-  int64_t covered;  // rows that belong to some language
-
-  int64_t begin(int64_t l) const { return call.integer(size_t(1 + 2 * l)); }
-  int64_t end(int64_t l) const { return call.integer(size_t(2 + 2 * l)); }
-  // Saved tensors of experts hold only rows that belong to a language, in order; this is the first of language l.
-  int64_t saved_row(int64_t l) const;
-  size_t expert(int64_t l, size_t tensor) const { return experts + size_t(l) * kExpertTensors + tensor; }
-  size_t gradient(int64_t l, size_t tensor) const { return gradients + size_t(l) * kExpertTensors + tensor; }
-  const View& at(size_t i) const { return call.in[i]; }
-
-  // Settings of the training forms.
-  bool skip() const { return call.num[settings] != 0; }
-  double alpha() const { return call.num[settings + 1]; }
-  double gate_dropout() const { return call.num[settings + 2]; }
-  double expert_dropout() const { return call.num[settings + 3]; }
-  uint64_t seed() const { return uint64_t(call.num[settings + 4]); }
-  uint32_t step() const { return uint32_t(call.num[settings + 5]); }
-  uint32_t op() const { return uint32_t(call.num[settings + 6]); }
+// fc1 [F, D] and its bias [F], fc2 [D, F] and its bias [D]
+struct Ffn {
+  Weight fc1;
+  View fc1_bias;
+  Weight fc2;
+  View fc2_bias;
 };
 
-inline int64_t GatedFfn::saved_row(int64_t l) const {
-  int64_t row = 0;
-  for (int64_t i = 0; i < l; i++) row += end(i) - begin(i);
-  return row;
-}
+// A language: its rows, gate_in [H, D] and its bias [H], gate_out [1, H], and the expert.
+struct Expert {
+  Weight gate_in;
+  View gate_in_bias, gate_out;
+  Ffn ffn;
+  int64_t begin = 0, end = 0;  // its rows
+  int64_t saved = 0;           // where its first row stands among the rows that belong to some language, in order
 
-namespace detail {
-inline GatedFfn layout(const Call& call, size_t x, size_t shared) {
-  const int64_t languages = call.integer(0);
-  GatedFfn f{call, x, 0, shared, shared + 4, 0, 0, 0, 0, 0, size_t(1 + 2 * languages), 0, 0, 0, 0, languages, 0};
-  f.rows = call.in[x].rows();
-  f.width = call.in[x].cols();
-  f.inner = call.in[shared].rows();
-  f.gate = languages ? call.in[f.experts].rows() : 0;
-  for (int64_t l = 0; l < languages; l++) f.covered += f.end(l) - f.begin(l);
-  return f;
-}
-}  // namespace detail
+  int64_t rows() const { return end - begin; }
+};
 
-inline GatedFfn gated_ffn_call(const Call& call) {
-  GatedFfn f = detail::layout(call, 0, 2);
-  f.residual = 1;
-  f.noise = f.expert(f.languages, 0);
-  f.gate_mask = f.noise + 1;
-  f.expert_mask = f.noise + 2;
-  return f;
-}
+// A gradient for each of an expert's tensors, which is added to; null: frozen.
+struct ExpertGradients {
+  View gate_in, gate_in_bias, gate_out, fc1, fc1_bias, fc2, fc2_bias;
+};
 
-inline GatedFfn gated_ffn_backward_call(const Call& call) {
-  GatedFfn f = detail::layout(call, 2, 3);
-  f.gate_mask = f.expert(f.languages, 0);
-  f.expert_mask = f.gate_mask + 1;
-  f.saved = f.gate_mask + 2;
-  f.gradients = f.saved + 5;
-  return f;
-}
+// What training, its way back and inference have in common: rows x [.., D], the shared FFN, and the languages in the
+// order of their rows, whose ranges are disjoint. Rows of no language take the shared FFN, and g = 0.
+struct GatedRows {
+  View x;
+  Ffn shared;
+  std::vector<Expert> experts;
+  int64_t rows = 0, width = 0, inner = 0, gate = 0;
+  int64_t covered = 0;  // rows that belong to some language
 
-inline GatedFfn gated_ffn_hard_call(const Call& call) {
-  GatedFfn f = detail::layout(call, 0, 2);
-  f.residual = 1;
-  return f;
-}
+  // Of the way forward: the shared FFN for all rows and the gates.
+  double forward_flop() const;
+  double ffn_flop(double rows) const;
+  void count_shape(Count& c, DType compute) const;
 
-// The gate's noise of a row: the given one, or drawn; 0 when alpha is 0.
-double gate_noise(const GatedFfn& f, int64_t row);
-// The factor by which dropout multiplies element i of [rows, width]: 0, or 1 / (1 - p).
-double gate_keep(const GatedFfn& f, int64_t i);
-double expert_keep(const GatedFfn& f, int64_t i);
+ protected:
+  void declare_count(Prepare& p) { p.several(experts, "languages", 1000); }
+  void declare_weights(Prepare& p, unsigned types);
+  void declare_ranges(Prepare& p);
+};
+
+// Training.
+struct GatedFfn : GatedRows {
+  View residual;  // [.., D], may be null
+  GateDraws draws;
+  DType compute = DType::f32, type = DType::f32;
+  View y, g;  // [.., D] in `type`, [R]
+  // For the way back: [C, H] after the relu; [R, F], [C, F], and drop(FFN_l(x)) - FFN_shared(x) [C, D] in `compute`.
+  // Skipped: pre_expert and delta have no rows.
+  View gate_hidden, pre_shared, pre_expert, delta;
+
+  void declare(Prepare& p);
+  void count(Count& c) const;
+};
+
+// The way back. dgate [1] of the gates' budget, may be null; dx in `type`.
+struct GatedFfnBackward : GatedRows {
+  View dy, dgate;
+  GateDraws draws;
+  View g, gate_hidden, pre_shared, pre_expert, delta;  // as GatedFfn left them
+  std::vector<ExpertGradients> gradients;              // of a language each
+  DType compute = DType::f32, type = DType::f32;
+  View dx;
+
+  void declare(Prepare& p);
+  void count(Count& c) const;
+};
+
+// Inference: g is 0 or 1.
+struct GatedFfnHard : GatedRows {
+  View residual;  // [.., D], may be null
+  DType compute = DType::f32, type = DType::f32;
+  View y, g;  // [.., D] in `type`, [R]
+
+  void declare(Prepare& p);
+  void count(Count& c) const;
+};
+
+// g [..] of every layer → mean [1], loss [1] = |mean - budget|, dgate [1] = weight·sign(mean - budget) / count
+struct GateBudget {
+  std::vector<View> gates;
+  double budget = 0, weight = 0;
+  double rows = 0;  // that belong to a language, over all layers; 0: all that are given
+  View mean, loss, dgate;
+
+  void declare(Prepare& p);
+};
 
 }  // namespace dw

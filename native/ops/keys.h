@@ -1,9 +1,8 @@
 // Keys and values of an attention as operations take them.
 #pragma once
-#include "core/op.h"
+#include "core/prepare.h"
 
 namespace dw {
-namespace ops {
 
 // Keys and values are [B, Tk, D] of `type`, or both in q8 [B, Tk, heads, D / heads]: each head of a row has a scale.
 inline void require_keys(const Prepare& p, const std::string& prefix, const View& keys, const View& values, DType type,
@@ -17,16 +16,14 @@ inline void require_keys(const Prepare& p, const std::string& prefix, const View
   want.shape[2] = q8 ? heads : D;
   if (q8) want.shape[3] = D / heads;
   const auto check = [&](const char* what, const View& v) {
-    const std::string name = prefix + what, expected = want.describe();
-    if (v.dtype != want.dtype) p.fail("ERR_DTYPE", name.c_str(), expected, v.describe());
+    if (v.dtype != want.dtype) p.fail("ERR_DTYPE", (prefix + what).c_str(), want.describe(), v.describe());
     bool fits = v.rank == want.rank;
     for (int d = 0; d < want.rank; d++) fits = fits && v.shape[d] == want.shape[d];
-    p.require(fits, name.c_str(), expected, v.describe());
+    if (!fits) p.fail("ERR_SHAPE", (prefix + what).c_str(), want.describe(), v.describe());
   };
   check("k", keys);
-  p.require(keys.shape[1] >= 1, (prefix + "k").c_str(), "at least one key", keys.describe());
+  if (keys.shape[1] < 1) p.fail("ERR_SHAPE", (prefix + "k").c_str(), "at least one key", keys.describe());
   check("v", values);
 }
 
-}  // namespace ops
 }  // namespace dw

@@ -1,14 +1,6 @@
-#include "core/ops.h"
+#include "ops/linear.h"
 
 namespace dw {
-namespace ops {
-
-// linear: y = act(x·Wᵀ + b) + residual            x [.., K], weight [N, K], bias [N] → y [.., N], pre [.., N]
-//   weight in q8 and compute bf16: rows x are numbers of 16 bits times one scale, max |x| / 32512
-// linear_backward_input: dx = (dy·W) ⊙ gelu'(gelu_of) + residual
-// linear_backward_weight: dweight += dyᵀ·x, dbias += Σ_rows dy; with x_gelu, x holds what gelu was applied to
-// quantize: rows of W [.., K] as int8 and their scales, q[n, k] = round(W[n, k] / s[n]), s[n] = max |W[n, ·]| / 127
-// unfold: y[b, t, 3·c + j] = x[b, stride·t + j − 1, c], zero outside; fold: its adjoint
 
 static View with_cols(View v, int64_t cols) {
   if (v.rank == 0) v.rank = 1;
@@ -16,66 +8,84 @@ static View with_cols(View v, int64_t cols) {
   return v;
 }
 
-void linear(Prepare& p) {
-  const View& x = p.tensor("x", kFloat);
-  const View& w = p.tensor("weight", kWeight, {kAny, x.cols()});
-  const View y = with_cols(x, w.shape[0]);
-  p.optional("bias", kF32 | kF64, {w.shape[0]});
-  p.like("residual", kFloat, y, true, false);
-  p.flag("gelu");
-  const bool save = p.flag("save_pre");
-  p.dtype("compute");
-  const DType out = p.dtype("out");
-  p.output_like(y, out);
-  if (save) p.output_like(y, out);
-  p.finish();
+void Linear::declare(Prepare& p) {
+  p.tensor(x, "x", kFloat);
+  p.tensor(weight, "weight", kWeight, {kAny, x.cols()});
+  const View result = with_cols(x, weight.shape[0]);
+  p.optional(bias, "bias", kF32 | kF64, {weight.shape[0]});
+  p.optional_like(residual, result, "residual", kFloat);
+  p.flag(gelu, "gelu");
+  p.flag(save_pre, "save_pre");
+  p.dtype(compute, "compute");
+  p.dtype(type, "out");
+  p.output_like(y, result, type);
+  if (save_pre) p.output_like(pre, result, type);
 }
 
-void linear_backward_input(Prepare& p) {
-  const View& dy = p.tensor("dy", kFloat);
-  const View& w = p.tensor("weight", kFloat, {dy.cols(), kAny});
-  const View dx = with_cols(dy, w.shape[1]);
-  p.like("gelu_of", kFloat, dx, true, false);
-  p.like("residual", kFloat, dx, true, false);
-  p.dtype("compute");
-  p.output_like(dx, p.dtype("out"));
-  p.finish();
+void Linear::count(Count& c) const {
+  c.work.flop = Count::product(double(x.rows()), double(x.cols()), double(weight.shape[0]));
+  c.shape({x.rows(), x.cols(), weight.shape[0]});
+  c.work.type = compute;
 }
 
-void linear_backward_weight(Prepare& p) {
-  const View& dy = p.tensor("dy", kFloat);
-  const View& x = p.tensor("x", kFloat);
-  p.require(x.rows() == dy.rows(), "x", std::to_string(dy.rows()) + " rows", x.describe());
-  p.inout("dweight", kF32 | kF64, {dy.cols(), x.cols()}, true);
-  p.inout("dbias", kF32 | kF64, {dy.cols()}, true);
-  p.flag("x_gelu");
-  p.dtype("compute");
-  p.finish();
+void LinearBackwardInput::declare(Prepare& p) {
+  p.tensor(dy, "dy", kFloat);
+  p.tensor(weight, "weight", kFloat, {dy.cols(), kAny});
+  const View result = with_cols(dy, weight.shape[1]);
+  p.optional_like(gelu_of, result, "gelu_of", kFloat);
+  p.optional_like(residual, result, "residual", kFloat);
+  p.dtype(compute, "compute");
+  p.dtype(type, "out");
+  p.output_like(dx, result, type);
 }
 
-void quantize(Prepare& p) {
-  const View& w = p.tensor("weight", kFloat);
-  p.like("quantized", kQ8, w, false, true);
-  p.finish();
+void LinearBackwardInput::count(Count& c) const {
+  c.work.flop = Count::product(double(dy.rows()), double(dy.cols()), double(weight.shape[1]));
+  c.shape({dy.rows(), dy.cols(), weight.shape[1]});
+  c.work.type = compute;
 }
 
-void unfold(Prepare& p) {
-  const View& x = p.tensor("x", kFloat, {kAny, kAny, kAny});
-  const int64_t stride = p.integer("stride", 1, 2);
-  const bool first = p.flag("channels_first");
-  const int64_t t = first ? x.shape[2] : x.shape[1], c = first ? x.shape[1] : x.shape[2];
-  p.output(p.dtype("out"), {x.shape[0], (t + stride - 1) / stride, 3 * c});
-  p.finish();
+void LinearBackwardWeight::declare(Prepare& p) {
+  p.tensor(dy, "dy", kFloat);
+  p.tensor(x, "x", kFloat);
+  p.require(
+      x.rows() == dy.rows(), "x", [&] { return std::to_string(dy.rows()) + " rows"; }, x);
+  p.optional_inout(dweight, "dweight", kF32 | kF64, {dy.cols(), x.cols()});
+  p.optional_inout(dbias, "dbias", kF32 | kF64, {dy.cols()});
+  p.flag(x_gelu, "x_gelu");
+  p.dtype(compute, "compute");
 }
 
-void fold(Prepare& p) {
-  const View& rows = p.tensor("rows", kFloat, {kAny, kAny, kAny});
-  const int64_t t = p.integer("T", 0, int64_t(1) << 40), stride = p.integer("stride", 1, 2);
-  p.require(rows.shape[1] == (t + stride - 1) / stride && rows.shape[2] % 3 == 0, "rows",
-            "[batch, " + std::to_string((t + stride - 1) / stride) + ", 3·C]", rows.describe());
-  p.output(rows.dtype == DType::f64 ? DType::f64 : DType::f32, {rows.shape[0], t, rows.shape[2] / 3});
-  p.finish();
+void LinearBackwardWeight::count(Count& c) const {
+  if (dweight) c.work.flop = Count::product(double(dy.cols()), double(dy.rows()), double(x.cols()));
+  c.shape({dy.cols(), dy.rows(), x.cols()});
+  c.work.type = compute;
+  c.updated(dweight);
+  c.updated(dbias);
 }
 
-}  // namespace ops
+void Quantize::declare(Prepare& p) {
+  p.tensor(weight, "weight", kFloat);
+  p.inout_like(quantized, weight, "quantized", kQ8);
+}
+
+void Unfold::declare(Prepare& p) {
+  p.tensor(x, "x", kFloat, {kAny, kAny, kAny});
+  p.integer(stride, "stride", 1, 2);
+  p.flag(channels_first, "channels_first");
+  p.dtype(type, "out");
+  p.output(y, type, {x.shape[0], (length() + stride - 1) / stride, 3 * channels()});
+}
+
+void Fold::declare(Prepare& p) {
+  p.tensor(rows, "rows", kFloat, {kAny, kAny, kAny});
+  p.integer(length, "T", 0, int64_t(1) << 40);
+  p.integer(stride, "stride", 1, 2);
+  const int64_t count = (length + stride - 1) / stride;
+  p.require(
+      rows.shape[1] == count && rows.shape[2] % 3 == 0, "rows",
+      [&] { return "[batch, " + std::to_string(count) + ", 3·C]"; }, rows);
+  p.output(dx, rows.dtype == DType::f64 ? DType::f64 : DType::f32, {rows.shape[0], length, rows.shape[2] / 3});
+}
+
 }  // namespace dw

@@ -1,36 +1,44 @@
+#include "ops/mel.h"
+
+#include <cmath>
+
 #include "core/audio.h"
-#include "core/ops.h"
 
 namespace dw {
-namespace ops {
 
-// samples f32 [n] at 16 kHz, filters f32 [mels, 201]; numbers: frames. → features f32 [mels, frames].
-// The signal is padded with zeros, or cut, to frames · 160 samples.
-void log_mel(Prepare& p) {
-  p.tensor("samples", kF32, {kAny});
-  const View& filters = p.tensor("filters", kF32, {kAny, 201});
-  const int64_t frames = p.integer("frames", 0, int64_t(1) << 31);
+void LogMel::declare(Prepare& p) {
+  p.tensor(samples, "samples", kF32, {kAny});
+  p.tensor(filters, "filters", kF32, {kAny, 201});
+  p.integer(frames, "frames", 0, int64_t(1) << 31);
   p.require(frames != 1, "frames", "0 or at least 2 (the ends are mirrored over 200 samples)", "1");
-  p.require(filters.shape[0] > 0, "filters", "at least one filter", filters.describe());
-  p.output(DType::f32, {filters.shape[0], frames});
-  p.finish();
+  p.require(filters.shape[0] > 0, "filters", "at least one filter", filters);
+  p.output(features, DType::f32, {filters.shape[0], frames});
 }
 
-// numbers: mels. → filters f32 [mels, 201].
-void mel_filters(Prepare& p) {
-  p.output(DType::f32, {p.integer("mels", 1, 201), 201});
-  p.finish();
+// Of a frame the transform: 5/2·n·log2 n for n real points.
+void LogMel::count(Count& c) const {
+  c.work.flop = double(features.shape[1]) * 2.5 * kFft * std::log2(kFft);
+  c.shape({features.shape[0], features.shape[1]});
 }
 
-// samples f32 [n]; numbers: from_rate, to_rate in Hz. → f32 [ceil(n · to / from)].
-void resample(Prepare& p) {
-  const int64_t n = p.tensor("samples", kF32, {kAny}).shape[0];
-  const int64_t from = p.integer("from_rate", kLowestRate, kHighestRate);
-  const int64_t to = p.integer("to_rate", kLowestRate, kHighestRate);
-  // n · to may not fit.
-  p.output(DType::f32, {n / from * to + (n % from * to + from - 1) / from});
-  p.finish();
+void MelFilters::declare(Prepare& p) {
+  p.integer(mels, "mels", 1, 201);
+  p.output(filters, DType::f32, {mels, 201});
 }
 
-}  // namespace ops
+void Resample::declare(Prepare& p) {
+  p.tensor(samples, "samples", kF32, {kAny});
+  p.integer(from_rate, "from_rate", kLowestRate, kHighestRate);
+  p.integer(to_rate, "to_rate", kLowestRate, kHighestRate);
+  // n · to_rate may not fit.
+  const int64_t n = samples.shape[0];
+  p.output(resampled, DType::f32, {n / from_rate * to_rate + (n % from_rate * to_rate + from_rate - 1) / from_rate});
+}
+
+// A product with every sample under the filter, which is as wide as the lower of the two rates makes it.
+void Resample::count(Count& c) const {
+  const double from = double(from_rate), to = double(to_rate);
+  c.work.flop = Count::product(double(resampled.size()), 2 * kSincHalf * std::fmax(1, from / to), 1);
+}
+
 }  // namespace dw

@@ -1,44 +1,37 @@
-#include "core/ops.h"
+#include "ops/norm.h"
 
 namespace dw {
-namespace ops {
 
-namespace {
-
-DType statistics(const View& x) { return x.dtype == DType::f64 ? DType::f64 : DType::f32; }
-
-}  // namespace
-
-// y [.., D], mean f32 [rows], rstd f32 [rows] = layer_norm(x [.., D], weight [D], bias [D]; eps, out dtype)
-void layer_norm(Prepare& p) {
-  const View x = p.tensor("x", kFloat);
-  p.require(x.rank >= 1 && x.cols() >= 1, "x", "rows of at least one column", x.describe());
-  p.tensor("weight", kF32 | kF64, {x.cols()});
-  p.tensor("bias", kF32 | kF64, {x.cols()});
-  p.number("eps", 0, 1);
-  const DType out = p.dtype("out");
-  p.output_like(x, out);
-  p.output(statistics(x), {x.rows()});
-  p.output(statistics(x), {x.rows()});
-  p.finish();
+void LayerNorm::declare(Prepare& p) {
+  p.tensor(x, "x", kFloat);
+  p.require(x.rank >= 1 && x.cols() >= 1, "x", "rows of at least one column", x);
+  p.tensor(weight, "weight", kF32 | kF64, {x.cols()});
+  p.tensor(bias, "bias", kF32 | kF64, {x.cols()});
+  p.number(epsilon, "eps", 0, 1);
+  p.dtype(type, "out");
+  const DType statistics = x.dtype == DType::f64 ? DType::f64 : DType::f32;
+  p.output_like(y, x, type);
+  p.output(mean, statistics, {x.rows()});
+  p.output(rstd, statistics, {x.rows()});
 }
 
-// dx [.., D] = layer_norm_backward(dy [.., D], x [.., D], weight [D], mean [rows], rstd [rows], residual? [.., D],
-// inout dweight? [D], inout dbias? [D]; out dtype)
-void layer_norm_backward(Prepare& p) {
-  const View dy = p.tensor("dy", kFloat);
-  p.require(dy.rank >= 1 && dy.cols() >= 1, "dy", "rows of at least one column", dy.describe());
-  const View x = p.like("x", kFloat, dy, false, false);
-  p.tensor("weight", kF32 | kF64, {x.cols()});
-  p.tensor("mean", kF32 | kF64, {x.rows()});
-  p.tensor("rstd", kF32 | kF64, {x.rows()});
-  p.like("residual", kFloat, dy, true, false);
-  p.inout("dweight", kF32 | kF64, {x.cols()}, true);
-  p.inout("dbias", kF32 | kF64, {x.cols()}, true);
-  const DType out = p.dtype("out");
-  p.output_like(x, out);
-  p.finish();
+void LayerNormBackward::declare(Prepare& p) {
+  p.tensor(dy, "dy", kFloat);
+  p.require(dy.rank >= 1 && dy.cols() >= 1, "dy", "rows of at least one column", dy);
+  p.like(x, dy, "x", kFloat);
+  p.tensor(weight, "weight", kF32 | kF64, {x.cols()});
+  p.tensor(mean, "mean", kF32 | kF64, {x.rows()});
+  p.tensor(rstd, "rstd", kF32 | kF64, {x.rows()});
+  p.optional_like(residual, dy, "residual", kFloat);
+  p.optional_inout(dweight, "dweight", kF32 | kF64, {x.cols()});
+  p.optional_inout(dbias, "dbias", kF32 | kF64, {x.cols()});
+  p.dtype(type, "out");
+  p.output_like(dx, x, type);
 }
 
-}  // namespace ops
+void LayerNormBackward::count(Count& c) const {
+  c.updated(dweight);
+  c.updated(dbias);
+}
+
 }  // namespace dw

@@ -1,41 +1,60 @@
-#include "core/ops.h"
+#include "ops/optimizer.h"
 
 namespace dw {
-namespace ops {
 
-// any number of gradients, f32 of any shape; numbers: max_norm (0: no clipping), gradient_scale.
-// → norm f32 [1], scale f32 [1].
-void global_norm(Prepare& p) {
-  while (p.more_tensors()) p.tensor("gradient", kF32 | kF64);
-  p.number("max_norm", 0, 1e300);
-  p.number("gradient_scale", 0, 1e300);
-  p.output(DType::f32, {1});
-  p.output(DType::f32, {1});
-  p.finish();
+void GlobalNorm::declare(Prepare& p) {
+  p.rest(gradients);
+  for (View& g : gradients) p.tensor(g, "gradient", kF32 | kF64);
+  p.number(max_norm, "max_norm", 0, 1e300);
+  p.number(gradient_scale, "gradient_scale", 0, 1e300);
+  p.output(norm, DType::f32, {1});
+  p.output(scale, DType::f32, {1});
 }
 
-// scale f32 [1], then n groups of four of one shape: p (in place), gradient, m, v (in place). numbers: n, lr, beta1,
-// beta2, eps, weight_decay, mode (0 or 1), then one step per group, counted from 1. Step 0 leaves its group untouched;
-// its gradient may be null.
-void adamw(Prepare& p) {
-  p.tensor("scale", kF32, {1});
-  const int64_t groups = p.integer("groups", 0, 1 << 24);
-  p.number("lr", -1e300, 1e300);
-  p.number("beta1", 0, 1);
-  p.number("beta2", 0, 1);
-  p.number("eps", 0, 1e300);
-  p.number("weight_decay", 0, 1e300);
-  p.integer("mode", 0, 1);
-  for (int64_t i = 0; i < groups; i++) {
-    const int64_t step = p.integer("step", 0, int64_t(1) << 53);
-    const View& param = p.inout("p", kF32 | kF64);
-    const unsigned type = 1u << unsigned(param.dtype);
-    p.like("gradient", type, param, step == 0, false);
-    p.like("m", type, param, false, true);
-    p.like("v", type, param, false, true);
+void GlobalNorm::count(Count& c) const {
+  int64_t elements = 0;
+  for (const View& g : gradients) elements += g.size();
+  c.shape({elements});
+}
+
+void AdamW::declare(Prepare& p) {
+  p.tensor(scale, "scale", kF32, {1});
+  int64_t count = int64_t(groups.size());
+  p.integer(count, "groups", 0, 1 << 24);
+  p.number(lr, "lr", -1e300, 1e300);
+  p.number(beta1, "beta1", 0, 1);
+  p.number(beta2, "beta2", 0, 1);
+  p.number(epsilon, "eps", 0, 1e300);
+  p.number(weight_decay, "weight_decay", 0, 1e300);
+  p.integer(mode, "mode", 0, 1);
+  // Grown as they are found: a call may announce more than it has.
+  for (size_t i = 0; i < size_t(count); i++) {
+    if (i == groups.size()) groups.emplace_back();
+    Group& g = groups[i];
+    p.integer(g.step, "step", 0, int64_t(1) << 53);
+    p.inout(g.p, "p", kF32 | kF64);
+    const unsigned type = 1u << unsigned(g.p.dtype);
+    if (g.step == 0)
+      p.optional_like(g.gradient, g.p, "gradient", type);
+    else
+      p.like(g.gradient, g.p, "gradient", type);
+    p.inout_like(g.m, g.p, "m", type);
+    p.inout_like(g.v, g.p, "v", type);
   }
-  p.finish();
 }
 
-}  // namespace ops
+// Per group p, m and v are updated and the gradient is read.
+void AdamW::count(Count& c) const {
+  int64_t elements = 0;
+  for (const Group& g : groups) {
+    if (g.step == 0) {
+      for (const View* tensor : {&g.p, &g.gradient, &g.m, &g.v}) c.only(*tensor, 0);
+      continue;
+    }
+    for (const View* tensor : {&g.p, &g.m, &g.v}) c.updated(*tensor);
+    elements += g.p.size();
+  }
+  c.shape({elements});
+}
+
 }  // namespace dw

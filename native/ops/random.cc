@@ -1,19 +1,13 @@
-#include "core/ops.h"
+#include "ops/random.h"
 
 namespace dw {
-namespace ops {
 
-// numbers: count, seed, step, op (see core/philox.h). → f32 [count].
-static void draw(Prepare& p) {
-  const int64_t count = p.integer("count", 0, int64_t(1) << 40);
-  p.integer("seed", 0, int64_t(1) << 53);
-  p.integer("step", 0, 0xFFFFFFFFll);
-  p.integer("op", 0, 0xFFFFFFFFll);
-  p.output(DType::f32, {count});
-  p.finish();
+void Draw::declare(Prepare& p) {
+  p.integer(count, "count", 0, int64_t(1) << 40);
+  p.integer(seed, "seed", 0, int64_t(1) << 53);
+  p.integer(step, "step", 0, 0xFFFFFFFFll);
+  p.integer(op, "op", 0, 0xFFFFFFFFll);
+  p.output(values, DType::f32, {count});
 }
-void random_normal(Prepare& p) { draw(p); }
-void random_uniform(Prepare& p) { draw(p); }
 
-}  // namespace ops
 }  // namespace dw

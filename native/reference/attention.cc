@@ -4,10 +4,12 @@
 // Backward:
 //   dv[j] = Σ_i p[i, j] · do[i]      ds[i, j] = p[i, j] · (do[i] · v[j] − do[i] · o[i])
 //   dq[i] = scale · Σ_j ds[i, j] · k[j]      dk[j] = scale · Σ_i ds[i, j] · q[i]
+#include "ops/attention.h"
+
 #include <algorithm>
 #include <cmath>
 
-#include "core/ops.h"
+#include "reference/kernels.h"
 
 namespace dw {
 namespace reference {
@@ -22,17 +24,16 @@ double dot(const View& a, int64_t i, const View& b, int64_t j, int64_t n) {
 
 }  // namespace
 
-void attention(Context&, const Call& call) {
-  const View &q = call.in[0], &k = call.in[1], &v = call.in[2], &o = call.out[0], &lse = call.out[1];
-  const int64_t heads = call.integer(0), kv_len = call.integer(2), q_offset = call.integer(3);
-  const bool causal = call.num[1] != 0;
+void attention(Context&, const Attention& a) {
+  const View &q = a.q, &k = a.k, &v = a.v;
+  const int64_t heads = a.heads, kv_len = a.kv_len;
   const int64_t B = q.shape[0], Tq = q.shape[1], Tk = k.shape[1], D = q.shape[2], w = D / heads;
   const double scale = 1.0 / std::sqrt(double(w));
   std::vector<double> s(static_cast<size_t>(kv_len));
   for (int64_t b = 0; b < B; b++)
     for (int64_t h = 0; h < heads; h++)
       for (int64_t i = 0; i < Tq; i++) {
-        const int64_t row = (b * Tq + i) * D + h * w, keys = causal ? std::min(kv_len, i + q_offset + 1) : kv_len;
+        const int64_t row = (b * Tq + i) * D + h * w, keys = a.causal ? std::min(kv_len, i + a.q_offset + 1) : kv_len;
         double top = -INFINITY, sum = 0;
         for (int64_t j = 0; j < keys; j++) {
           s[j] = scale * dot(q, row, k, (b * Tk + j) * D + h * w, w);
@@ -42,27 +43,26 @@ void attention(Context&, const Call& call) {
         for (int64_t c = 0; c < w; c++) {
           double y = 0;
           for (int64_t j = 0; j < keys; j++) y += std::exp(s[j] - top) / sum * load(v, (b * Tk + j) * D + h * w + c);
-          store(o, row + c, y);
+          store(a.o, row + c, y);
         }
-        store(lse, (b * heads + h) * Tq + i, top + std::log(sum));
+        store(a.lse, (b * heads + h) * Tq + i, top + std::log(sum));
       }
 }
 
-void attention_backward(Context&, const Call& call) {
-  const View &q = call.in[0], &k = call.in[1], &v = call.in[2], &o = call.in[3], &lse = call.in[4], &dout = call.in[5];
-  const int64_t heads = call.integer(0);
-  const bool causal = call.num[1] != 0;
+void attention_backward(Context&, const AttentionBackward& a) {
+  const View &q = a.q, &k = a.k, &v = a.v, &dout = a.dout;
+  const int64_t heads = a.heads;
   const int64_t B = q.shape[0], Tq = q.shape[1], Tk = k.shape[1], D = q.shape[2], w = D / heads;
   const double scale = 1.0 / std::sqrt(double(w));
   std::vector<double> dq(size_t(q.size()), 0.0), dk(size_t(k.size()), 0.0), dv(size_t(v.size()), 0.0);
   for (int64_t b = 0; b < B; b++)
     for (int64_t h = 0; h < heads; h++)
       for (int64_t i = 0; i < Tq; i++) {
-        const int64_t row = (b * Tq + i) * D + h * w, keys = causal ? std::min(Tk, i + 1) : Tk;
-        const double delta = dot(dout, row, o, row, w);
+        const int64_t row = (b * Tq + i) * D + h * w, keys = a.causal ? std::min(Tk, i + 1) : Tk;
+        const double delta = dot(dout, row, a.o, row, w);
         for (int64_t j = 0; j < keys; j++) {
           const int64_t key = (b * Tk + j) * D + h * w;
-          const double p = std::exp(scale * dot(q, row, k, key, w) - load(lse, (b * heads + h) * Tq + i));
+          const double p = std::exp(scale * dot(q, row, k, key, w) - load(a.lse, (b * heads + h) * Tq + i));
           const double ds = p * (dot(dout, row, v, key, w) - delta);
           for (int64_t c = 0; c < w; c++) {
             dv[key + c] += p * load(dout, row + c);
@@ -71,9 +71,9 @@ void attention_backward(Context&, const Call& call) {
           }
         }
       }
-  for (int64_t i = 0; i < q.size(); i++) store(call.out[0], i, dq[i]);
-  for (int64_t i = 0; i < k.size(); i++) store(call.out[1], i, dk[i]);
-  for (int64_t i = 0; i < v.size(); i++) store(call.out[2], i, dv[i]);
+  for (int64_t i = 0; i < q.size(); i++) store(a.dq, i, dq[i]);
+  for (int64_t i = 0; i < k.size(); i++) store(a.dk, i, dk[i]);
+  for (int64_t i = 0; i < v.size(); i++) store(a.dv, i, dv[i]);
 }
 
 }  // namespace reference

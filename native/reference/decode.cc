@@ -3,14 +3,15 @@
 // With allowed = (a0, a1, a2, a3) of a row only the ids of [a0, a1) and [a2, a3) stay in z, and only the second range's
 // where its Σ e^z is above every e^z of the first: the rules of timestamps (whisper/decoding.py, ApplyTimestampRules).
 // cache_reorder: cache[b·K + k, i] = what was cache[b·K + parents[b, k], i], i < count.
-#include "core/decode.h"
+#include "ops/decode.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
 
-#include "core/ops.h"
+#include "core/decode.h"
+#include "reference/kernels.h"
 
 namespace dw {
 namespace reference {
@@ -27,9 +28,9 @@ static double log_sum_exp(const double* from, const double* to) {
   return top + std::log(sum);
 }
 
-void top_k(Context&, const Call& c) {
-  const View &logits = c.in[0], &suppress = c.in[1], &allowed = c.in[2];
-  const int64_t rows = logits.shape[0], columns = logits.shape[1], k = c.integer(0);
+void top_k(Context&, const TopK& q) {
+  const View &logits = q.logits, &suppress = q.suppress, &allowed = q.allowed;
+  const int64_t rows = logits.shape[0], columns = logits.shape[1], k = q.k;
   for (int64_t row = 0; allowed && row < rows; row++) check_allowed(allowed.as<int32_t>() + 4 * row, columns, row);
   for (int64_t row = 0; row < rows; row++) {
     std::vector<double> z(size_t(columns), 0.0);
@@ -55,20 +56,19 @@ void top_k(Context&, const Call& c) {
     std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return z[size_t(a)] > z[size_t(b)]; });
     for (int64_t j = 0; j < k; j++) {
       const int32_t id = order[size_t(j)];
-      store(c.out[0], row * k + j, z[size_t(id)] == -INFINITY ? -INFINITY : z[size_t(id)] - lse);
-      c.out[1].as<int32_t>()[row * k + j] = id;
+      store(q.values, row * k + j, z[size_t(id)] == -INFINITY ? -INFINITY : z[size_t(id)] - lse);
+      q.ids.as<int32_t>()[row * k + j] = id;
     }
-    store(c.out[2], row, lse);
+    store(q.logsumexp, row, lse);
   }
 }
 
-void cache_reorder(Context&, const Call& c) {
-  const View& parents = c.in[0];
+void cache_reorder(Context&, const CacheReorder& q) {
+  const View& parents = q.parents;
   const int64_t beams = parents.shape[1];
   for (int64_t i = 0; i < parents.size(); i++) check_parent(parents.as<int32_t>()[i], beams, i);
-  for (size_t t = 1; t < c.in.size(); t++) {
-    const View& cache = c.in[t];
-    const int64_t row = cache.shape[1] * cache.shape[2], used = c.integer(0) * cache.shape[2];
+  for (const View& cache : q.caches) {
+    const int64_t row = cache.shape[1] * cache.shape[2], used = q.positions * cache.shape[2];
     std::vector<double> was(size_t(cache.size()));
     for (int64_t i = 0; i < cache.size(); i++) was[size_t(i)] = load(cache, i);
     for (int64_t n = 0; n < parents.size(); n++)

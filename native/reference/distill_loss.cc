@@ -9,7 +9,7 @@
 
 #include <cmath>
 
-#include "core/ops.h"
+#include "reference/kernels.h"
 
 namespace dw {
 namespace reference {
@@ -32,8 +32,8 @@ std::vector<double> log_softmax(std::vector<double> s, double temperature) {
 }
 }  // namespace
 
-void distill_loss(Context&, const Call& call) {
-  const DistillLoss q = distill_loss_call(call);
+void distill_loss(Context&, const DistillLoss& loss) {
+  const LabelledLoss q(loss);
   const size_t n = size_t(q.vocabulary);
   const double tau = q.temperature;
   double ce_total = 0, kd_total = 0;
@@ -70,8 +70,8 @@ void distill_loss(Context&, const Call& call) {
       if (q.kind == Distill::js)
         for (size_t v = 0; v < n; v++) ds[v] += q.kd_share(r) * tau * std::exp(ls[v]) * (a[v] - inner);
     }
-    store(call.out[1], r, ce);
-    store(call.out[2], r, kd);
+    store(q.ce_rows, r, ce);
+    store(q.kd_rows, r, kd);
     ce_total += ce;
     kd_total += kd;
     if (!q.grad) continue;
@@ -82,15 +82,15 @@ void distill_loss(Context&, const Call& call) {
         d += ds[size_t(v)] * load(q.weight, at);
         if (q.dweight) store(q.dweight, at, load(q.dweight, at) + ds[size_t(v)] * load(q.hidden, r * q.width + i));
       }
-      store(call.out[3], r * q.width + i, d);
+      store(q.dhidden, r * q.width + i, d);
     }
   }
   const double ce = q.labelled > 0 ? ce_total / double(q.labelled) : 0,
                kd = q.positions > 0 ? kd_total / q.positions : 0;
-  store(call.out[0], 0, ce);
-  store(call.out[0], 1, kd);
-  store(call.out[0], 2, q.ce_weight * ce + q.kd_weight * kd);
-  store(call.out[0], 3, double(q.labelled));
+  store(q.stats, 0, ce);
+  store(q.stats, 1, kd);
+  store(q.stats, 2, q.ce_weight * ce + q.kd_weight * kd);
+  store(q.stats, 3, double(q.labelled));
 }
 
 }  // namespace reference

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "core/ops.h"
+#include "reference/kernels.h"
 
 namespace dw {
 namespace reference {
@@ -41,156 +41,151 @@ void put_row(const View& v, int64_t r, const std::vector<double>& values) {
 }
 void accumulate(const View& v, int64_t i, double value) { store(v, i, load(v, i) + value); }
 
-// The four tensors of an FFN start at position i.
-void ffn(const Call& call, size_t i, const std::vector<double>& x, std::vector<double>& pre, std::vector<double>& y) {
-  linear(call.in[i], &call.in[i + 1], x, pre);
+void ffn(const Ffn& f, const std::vector<double>& x, std::vector<double>& pre, std::vector<double>& y) {
+  linear(f.fc1, &f.fc1_bias, x, pre);
   std::vector<double> act(pre);
   for (double& v : act) v = gelu(v);
-  linear(call.in[i + 2], &call.in[i + 3], act, y);
+  linear(f.fc2, &f.fc2_bias, act, y);
 }
-int64_t language_of(const GatedFfn& f, int64_t r) {
-  for (int64_t l = 0; l < f.languages; l++)
-    if (r >= f.begin(l) && r < f.end(l)) return l;
+// The language of a row, as a place among `experts`; -1: none.
+int64_t language_of(const GatedRows& f, int64_t r) {
+  for (size_t l = 0; l < f.experts.size(); l++)
+    if (r >= f.experts[l].begin && r < f.experts[l].end) return int64_t(l);
   return -1;
 }
 // relu(W_in·x + b_in) and G.
-double gate(const GatedFfn& f, int64_t l, const std::vector<double>& x, std::vector<double>& hidden) {
-  linear(f.at(f.expert(l, kGateInW)), &f.at(f.expert(l, kGateInB)), x, hidden);
+double gate(const Expert& e, const std::vector<double>& x, std::vector<double>& hidden) {
+  linear(e.gate_in, &e.gate_in_bias, x, hidden);
   double sum = 0;
   for (size_t i = 0; i < hidden.size(); i++) {
     hidden[i] = std::fmax(hidden[i], 0);
-    sum += hidden[i] * load(f.at(f.expert(l, kGateOutW)), int64_t(i));
+    sum += hidden[i] * load(e.gate_out, int64_t(i));
   }
   return sum;
 }
 }  // namespace
 
-void gated_ffn(Context&, const Call& call) {
-  const GatedFfn f = gated_ffn_call(call);
+void gated_ffn(Context&, const GatedFfn& f) {
+  const DropoutDraw of_gate = f.draws.of_gate(), of_expert = f.draws.of_expert();
   std::vector<double> pre, y, pre_expert, expert, hidden;
   for (int64_t r = 0; r < f.rows; r++) {
-    const std::vector<double> x = row(f.at(f.x), r, f.width);
-    ffn(call, f.shared, x, pre, y);
-    put_row(call.out[3], r, pre);
+    const std::vector<double> x = row(f.x, r, f.width);
+    ffn(f.shared, x, pre, y);
+    put_row(f.pre_shared, r, pre);
     const int64_t l = language_of(f, r);
     double g = 0;
     if (l >= 0) {
-      const int64_t at = f.saved_row(l) + r - f.begin(l);
+      const Expert& e = f.experts[size_t(l)];
+      const int64_t at = e.saved + r - e.begin;
       std::vector<double> dropped(x);
-      for (int64_t i = 0; i < f.width; i++) dropped[size_t(i)] *= gate_keep(f, r * f.width + i);
-      const double sum = gate(f, l, dropped, hidden);
-      put_row(call.out[2], at, hidden);
-      g = 1 / (1 + std::exp(-(sum + f.alpha() * gate_noise(f, r))));
-      if (!f.skip()) {
-        ffn(call, f.expert(l, kFc1W), x, pre_expert, expert);
-        put_row(call.out[4], at, pre_expert);
+      for (int64_t i = 0; i < f.width; i++) dropped[size_t(i)] *= of_gate.keep(r * f.width + i);
+      const double sum = gate(e, dropped, hidden);
+      put_row(f.gate_hidden, at, hidden);
+      g = 1 / (1 + std::exp(-(sum + f.draws.alpha * f.draws.noise_of(r))));
+      if (!f.draws.skip) {
+        ffn(e.ffn, x, pre_expert, expert);
+        put_row(f.pre_expert, at, pre_expert);
         for (int64_t i = 0; i < f.width; i++) {
-          const double delta = expert[size_t(i)] * expert_keep(f, r * f.width + i) - y[size_t(i)];
-          store(call.out[5], at * f.width + i, delta);
+          const double delta = expert[size_t(i)] * of_expert.keep(r * f.width + i) - y[size_t(i)];
+          store(f.delta, at * f.width + i, delta);
           y[size_t(i)] += g * delta;
         }
       }
     }
-    if (f.at(f.residual))
-      for (int64_t i = 0; i < f.width; i++) y[size_t(i)] += load(f.at(f.residual), r * f.width + i);
-    put_row(call.out[0], r, y);
-    store(call.out[1], r, g);
+    if (f.residual)
+      for (int64_t i = 0; i < f.width; i++) y[size_t(i)] += load(f.residual, r * f.width + i);
+    put_row(f.y, r, y);
+    store(f.g, r, g);
   }
 }
 
-void gated_ffn_backward(Context&, const Call& call) {
-  const GatedFfn f = gated_ffn_backward_call(call);
-  const View &g_saved = f.at(f.saved), &hidden = f.at(f.saved + 1), &pre_shared = f.at(f.saved + 2),
-             &pre_expert = f.at(f.saved + 3), &delta = f.at(f.saved + 4);
+void gated_ffn_backward(Context&, const GatedFfnBackward& f) {
+  const DropoutDraw of_gate = f.draws.of_gate(), of_expert = f.draws.of_expert();
   std::vector<double> part;
   for (int64_t r = 0; r < f.rows; r++) {
-    const std::vector<double> dy = row(call.in[0], r, f.width), x = row(f.at(f.x), r, f.width);
+    const std::vector<double> dy = row(f.dy, r, f.width), x = row(f.x, r, f.width);
     std::vector<double> dx(static_cast<size_t>(f.width), 0.0);
     // dx += W1ᵀ·dpre, dpre = gelu'(pre) ⊙ W2ᵀ·d
-    auto through = [&](size_t fc1, size_t fc2, const View& pre, int64_t at, const std::vector<double>& d) {
+    auto through = [&](const Ffn& ffn, const View& pre, int64_t at, const std::vector<double>& d) {
       std::vector<double> dpre;
-      transposed(f.at(fc2), d, dpre);
+      transposed(ffn.fc2, d, dpre);
       for (int64_t i = 0; i < f.inner; i++) dpre[size_t(i)] *= gelu_grad(load(pre, at * f.inner + i));
-      transposed(f.at(fc1), dpre, part);
+      transposed(ffn.fc1, dpre, part);
       for (size_t i = 0; i < dx.size(); i++) dx[i] += part[i];
       return dpre;
     };
     const int64_t l = language_of(f, r);
-    const double g = load(g_saved, r);
+    const double g = load(f.g, r);
     std::vector<double> d(dy);
-    if (l >= 0 && !f.skip())
+    if (l >= 0 && !f.draws.skip)
       for (double& v : d) v *= 1 - g;
-    through(f.shared, f.shared + 2, pre_shared, r, d);
+    through(f.shared, f.pre_shared, r, d);
     if (l >= 0) {
-      const int64_t at = f.saved_row(l) + r - f.begin(l);
-      double dg = call.in[1] ? load(call.in[1], 0) : 0;
-      if (!f.skip()) {
+      const Expert& e = f.experts[size_t(l)];
+      const ExpertGradients& to = f.gradients[size_t(l)];
+      const int64_t at = e.saved + r - e.begin;
+      double dg = f.dgate ? load(f.dgate, 0) : 0;
+      if (!f.draws.skip) {
         for (int64_t i = 0; i < f.width; i++) {
-          dg += dy[size_t(i)] * load(delta, at * f.width + i);
-          d[size_t(i)] = dy[size_t(i)] * g * expert_keep(f, r * f.width + i);
+          dg += dy[size_t(i)] * load(f.delta, at * f.width + i);
+          d[size_t(i)] = dy[size_t(i)] * g * of_expert.keep(r * f.width + i);
         }
-        const std::vector<double> dpre = through(f.expert(l, kFc1W), f.expert(l, kFc2W), pre_expert, at, d);
-        const View &dw1 = f.at(f.gradient(l, kFc1W)), &db1 = f.at(f.gradient(l, kFc1B)),
-                   &dw2 = f.at(f.gradient(l, kFc2W)), &db2 = f.at(f.gradient(l, kFc2B));
+        const std::vector<double> dpre = through(e.ffn, f.pre_expert, at, d);
         for (int64_t n = 0; n < f.inner; n++) {
-          const double act = gelu(load(pre_expert, at * f.inner + n));
-          if (db1) accumulate(db1, n, dpre[size_t(n)]);
+          const double act = gelu(load(f.pre_expert, at * f.inner + n));
+          if (to.fc1_bias) accumulate(to.fc1_bias, n, dpre[size_t(n)]);
           for (int64_t k = 0; k < f.width; k++) {
-            if (dw1) accumulate(dw1, n * f.width + k, dpre[size_t(n)] * x[size_t(k)]);
-            if (dw2) accumulate(dw2, k * f.inner + n, d[size_t(k)] * act);
+            if (to.fc1) accumulate(to.fc1, n * f.width + k, dpre[size_t(n)] * x[size_t(k)]);
+            if (to.fc2) accumulate(to.fc2, k * f.inner + n, d[size_t(k)] * act);
           }
         }
-        if (db2)
-          for (int64_t k = 0; k < f.width; k++) accumulate(db2, k, d[size_t(k)]);
+        if (to.fc2_bias)
+          for (int64_t k = 0; k < f.width; k++) accumulate(to.fc2_bias, k, d[size_t(k)]);
       }
       // The gate: dG = g(1 - g)·dg.
       const double dG = g * (1 - g) * dg;
-      const View &dwi = f.at(f.gradient(l, kGateInW)), &dbi = f.at(f.gradient(l, kGateInB)),
-                 &dwo = f.at(f.gradient(l, kGateOutW));
       for (int64_t n = 0; n < f.gate; n++) {
-        const double h = load(hidden, at * f.gate + n);
-        if (dwo) accumulate(dwo, n, dG * h);
-        const double dh = h > 0 ? dG * load(f.at(f.expert(l, kGateOutW)), n) : 0;
-        if (dbi) accumulate(dbi, n, dh);
+        const double h = load(f.gate_hidden, at * f.gate + n);
+        if (to.gate_out) accumulate(to.gate_out, n, dG * h);
+        const double dh = h > 0 ? dG * load(e.gate_out, n) : 0;
+        if (to.gate_in_bias) accumulate(to.gate_in_bias, n, dh);
         for (int64_t k = 0; k < f.width; k++) {
-          const double keep = gate_keep(f, r * f.width + k);
-          if (dwi) accumulate(dwi, n * f.width + k, dh * x[size_t(k)] * keep);
-          dx[size_t(k)] += dh * load(f.at(f.expert(l, kGateInW)), n * f.width + k) * keep;
+          const double keep = of_gate.keep(r * f.width + k);
+          if (to.gate_in) accumulate(to.gate_in, n * f.width + k, dh * x[size_t(k)] * keep);
+          dx[size_t(k)] += dh * load(e.gate_in, n * f.width + k) * keep;
         }
       }
     }
-    put_row(call.out[0], r, dx);
+    put_row(f.dx, r, dx);
   }
 }
 
-void gated_ffn_hard(Context&, const Call& call) {
-  const GatedFfn f = gated_ffn_hard_call(call);
+void gated_ffn_hard(Context&, const GatedFfnHard& f) {
   std::vector<double> pre, y, hidden;
   for (int64_t r = 0; r < f.rows; r++) {
-    const std::vector<double> x = row(f.at(f.x), r, f.width);
+    const std::vector<double> x = row(f.x, r, f.width);
     const int64_t l = language_of(f, r);
-    const bool expert = l >= 0 && gate(f, l, x, hidden) >= 0;
-    ffn(call, expert ? f.expert(l, kFc1W) : f.shared, x, pre, y);
-    if (f.at(f.residual))
-      for (int64_t i = 0; i < f.width; i++) y[size_t(i)] += load(f.at(f.residual), r * f.width + i);
-    put_row(call.out[0], r, y);
-    store(call.out[1], r, expert ? 1 : 0);
+    const bool expert = l >= 0 && gate(f.experts[size_t(l)], x, hidden) >= 0;
+    ffn(expert ? f.experts[size_t(l)].ffn : f.shared, x, pre, y);
+    if (f.residual)
+      for (int64_t i = 0; i < f.width; i++) y[size_t(i)] += load(f.residual, r * f.width + i);
+    put_row(f.y, r, y);
+    store(f.g, r, expert ? 1 : 0);
   }
 }
 
 // mean = Σ g / count, loss = |mean - budget|, dgate = weight·sign(mean - budget) / count
-void gate_budget(Context&, const Call& call) {
+void gate_budget(Context&, const GateBudget& q) {
   double sum = 0, count = 0;
-  for (const View& g : call.in) {
+  for (const View& g : q.gates) {
     for (int64_t i = 0; i < g.size(); i++) sum += load(g, i);
     count += double(g.size());
   }
-  const double budget = call.num[0], weight = call.num[1];
-  if (call.num[2] > 0) count = call.num[2];
-  const double mean = count > 0 ? sum / count : 0, gap = count > 0 ? mean - budget : 0;
-  store(call.out[0], 0, mean);
-  store(call.out[1], 0, std::fabs(gap));
-  store(call.out[2], 0, gap == 0 ? 0 : weight * (gap > 0 ? 1 : -1) / count);
+  if (q.rows > 0) count = q.rows;
+  const double mean = count > 0 ? sum / count : 0, gap = count > 0 ? mean - q.budget : 0;
+  store(q.mean, 0, mean);
+  store(q.loss, 0, std::fabs(gap));
+  store(q.dgate, 0, gap == 0 ? 0 : q.weight * (gap > 0 ? 1 : -1) / count);
 }
 
 }  // namespace reference

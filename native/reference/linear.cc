@@ -1,7 +1,9 @@
+#include "ops/linear.h"
+
 #include <cmath>
 #include <vector>
 
-#include "core/ops.h"
+#include "reference/kernels.h"
 
 namespace dw {
 namespace reference {
@@ -31,10 +33,9 @@ static std::vector<double> row16(const View& x, int64_t row) {
   return out;
 }
 
-void linear(Context&, const Call& c) {
-  const View &x = c.in[0], &w = c.in[1], &bias = c.in[2], &residual = c.in[3], &y = c.out[0];
-  const bool act = c.num[0] != 0, save = c.num[1] != 0;
-  const DType compute = DType(c.integer(2));
+void linear(Context&, const Linear& q) {
+  const View &x = q.x, &w = q.weight;
+  const DType compute = q.compute;
   const bool q8 = w.dtype == DType::q8, in16 = q8 && compute == DType::bf16;
   const DType exact = q8 ? DType::f64 : compute;  // its scales are multiplied by sums
   const int64_t n = w.shape[0], k = w.shape[1];
@@ -45,40 +46,38 @@ void linear(Context&, const Call& c) {
     for (int64_t j = 0; j < n; j++) {
       double s = 0;
       for (int64_t p = 0; p < k; p++) s += row[size_t(p)] * operand(load(w, j * k + p), exact);
-      if (bias) s += load(bias, j);
-      if (save) store(c.out[1], i * n + j, s);
-      if (act) s = gelu(s);
-      if (residual) s += load(residual, i * n + j);
-      store(y, i * n + j, s);
+      if (q.bias) s += load(q.bias, j);
+      if (q.save_pre) store(q.pre, i * n + j, s);
+      if (q.gelu) s = gelu(s);
+      if (q.residual) s += load(q.residual, i * n + j);
+      store(q.y, i * n + j, s);
     }
   }
 }
 
-void linear_backward_input(Context&, const Call& c) {
-  const View &dy = c.in[0], &w = c.in[1], &gelu_of = c.in[2], &residual = c.in[3], &dx = c.out[0];
-  const DType compute = DType(c.integer(0));
+void linear_backward_input(Context&, const LinearBackwardInput& q) {
+  const View &dy = q.dy, &w = q.weight;
   const int64_t n = w.shape[0], k = w.shape[1];
   for (int64_t i = 0; i < dy.rows(); i++)
     for (int64_t j = 0; j < k; j++) {
       double s = 0;
-      for (int64_t p = 0; p < n; p++) s += operand(load(dy, i * n + p), compute) * operand(load(w, p * k + j), compute);
-      if (gelu_of) s *= gelu_grad(load(gelu_of, i * k + j));
-      if (residual) s += load(residual, i * k + j);
-      store(dx, i * k + j, s);
+      for (int64_t p = 0; p < n; p++)
+        s += operand(load(dy, i * n + p), q.compute) * operand(load(w, p * k + j), q.compute);
+      if (q.gelu_of) s *= gelu_grad(load(q.gelu_of, i * k + j));
+      if (q.residual) s += load(q.residual, i * k + j);
+      store(q.dx, i * k + j, s);
     }
 }
 
-void linear_backward_weight(Context&, const Call& c) {
-  const View &dy = c.in[0], &x = c.in[1], &dweight = c.in[2], &dbias = c.in[3];
-  const bool act = c.num[0] != 0;
-  const DType compute = DType(c.integer(1));
+void linear_backward_weight(Context&, const LinearBackwardWeight& q) {
+  const View &dy = q.dy, &x = q.x, &dweight = q.dweight, &dbias = q.dbias;
   const int64_t rows = dy.rows(), n = dy.cols(), k = x.cols();
   for (int64_t i = 0; i < n; i++) {
     for (int64_t j = 0; dweight && j < k; j++) {
       double s = 0;
       for (int64_t r = 0; r < rows; r++) {
         const double v = load(x, r * k + j);
-        s += operand(load(dy, r * n + i), compute) * operand(act ? gelu(v) : v, compute);
+        s += operand(load(dy, r * n + i), q.compute) * operand(q.x_gelu ? gelu(v) : v, q.compute);
       }
       store(dweight, i * k + j, load(dweight, i * k + j) + s);
     }
@@ -89,8 +88,8 @@ void linear_backward_weight(Context&, const Call& c) {
   }
 }
 
-void quantize(Context&, const Call& c) {
-  const View &w = c.in[0], &q = c.in[1];
+void quantize(Context&, const Quantize& a) {
+  const View &w = a.weight, &q = a.quantized;
   for (int64_t i = 0; i < w.rows(); i++) {
     float top = 0;
     for (int64_t p = 0; p < w.cols(); p++) {
@@ -105,24 +104,22 @@ void quantize(Context&, const Call& c) {
   }
 }
 
-void unfold(Context&, const Call& c) {
-  const View &x = c.in[0], &y = c.out[0];
-  const int64_t stride = c.integer(0), rows = y.shape[1], channels = y.shape[2] / 3;
-  const bool first = c.num[1] != 0;
-  const int64_t length = first ? x.shape[2] : x.shape[1];
+void unfold(Context&, const Unfold& q) {
+  const View &x = q.x, &y = q.y;
+  const int64_t rows = y.shape[1], channels = q.channels(), length = q.length();
   for (int64_t b = 0; b < x.shape[0]; b++)
     for (int64_t t = 0; t < rows; t++)
       for (int64_t ch = 0; ch < channels; ch++)
         for (int64_t j = 0; j < 3; j++) {
-          const int64_t s = t * stride + j - 1;
-          const int64_t from = first ? (b * channels + ch) * length + s : (b * length + s) * channels + ch;
+          const int64_t s = t * q.stride + j - 1;
+          const int64_t from = q.channels_first ? (b * channels + ch) * length + s : (b * length + s) * channels + ch;
           store(y, ((b * rows + t) * channels + ch) * 3 + j, s < 0 || s >= length ? 0.0 : load(x, from));
         }
 }
 
-void fold(Context&, const Call& c) {
-  const View &dy = c.in[0], &dx = c.out[0];
-  const int64_t stride = c.integer(1), rows = dy.shape[1], length = dx.shape[1], channels = dx.shape[2];
+void fold(Context&, const Fold& q) {
+  const View &dy = q.rows, &dx = q.dx;
+  const int64_t stride = q.stride, rows = dy.shape[1], length = dx.shape[1], channels = dx.shape[2];
   for (int64_t b = 0; b < dx.shape[0]; b++)
     for (int64_t s = 0; s < length; s++)
       for (int64_t ch = 0; ch < channels; ch++) {

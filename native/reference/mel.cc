@@ -1,20 +1,22 @@
 // The audio kernels as plain sums in double.
-//   log_mel   X[k, t] = Σ_j w[j] · x[160·t + j - 200] · e^(-2πi·jk/400),  w[j] = ½ - ½·cos(2πj/400),  x mirrored at
-//   both ends;
+//   log_mel   X[k, t] = Σ_j w[j] · x[160·t + j - 200] · e^(-2πi·jk/400),  w[j] = ½ - ½·cos(2πj/400),
+//             x mirrored at both ends;
 //             y[m, t] = log10(max(1e-10, Σ_k filters[m, k] · |X[k, t]|²));  out = (max(y, max y - 8) + 4) / 4
 //   resample  y[j] = Σ_i x[i]·h((i - c)·s) / Σ_i h((i - c)·s),  c = j·from/to,  s = min(1, to/from)
+#include "ops/mel.h"
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "core/audio.h"
-#include "core/ops.h"
+#include "reference/kernels.h"
 
 namespace dw {
 namespace reference {
 
-void log_mel(Context&, const Call& c) {
-  const View &samples = c.in[0], &filters = c.in[1], &out = c.out[0];
+void log_mel(Context&, const LogMel& q) {
+  const View &samples = q.samples, &filters = q.filters, &out = q.features;
   const int64_t mels = out.shape[0], frames = out.shape[1], length = frames * kHop;
   const int64_t n = std::min(samples.size(), length);
   check_samples("log_mel", samples.as<float>(), n);
@@ -52,11 +54,11 @@ void log_mel(Context&, const Call& c) {
   for (int64_t i = 0; i < mels * frames; i++) store(out, i, (std::max(y[size_t(i)], top - 8) + 4) / 4);
 }
 
-void mel_filters(Context&, const Call& c) { dw::mel_filters(int(c.out[0].shape[0]), c.out[0].as<float>()); }
+void mel_filters(Context&, const MelFilters& q) { dw::mel_filters(int(q.mels), q.filters.as<float>()); }
 
-void resample(Context&, const Call& c) {
-  const View &x = c.in[0], &y = c.out[0];
-  const int64_t n = x.size(), from = c.integer(0), to = c.integer(1);
+void resample(Context&, const Resample& q) {
+  const View &x = q.samples, &y = q.resampled;
+  const int64_t n = x.size(), from = q.from_rate, to = q.to_rate;
   check_samples("resample", x.as<float>(), n);
   const double scale = std::min(1.0, double(to) / double(from));
   for (int64_t j = 0; j < y.size(); j++) {

@@ -1,29 +1,34 @@
 // embedding           y[b, t] = table[ids[b, t]] + positions[offset + t]
-// embedding_backward  dtable[ids[b, t]] += dy[b, t] unless ids[b, t] = padding_idx;   dpositions[offset + t] += dy[b,
-// t] add                 y = alpha · a + beta · b (b repeats)        add_backward_rows   dpositions[t] += Σ_b dy[b, t]
-// cast                y = x        fill   x = value               cache_write         cache[b, offset + t] = x[b, t]
-#include "core/ops.h"
+// embedding_backward  dtable[ids[b, t]] += dy[b, t] unless ids[b, t] = padding;   dpositions[offset + t] += dy[b, t]
+// add                 y = alpha · a + beta · b (b repeats)
+// add_backward_rows   dpositions[t] += Σ_b dy[b, t]
+// cast                y = x
+// fill                x = value
+// cache_write         cache[b, offset + t] = x[b, t]
+#include "ops/rows.h"
+
 #include "ops/ids.h"
 #include "ops/position.h"
+#include "reference/kernels.h"
 
 namespace dw {
 namespace reference {
 
-void embedding(Context&, const Call& call) {
-  const View &ids = call.in[0], &table = call.in[1], &positions = call.in[2], &y = call.out[0];
+void embedding(Context&, const Embedding& q) {
+  const View &ids = q.ids, &table = q.table;
   const int64_t T = ids.shape[1], D = table.shape[1];
-  const int64_t offset = offset_at(call.in.size() > 3 ? call.in[3] : View(), call.integer(0), "embedding");
+  const int64_t offset = offset_at(q.position, q.offset, "embedding");
   check_ids(ids, table.shape[0], -1, "embedding");
   for (int64_t i = 0; i < ids.size(); i++) {
     const int64_t id = ids.as<int32_t>()[i];
     for (int64_t c = 0; c < D; c++)
-      store(y, i * D + c, load(table, id * D + c) + load(positions, (offset + i % T) * D + c));
+      store(q.y, i * D + c, load(table, id * D + c) + load(q.positions, (offset + i % T) * D + c));
   }
 }
 
-void embedding_backward(Context&, const Call& call) {
-  const View &dy = call.in[0], &ids = call.in[1], &dtable = call.in[2], &dpositions = call.in[3];
-  const int64_t T = dy.shape[1], D = dy.shape[2], offset = call.integer(0), padding = call.integer(1);
+void embedding_backward(Context&, const EmbeddingBackward& q) {
+  const View &dy = q.dy, &ids = q.ids, &dtable = q.dtable, &dpositions = q.dpositions;
+  const int64_t T = dy.shape[1], D = dy.shape[2], offset = q.offset, padding = q.padding;
   std::vector<double> table(dtable ? size_t(dtable.size()) : 0), positions(dpositions ? size_t(dpositions.size()) : 0);
   for (size_t i = 0; i < table.size(); i++) table[i] = load(dtable, int64_t(i));
   for (size_t i = 0; i < positions.size(); i++) positions[i] = load(dpositions, int64_t(i));
@@ -37,14 +42,14 @@ void embedding_backward(Context&, const Call& call) {
   for (size_t i = 0; i < positions.size(); i++) store(dpositions, int64_t(i), positions[i]);
 }
 
-void add(Context&, const Call& call) {
-  const View &a = call.in[0], &b = call.in[1];
+void add(Context&, const Add& q) {
+  const View &a = q.a, &b = q.b;
   for (int64_t i = 0, n = a.size(), m = b.size(); i < n; i++)
-    store(call.out[0], i, call.num[0] * load(a, i) + call.num[1] * load(b, i % m));
+    store(q.y, i, q.alpha * load(a, i) + q.beta * load(b, i % m));
 }
 
-void add_backward_rows(Context&, const Call& call) {
-  const View &dy = call.in[0], &dpositions = call.in[1];
+void add_backward_rows(Context&, const AddBackwardRows& q) {
+  const View &dy = q.dy, &dpositions = q.dpositions;
   for (int64_t i = 0, n = dpositions.size(); i < n; i++) {
     double sum = load(dpositions, i);
     for (int64_t b = 0; b < dy.shape[0]; b++) sum += load(dy, b * n + i);
@@ -52,19 +57,19 @@ void add_backward_rows(Context&, const Call& call) {
   }
 }
 
-void cast(Context&, const Call& call) {
-  for (int64_t i = 0, n = call.in[0].size(); i < n; i++) store(call.out[0], i, load(call.in[0], i));
+void cast(Context&, const Cast& q) {
+  for (int64_t i = 0, n = q.x.size(); i < n; i++) store(q.y, i, load(q.x, i));
 }
 
-void fill(Context&, const Call& call) {
-  for (int64_t i = 0, n = call.in[0].size(); i < n; i++) store(call.in[0], i, call.num[0]);
+void fill(Context&, const Fill& q) {
+  for (int64_t i = 0, n = q.x.size(); i < n; i++) store(q.x, i, q.value);
 }
 
-void cache_write(Context&, const Call& call) {
-  const View &x = call.in[0], &cache = call.in[1];
+void cache_write(Context&, const CacheWrite& q) {
+  const View &x = q.x, &cache = q.cache;
   const int64_t B = x.shape[0], t = x.shape[1], D = x.shape[2], P = cache.shape[1];
   for (int64_t b = 0; b < B; b++)
-    for (int64_t i = 0; i < t * D; i++) store(cache, (b * P + call.integer(0)) * D + i, load(x, b * t * D + i));
+    for (int64_t i = 0; i < t * D; i++) store(cache, (b * P + q.offset) * D + i, load(x, b * t * D + i));
 }
 
 }  // namespace reference

@@ -1,11 +1,11 @@
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { DecodePool, encodeWav } from '../../lib/audio/index.js';
 import { type Batch, EpochSampler, Prefetcher, PrefetchLoader, readManifest } from '../../lib/data/index.js';
 import { DistilWhisperError } from '../../lib/errors/index.js';
-import { permutation, philox4x32 } from '../../lib/random/index.js';
+import { GATE_STREAMS, layerStream, permutation, philox4x32, SKIP_STREAM } from '../../lib/random/index.js';
 
 const shared = new URL('../../../shared/', import.meta.url).pathname;
 const scratch = mkdtempSync(join(tmpdir(), 'distilwhisper-test-'));
@@ -199,6 +199,18 @@ test('philox4x32 gives the known answers of the Random123 library', (t) => {
     hex(philox4x32([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0])),
     'd16cfe09 94fdcceb 5001e420 24126ea1',
   );
+});
+
+test('Philox streams: those of the kernels are the same in TypeScript and C++, and no two draws share one', (t) => {
+  const header = readFileSync('native/core/philox_streams.h', 'utf8');
+  const kernels = [...header.matchAll(/\bk(\w)(\w+) = (\d+)/g)].map(([, first, rest, n]) => [
+    first!.toLowerCase() + rest!,
+    Number(n),
+  ]);
+  t.deepEqual(Object.fromEntries(kernels), GATE_STREAMS);
+  const layers = Array.from({ length: 2 * 1024 }, (_, layer) => layerStream(layer));
+  const all = [SKIP_STREAM, ...layers.flatMap((first) => Object.values(GATE_STREAMS).map((stream) => first + stream))];
+  t.is(new Set(all).size, all.length);
 });
 
 test('permutation: all values once, uniform, and different for every seed (also above 2^32), epoch and stream', (t) => {

@@ -22,7 +22,7 @@ struct dw_queue {
   unsigned char note[DW_NOTE_BYTES];
 };
 
-#define NAME(name) #name,
+#define NAME(name, arguments) #name,
 static const char* const names[] = {DW_OPS(NAME)};
 #define COUNT (sizeof names / sizeof names[0])
 static uint8_t present[COUNT];
