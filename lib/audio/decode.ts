@@ -33,7 +33,7 @@ export interface AudioStream {
   /** Channels of the file before the mean was taken. */
   readonly channels: number;
   /** How many samples the pieces will have, where the file says so credibly; never a promise. */
-  readonly expected?: number;
+  readonly expected?: number | undefined;
   /** Seconds that were decoded so far, by the rate as stored; those of the whole when the pieces have ended. */
   readonly duration: number;
   /** What was unusual and passed over, a sentence each; all of them when the pieces have ended. */
@@ -198,7 +198,7 @@ class Opening {
     const { size = 0 } = this.source.reader;
     const believed = audio.length !== undefined && audio.length <= MOST_PER_BYTE * size;
     return {
-      ...(believed && { expected: Math.ceil((audio.length! * sampleRate) / audio.sampleRate) }),
+      expected: believed ? Math.ceil((audio.length! * sampleRate) / audio.sampleRate) : undefined,
       sampleRate,
       channels: audio.channels,
       warnings,

@@ -159,9 +159,8 @@ export async function openFlac(reader: ByteReader, context: ReaderContext): Prom
   return {
     sampleRate: stream.sampleRate,
     channels: stream.channels,
-    ...(stream.total > 0 && reader.size !== undefined && stream.total < reader.size * 4096
-      ? { length: stream.total }
-      : {}),
+    length:
+      stream.total > 0 && reader.size !== undefined && stream.total < reader.size * 4096 ? stream.total : undefined,
     pieces: flacPieces(reader, stream, context),
   };
 }

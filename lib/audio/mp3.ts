@@ -130,7 +130,7 @@ export async function openMp3(reader: ByteReader, context: ReaderContext): Promi
   // A little more than there will be: what the encoder's delay and padding take is not told apart here.
   const length = (announcedFrames(head.subarray(start, start + frame.length), frame) ?? 0) * frame.samples;
   await reader.skip(start);
-  return { sampleRate, channels, ...(length > 0 && { length }), pieces: mp3Pieces(reader, frame, context) };
+  return { sampleRate, channels, length: length > 0 ? length : undefined, pieces: mp3Pieces(reader, frame, context) };
 }
 
 /** What the frames of one file, of several that may be joined, were found to be. */

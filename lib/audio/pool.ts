@@ -119,7 +119,7 @@ export class DecodePool {
     return {
       sampleRate,
       channels,
-      ...(expected !== undefined && { expected }),
+      expected,
       warnings: job.warnings,
       pieces: job.pieces(),
       get duration() {

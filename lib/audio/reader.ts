@@ -8,7 +8,7 @@ export interface AudioPieces {
   /** Of the file; every piece has as many. */
   channels: number;
   /** Samples of one channel where the file says so credibly: a hint for allocation, never a promise. */
-  length?: number;
+  length?: number | undefined;
   /**
    * The samples, planar: all channels of a piece are equally long, 65,536 samples at most, and the caller's to keep. Throws
    * ERR_AUDIO_FORMAT where the file turns out to be damaged. `return()` frees the decoder.

@@ -40,7 +40,7 @@ export async function openWav(reader: ByteReader, context: ReaderContext): Promi
   return {
     sampleRate: codec.sampleRate,
     channels: codec.channels,
-    ...(length > 0 ? { length } : {}),
+    length: length > 0 ? length : undefined,
     pieces: wavPieces(data, codec, context),
   };
 }

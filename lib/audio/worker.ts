@@ -27,7 +27,7 @@ async function decode({ id, source, options, credit }: ToWorker & { type: 'open'
   try {
     const audio = await openAudio(source, { ...options, signal: own.closing.signal });
     const { sampleRate, channels, expected } = audio;
-    send({ type: 'opened', id, sampleRate, channels, ...(expected !== undefined && { expected }) });
+    send({ type: 'opened', id, sampleRate, channels, expected });
     for await (const samples of audio.pieces) {
       own.credit -= samples.length; // Sent, it is empty.
       send({ type: 'piece', id, samples }, [samples.buffer as ArrayBuffer]);

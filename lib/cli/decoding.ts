@@ -82,7 +82,7 @@ export function addDecodingOptions(command: Command, what: string): Command {
 
 /** The search that the options ask for. */
 export function searchOptions({ beamSize, patience, lengthPenalty }: DecodingOptions): BeamOptions {
-  return { beamSize, patience, ...(lengthPenalty !== undefined && { lengthPenalty }) };
+  return { beamSize, patience, lengthPenalty };
 }
 
 /** Runs `body` with the transcriber that the options ask for, and closes it. */

@@ -57,7 +57,7 @@ export function define(command: Command): void {
 async function runDemo(options: Options, context: CommandContext): Promise<undefined> {
   const { display } = context;
   const { threads, json: _, ...settings } = options;
-  const result = await withStream({ device: 'cpu', ...(threads !== undefined && { threads }) }, (stream) =>
+  const result = await withStream({ device: 'cpu', threads }, (stream) =>
     demo({
       ...settings,
       stream,

@@ -96,10 +96,10 @@ async function evaluateManifest(options: Options, context: CommandContext): Prom
   const badRows: BadRow[] = [];
   const warnings = new WarningNotes(display);
   const entries = readManifest(options.manifest ?? embedded().manifest, {
-    ...(split && { split }),
-    ...(domain && { domain }),
-    ...(language && { language }),
-    ...(audioRoot !== undefined && { audioRoot }),
+    split,
+    domain,
+    language,
+    audioRoot,
     emptyText: options.skipEmptyText ? 'skip' : 'error',
     onBadRow: (row) => badRows.push(row),
   });

@@ -49,8 +49,8 @@ export const maxDurationOption = (): Option =>
 
 /** What the two say, as the API takes it. */
 export const audioOptions = ({ strict, maxDuration }: { strict?: boolean; maxDuration?: number }) => ({
-  ...(strict !== undefined && { strict }),
-  ...(maxDuration !== undefined && { maxDuration }),
+  strict,
+  maxDuration,
 });
 
 /** Runs `work`; where bad rows end it, the error says what the option is for. */

@@ -50,7 +50,7 @@ export async function run(
     markTold();
     // Behind what is there already it would be no JSON.
     if (options.json && !hasPrinted()) {
-      printJson({ error: { code, message, ...(error instanceof BadRowsError && { rows: error.rows }) } });
+      printJson({ error: { code, message, rows: error instanceof BadRowsError ? error.rows : undefined } });
     }
     process.exitCode = interrupted ? EXIT[stopped ?? 'SIGINT'] : EXIT.failed;
   } finally {
@@ -68,7 +68,7 @@ function described(error: unknown): { code: string; message: string } {
 /** Where a command computes, as `deviceOption` and `threadsOption` give it. */
 export interface StreamChoice {
   device: string;
-  threads?: number;
+  threads?: number | undefined;
 }
 
 /** Runs `body` with a stream on that device, of so many threads (default: all that this process may use), and closes it. */
@@ -76,7 +76,7 @@ export async function withStream<T>(
   { device, threads }: StreamChoice,
   body: (stream: Stream) => Promise<T>,
 ): Promise<T> {
-  const stream = new Stream({ device, ...(threads !== undefined && { threads }) });
+  const stream = new Stream({ device, threads });
   try {
     return await body(stream);
   } finally {
@@ -95,7 +95,7 @@ export async function withProfile<T>(
   body: () => Promise<T>,
 ): Promise<T> {
   if (path === undefined) return body();
-  const profile = await Profile.start(path, { device, ...(threads !== undefined && { threads }) });
+  const profile = await Profile.start(path, { device, threads });
   let result: T;
   try {
     result = await body();

@@ -13,9 +13,9 @@ export interface PrefetchLoaderOptions<Example, Item, Output> {
   /** Puts the items of a batch together, in the order of its indices. */
   collate(items: Item[], batch: Batch): Output | Promise<Output>;
   /** Batches that are loaded or being loaded ahead of the consumer; 4 by default. */
-  lookAhead?: number;
+  lookAhead?: number | undefined;
   /** Examples that are loaded at once; 4 by default. */
-  concurrency?: number;
+  concurrency?: number | undefined;
   /** Names an example in errors; by default its id, manifest and line. */
   describe?(example: Example): string;
   /** Called once when the loader ends, fails or is closed: for instance to close a DecodePool that belongs to it alone. */

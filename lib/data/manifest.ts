@@ -41,29 +41,29 @@ export type ManifestColumn =
 
 export interface ManifestOptions {
   /** By default told by the ending (.jsonl, .ndjson, .json, .tsv, .csv), else by the first character. */
-  format?: ManifestFormat;
+  format?: ManifestFormat | undefined;
   /** Names of the manifest's own columns, where they differ from the known ones. */
-  columns?: Partial<Record<ManifestColumn, string>>;
+  columns?: Partial<Record<ManifestColumn, string>> | undefined;
   /** Folder that relative audio paths start from; the manifest's own by default. */
-  audioRoot?: string;
+  audioRoot?: string | undefined;
   /** Language of rows that do not name one. */
-  defaultLanguage?: string;
+  defaultLanguage?: string | undefined;
   /**
    * Keep only rows of these splits, domains or languages. A row without the value is not kept. The split 'all' means every row;
    * a single language is also that of the rows, where none of them names one.
    */
-  split?: string | readonly string[];
-  domain?: string | readonly string[];
-  language?: string | readonly string[];
+  split?: string | readonly string[] | undefined;
+  domain?: string | readonly string[] | undefined;
+  language?: string | readonly string[] | undefined;
   /** Rows whose text is there but empty: an error (the default), or left out. */
-  emptyText?: 'error' | 'skip';
+  emptyText?: 'error' | 'skip' | undefined;
   /** Check that every kept audio file exists (true by default), so that a long run does not find out late. */
-  checkFiles?: boolean;
+  checkFiles?: boolean | undefined;
   /**
    * Takes the rows that cannot be used, which are left out then. Without it they end the call, all in one error. With it the
    * call returns no entry where every row was bad.
    */
-  onBadRow?: (row: BadRow) => void;
+  onBadRow?: ((row: BadRow) => void) | undefined;
 }
 
 const OPTIONS: Record<keyof ManifestOptions, true> = {

@@ -3,10 +3,10 @@ import { type BadRow, badRow, blamesRow, type ManifestEntry, PrefetchLoader } fr
 import { DistilWhisperError } from '../errors/index.js';
 
 export interface CheckOptions extends Pick<DecodeOptions, 'strict' | 'maxDuration'> {
-  signal?: AbortSignal;
-  onProgress?: (done: number, total: number) => unknown;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((done: number, total: number) => unknown) | undefined;
   /** Audio that is unusual but was decoded. */
-  onWarning?: (audio: string, warning: string) => void;
+  onWarning?: ((audio: string, warning: string) => void) | undefined;
 }
 
 /**

@@ -8,29 +8,29 @@ import { checkAudio } from './check.js';
 /** Of the beam options `beamSize` is 1 by default: greedy decoding. */
 export interface EvaluateOptions extends Partial<BeamOptions> {
   /** Utterances that are decoded together. Default: the transcriber's. */
-  batchSize?: number;
+  batchSize?: number | undefined;
   /** Applied to references and hypotheses before errors are counted. Default `defaultNormalizer`. */
-  normalizer?: Normalizer;
+  normalizer?: Normalizer | undefined;
   /** After every batch; `done` and `total` count utterances. */
-  onProgress?: (progress: TranscribeProgress) => unknown;
+  onProgress?: ((progress: TranscribeProgress) => unknown) | undefined;
   /** When aborted, the call rejects with ERR_INTERRUPTED. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Run each language's expert where the model has one. Default true. */
-  useExperts?: boolean;
+  useExperts?: boolean | undefined;
   /** Go on without rows whose language or audio is refused, and report them. Default false: all of them in one error, first. */
-  skipBad?: boolean;
+  skipBad?: boolean | undefined;
   /** Rows of the same manifests that were refused before: they are told with the others. */
-  badRows?: readonly BadRow[];
+  badRows?: readonly BadRow[] | undefined;
   /** The audio was decoded before, so that it need not be tried before anything is transcribed. Default false. */
-  checked?: boolean;
+  checked?: boolean | undefined;
   /** Refuse audio that is unusual or damaged but could be decoded, instead of warning of it. Default false. */
-  strict?: boolean;
+  strict?: boolean | undefined;
   /** Refuse audio that lasts longer, in seconds. Default 86,400: a day. */
-  maxDuration?: number;
+  maxDuration?: number | undefined;
   /** Audio that is unusual but was decoded; once for each that is. */
-  onWarning?: (audio: string, warning: string) => void;
+  onWarning?: ((audio: string, warning: string) => void) | undefined;
   /** While the audio is tried, which it is without `skipBad`. */
-  onCheck?: (done: number, total: number) => unknown;
+  onCheck?: ((done: number, total: number) => unknown) | undefined;
 }
 
 const OPTIONS: Record<keyof EvaluateOptions, true> = {
@@ -118,7 +118,7 @@ export async function evaluate(
     throw new DistilWhisperError('ERR_ARGUMENT', `entries: expected a list of manifest entries, got ${typeof entries}`);
   const { normalizer = defaultNormalizer, onProgress, beamSize = 1, patience = 1, lengthPenalty } = options;
   const { skipBad = false, signal, strict = false, maxDuration, onWarning } = options;
-  const decoding = { strict, ...(maxDuration !== undefined && { maxDuration }), ...(signal && { signal }) };
+  const decoding = { strict, maxDuration, signal };
   const start = performance.now();
   const bad = [...(options.badRows ?? [])];
   const kept = entries.filter((entry) => normalizer(entry.text).trim() !== '');
@@ -147,7 +147,7 @@ export async function evaluate(
     if (!options.checked) {
       const { onCheck: onProgress } = options;
       const tried = [...runs.values()].flat();
-      bad.push(...(await checkAudio(tried, { ...decoding, ...(onProgress && { onProgress }) })));
+      bad.push(...(await checkAudio(tried, { ...decoding, onProgress })));
     }
     if (bad.length > 0) throw new BadRowsError(sortRows(bad));
   }
@@ -164,11 +164,11 @@ export async function evaluate(
       {
         language,
         task,
-        ...(options.useExperts !== undefined && { useExperts: options.useExperts }),
-        ...(options.batchSize !== undefined && { batchSize: options.batchSize }),
+        useExperts: options.useExperts,
+        batchSize: options.batchSize,
         beamSize,
         patience,
-        ...(lengthPenalty !== undefined && { lengthPenalty }),
+        lengthPenalty,
         ...decoding,
         onProgress: (progress) =>
           onProgress?.({

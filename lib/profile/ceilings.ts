@@ -14,11 +14,11 @@ export type CeilingName = (typeof ceilingNames)[number];
 
 export interface CeilingOptions {
   /** 'cpu' (default), 'cuda' or 'cuda:N': a GPU has no threads and instruction sets to choose. */
-  device?: string;
+  device?: string | undefined;
   /** Default: the processors that this process may use. */
-  threads?: number;
+  threads?: number | undefined;
   /** Default: the best of this machine, or DISTILWHISPER_CPU. */
-  isa?: Isa;
+  isa?: Isa | undefined;
 }
 
 export interface Ceilings extends Record<CeilingName, number> {

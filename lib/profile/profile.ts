@@ -83,7 +83,7 @@ export class Profile {
         const machine = {
           cpu: cpus()[0]?.model.trim() ?? 'unknown',
           processors: cpus().length,
-          ...(gpu !== undefined && { gpu }),
+          gpu,
           node: process.version,
         };
         const started = new Date().toISOString();

@@ -137,14 +137,14 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
       experts,
       compute: 'f32',
       batchSize: 40,
-      ...(stream && { stream }),
+      stream,
     });
     try {
       const report = await evaluate(transcriber, tests, {
         // The second time the same audio is heard.
         checked: experts.length > 0,
-        ...(onCheck && { onCheck }),
-        ...(signal && { signal }),
+        onCheck,
+        signal,
         onProgress: ({ done, total }) => onProgress?.(done, total),
       });
       // Before and after are compared utterance by utterance.

@@ -36,9 +36,9 @@ export function readTrainingRows(recipe: TrainRecipe, language: string | undefin
   const bad = new Map<string, BadRow>();
   const rows = (manifest: string, split: TrainRecipe['split']): ManifestEntry[] =>
     readManifest(manifest, {
-      ...(split !== undefined && { split }),
-      ...(language !== undefined && { language }),
-      ...(recipe.audioRoot !== undefined && { audioRoot: recipe.audioRoot }),
+      split,
+      language,
+      audioRoot: recipe.audioRoot,
       emptyText: recipe.skipEmptyText ? 'skip' : 'error',
       // What cannot be read at all may belong to both.
       onBadRow: (row) => bad.set(`${row.line} ${row.manifest}`, row),
@@ -143,11 +143,11 @@ export async function checkRows(
   if (!earlier) {
     const first = batches.length;
     const total = first + kept.length;
-    await tried(() => batches.check({ ...(signal && { signal }), onProgress: (done) => onCheck?.(done, total) }));
+    await tried(() => batches.check({ signal, onProgress: (done) => onCheck?.(done, total) }));
     const refused = await checkAudio(kept, {
       strict,
-      ...(signal && { signal }),
-      ...(onWarning && { onWarning }),
+      signal,
+      onWarning,
       onProgress: (done) => onCheck?.(first + done, total),
     });
     const lines = new Set(refused.map(({ line }) => line));

@@ -27,17 +27,17 @@ import {
 
 export interface StreamOptions {
   /** Where tensors live and kernels run: 'cpu' (default), 'cuda' (the first GPU) or 'cuda:N'. */
-  device?: string;
+  device?: string | undefined;
   /** 'reference': the plain-loop oracles in double instead of the fast kernels, for tests. On the CPU only. */
-  backend?: 'fast' | 'reference';
+  backend?: 'fast' | 'reference' | undefined;
   /** Threads of a CPU stream's team, its worker included. Default: the processors this process may use. */
-  threads?: number;
+  threads?: number | undefined;
   /** Instruction set of the CPU kernels. Default: the best of this machine, or DISTILWHISPER_CPU. */
-  isa?: Isa;
+  isa?: Isa | undefined;
   /** On a GPU: decode by CUDA graphs, one launch a token, instead of call by call. Default true. */
-  graphs?: boolean;
+  graphs?: boolean | undefined;
   /** What it is for, as a profile shows it. */
-  label?: string;
+  label?: string | undefined;
 }
 
 const leaked = new FinalizationRegistry<{ native: NativeStream; id: number }>(({ native, id }) => native.dispose(id));

@@ -20,11 +20,11 @@ interface Event {
   pid: 1;
   tid: number;
   ts: number;
-  dur?: number;
-  cat?: string;
-  id?: number;
+  dur?: number | undefined;
+  cat?: string | undefined;
+  id?: number | undefined;
   name: string;
-  args?: Args;
+  args?: Args | undefined;
 }
 
 /** A stream as a profile sees it. */
@@ -141,7 +141,7 @@ export class Recorder {
       args: busy,
     });
     for (const { ts, dur, ...event } of this.pending.splice(0)) {
-      this.file.add(JSON.stringify({ ...event, ts: micro(ts), ...(dur !== undefined && { dur: micro(dur) }) }));
+      this.file.add(JSON.stringify({ ...event, ts: micro(ts), dur: dur === undefined ? undefined : micro(dur) }));
     }
     this.file.flush();
   }
@@ -165,7 +165,7 @@ export class Recorder {
       dur: Math.max(0, end - begin),
       cat,
       name,
-      ...(args && { args }),
+      args,
     });
   }
 
@@ -177,7 +177,7 @@ export class Recorder {
   /** A stretch that may overlap others: drawn above all lanes. */
   phase(name: string, args?: Args): () => void {
     const same = { pid: 1, tid: JAVASCRIPT, cat: 'phase', id: ++this.lastId, name } as const;
-    this.pending.push({ ph: 'b', ts: this.now(), ...same, ...(args && { args }) });
+    this.pending.push({ ph: 'b', ts: this.now(), ...same, args });
     return () => this.pending.push({ ph: 'e', ts: this.now(), ...same });
   }
 

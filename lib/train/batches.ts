@@ -17,15 +17,15 @@ import type { WhisperConfig } from '../weights/index.js';
 import type { BatchSource, TrainBatch } from './batch.js';
 
 export interface AudioBatchOptions extends SamplerOptions {
-  compat?: 'paper' | 'reference';
+  compat?: 'paper' | 'reference' | undefined;
   /** Features kept in memory after their first use, in bytes: later epochs decode nothing. Default 1 GiB. */
-  cacheBytes?: number;
+  cacheBytes?: number | undefined;
   /** Takes the rows whose labels or, in `check`, audio are refused; they are left out then. Without it they are an error. */
-  onBadRow?: (row: BadRow) => void;
+  onBadRow?: ((row: BadRow) => void) | undefined;
   /** Refuse audio that is unusual or damaged but could be decoded, instead of warning of it. Default false. */
-  strict?: boolean;
+  strict?: boolean | undefined;
   /** In `check`: audio that is unusual but was decoded. */
-  onWarning?: (audio: string, warning: string) => void;
+  onWarning?: ((audio: string, warning: string) => void) | undefined;
 }
 
 const OPTIONS: Record<keyof AudioBatchOptions, true> = {
@@ -112,7 +112,10 @@ export class AudioBatches implements BatchSource {
    * the cache. Errors: BadRowsError with those of `decodeAudio` and `FeatureExtractor`; ERR_INTERRUPTED.
    */
   async check(
-    options: { signal?: AbortSignal; onProgress?: (done: number, total: number) => unknown } = {},
+    options: {
+      signal?: AbortSignal | undefined;
+      onProgress?: ((done: number, total: number) => unknown) | undefined;
+    } = {},
   ): Promise<void> {
     const total = this.length;
     const bad = new Map<Example, BadRow>();
@@ -211,7 +214,7 @@ export class AudioBatches implements BatchSource {
   ): Promise<Float32Array> {
     if (example.features) return example.features;
     const { audio } = example.entry;
-    const decoded = await pool.decode(audio, { sampleRate: SAMPLE_RATE, strict: this.options.strict ?? false });
+    const decoded = await pool.decode(audio, { sampleRate: SAMPLE_RATE, strict: this.options.strict });
     for (const warning of decoded.warnings) onWarning?.(audio, warning);
     let features: Float32Array;
     try {

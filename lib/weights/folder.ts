@@ -35,12 +35,12 @@ export interface ModelFolder {
   readonly config: WhisperConfig;
   /** All of config.json, with the fields that `config` leaves out. */
   readonly configJson: JsonObject;
-  readonly generationConfig?: JsonObject;
+  readonly generationConfig?: JsonObject | undefined;
   /** preprocessor_config.json, or the feature extractor's part of processor_config.json. */
-  readonly preprocessorConfig?: JsonObject;
+  readonly preprocessorConfig?: JsonObject | undefined;
   /** Where tokenizer.json and tokenizer_config.json lie, if they do. */
-  readonly tokenizerPath?: string;
-  readonly tokenizerConfigPath?: string;
+  readonly tokenizerPath?: string | undefined;
+  readonly tokenizerConfigPath?: string | undefined;
   /** What of the tokenizer's and the processor's files lies in the folder, by path: a copy of the model needs all of them. */
   readonly processorFiles: readonly string[];
   /** What the folder asks for and is not followed, a sentence each. */
@@ -249,10 +249,10 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
       path,
       config,
       configJson,
-      ...(generationConfig && { generationConfig }),
-      ...(preprocessorConfig && { preprocessorConfig }),
-      ...(tokenizerPath && { tokenizerPath }),
-      ...(tokenizerConfigPath && { tokenizerConfigPath }),
+      generationConfig,
+      preprocessorConfig,
+      tokenizerPath,
+      tokenizerConfigPath,
       processorFiles,
       warnings,
       weights: new Renamed(source, backbone),
@@ -271,11 +271,11 @@ export type FolderFile = string | Uint8Array | { readonly copyFrom: string };
 export interface ModelFolderContent {
   readonly config: WhisperConfig;
   /** Further fields of config.json. */
-  readonly configExtra?: JsonObject;
-  readonly generationConfig?: JsonObject;
-  readonly preprocessorConfig?: JsonObject;
+  readonly configExtra?: JsonObject | undefined;
+  readonly generationConfig?: JsonObject | undefined;
+  readonly preprocessorConfig?: JsonObject | undefined;
   /** Other files by name: tokenizer.json, tokenizer_config.json, a README. */
-  readonly files?: Readonly<Record<string, FolderFile>>;
+  readonly files?: Readonly<Record<string, FolderFile>> | undefined;
   /** The tensors, exactly those that the config implies. */
   readonly tensors: readonly WeightEntry[];
 }
