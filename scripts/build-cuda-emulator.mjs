@@ -2,9 +2,13 @@
 // (test/cuda-emulator), from the sources of cuda/ and with g++ alone. Prints its path, or 'skipped: ' and why there is none.
 // What is newer than its sources is left as it is. --sanitize: another one, under AddressSanitizer and UBSan.
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, statSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { dirname, join, relative } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const sanitize = process.argv.includes('--sanitize');
@@ -62,7 +66,11 @@ async function build() {
     for (let next = work.shift(); next; next = work.shift()) {
       // The door of the emulation has the name that the plugin's own gives up.
       const door = next.source === join(emulator, 'emulated_device.cc') ? ['-Udistilwhisper_plugin'] : [];
-      await compile([...flags, ...door, '-MF', next.dependencies, '-c', next.source, '-o', next.object]);
+      // Compilers that are killed, or outlive this process, leave nothing that looks whole.
+      const [object, dependencies] = [next.object, next.dependencies].map((file) => `${file}.${process.pid}`);
+      await compile([...flags, ...door, '-MF', dependencies, '-c', next.source, '-o', object]);
+      renameSync(dependencies, next.dependencies);
+      renameSync(object, next.object);
     }
   };
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
@@ -71,28 +79,27 @@ async function build() {
   renameSync(made, plugin);
 }
 
-/** One process builds, others wait for it. */
+/**
+ * One process builds, others wait for it. Who listens on the folder's abstract socket builds: the kernel takes that from a process
+ * that ends, however it ends.
+ */
 async function alone(body) {
-  const lock = join(out, 'lock');
+  const name = `\0distilwhisper-${createHash('sha256').update(realpathSync(out)).digest('hex')}`;
+  const server = createServer();
   for (;;) {
     try {
-      writeFileSync(lock, String(process.pid), { flag: 'wx' });
+      server.listen(name);
+      await once(server, 'listening');
       break;
     } catch (error) {
-      if (error.code !== 'EEXIST') throw error;
+      if (error.code !== 'EADDRINUSE') throw error;
     }
-    const holder = existsSync(lock) ? Number(readFileSync(lock, 'utf8')) : 0;
-    try {
-      if (holder) process.kill(holder, 0);
-    } catch {
-      rmSync(lock, { force: true }); // it ended without taking its lock away
-    }
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await setTimeout(100);
   }
   try {
     await body();
   } finally {
-    rmSync(lock, { force: true });
+    server.close();
   }
 }
 

@@ -16,6 +16,7 @@ import {
   Stream,
 } from '../../lib/index.js';
 import { ffmpeg, haveFfmpeg } from '../support/ffmpeg.js';
+import { unlessBusy, until } from '../support/load.js';
 import { random } from '../support/random.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'distilwhisper-test-'));
@@ -142,11 +143,19 @@ onUnix(
     }
     const pool = new DecodePool({ size: 1 });
     for (const decode of [decodeAudio, pool.decode.bind(pool)]) {
-      const abort = new AbortController();
-      setTimeout(() => abort.abort(), 300);
-      const begin = performance.now();
-      t.is(await codeOf(decode(pipe, { signal: abort.signal })), 'ERR_INTERRUPTED');
-      t.true(performance.now() - begin < 5000);
+      const measure = async (): Promise<number> => {
+        const abort = new AbortController();
+        setTimeout(() => abort.abort(), 300);
+        const begin = performance.now();
+        t.is(await codeOf(decode(pipe, { signal: abort.signal })), 'ERR_INTERRUPTED');
+        return performance.now() - begin;
+      };
+      await unlessBusy(
+        t,
+        measure,
+        (ms) => ms < 5000,
+        (ms) => `ended in ${ms.toFixed(0)} ms`,
+      );
       t.is(await codeOf(decode(tone, { signal: AbortSignal.abort() })), 'ERR_INTERRUPTED');
     }
     // The thread that waited is free again; one that waits does not hold up the end.
@@ -173,7 +182,7 @@ onUnix('a pool decodes a minute ahead of who takes it, and no more of a longer s
   let taken = (await pieces.next()).value!.length;
   // What the thread has read when it reads no more.
   let read = -1;
-  for (let before = -2; read > before; ) {
+  for (let before = -2; read <= 60 || read > before; ) {
     before = read;
     await new Promise((resolve) => setTimeout(resolve, 1000));
     read = sink.bytesWritten / (2 * rate);
@@ -327,10 +336,7 @@ withFfmpegAlone('ffmpeg ends with what it decodes for: a stream that is closed, 
     spawnSync('ps', ['-eo', 'ppid=,comm='], { encoding: 'utf8' })
       .stdout.split('\n')
       .filter((line) => line.trim() === `${process.pid} ffmpeg`).length;
-  const gone = async (): Promise<boolean> => {
-    for (let i = 0; i < 50 && children() > 0; i++) await new Promise((resolve) => setTimeout(resolve, 100));
-    return children() === 0;
-  };
+  const gone = (): Promise<boolean> => until(() => children() === 0);
   const audio = await openAudio(path);
   await audio.pieces.next();
   t.is(children(), 1);

@@ -12,7 +12,7 @@ import { run } from '../../bench/gpu/processes.js';
 import { peerRuns } from '../../bench/gpu/pytorch.js';
 import { bars, besidePyTorch, csv, type GpuRow, report } from '../../bench/gpu/results.js';
 import { beyondInputs, fits } from '../../bench/gpu/speed.js';
-import { emulated } from '../support/kernels.js';
+import { emulatedPlugin } from '../support/kernels.js';
 import { scratch } from '../support/weights.js';
 
 const program = fileURLToPath(new URL('../../bench/gpu/main.ts', import.meta.url));
@@ -27,7 +27,7 @@ const check = (args: readonly string[], plugin: string, env: NodeJS.ProcessEnv =
 const python = ['python3', 'python'].find((name) => spawnSync(name, ['--version']).status === 0);
 
 function ready(t: ExecutionContext): boolean {
-  const missing = emulated ? (python ? null : 'no Python') : 'no emulated device';
+  const missing = emulatedPlugin() ? (python ? null : 'no Python') : 'no emulated device';
   if (missing === null) return true;
   t.log(`skipped: ${missing}`);
   t.pass();
@@ -98,7 +98,7 @@ test.serial('on the emulated device every stage runs, and tables, CSV and JSON h
   const results = join(await scratch(t), 'results');
   const pytorch = standInForPyTorch(await scratch(t));
   const env = { ...pytorch.env, ...standInForSanitizer(await scratch(t)), ...standInForLadder(await scratch(t)) };
-  const run = check([results, ...tiny, ...pytorch.args], emulated!, env);
+  const run = check([results, ...tiny, ...pytorch.args], emulatedPlugin()!, env);
   t.regex(run.stdout, /^emulated device, compute capability 9\.0; /);
   const { machine, rows, bars } = JSON.parse(readFileSync(join(results, 'results.json'), 'utf8')) as {
     machine: { gpu: { name: string }; commit: string; date: string };
@@ -168,7 +168,7 @@ test.serial('a peer that dies and a sanitizer that does not work here are told, 
   );
   const results = join(folder, 'results');
   const only = ['--only', 'ffn,pytorch,sanitizer', '--peer', join(folder, 'peer.py'), '--python', dead];
-  const run = check([results, ...tiny, ...only], emulated!, { PATH: `${folder}:${process.env.PATH}` });
+  const run = check([results, ...tiny, ...only], emulatedPlugin()!, { PATH: `${folder}:${process.env.PATH}` });
   t.is(run.status, 1);
   t.regex(run.stdout, /^pytorch +ffn .*: .*dead-python ended with code 3: see pytorch\.log, FAILED$/m);
   t.regex(readFileSync(join(results, 'pytorch.log'), 'utf8'), /no torch here/);
@@ -183,12 +183,12 @@ test.serial('what is out of time is stopped with all that it began, and the rest
   const tool = join(folder, 'ladder');
   writeFileSync(tool, '#!/bin/sh\nsleep 1000\n', { mode: 0o755 });
   const env = { DISTILWHISPER_LADDER: tool };
-  const late = check([results, ...tiny, '--only', 'pytorch,ladder', '--minutes', '0.5'], emulated!, env);
+  const late = check([results, ...tiny, '--only', 'pytorch,ladder', '--minutes', '0.5'], emulatedPlugin()!, env);
   t.is(late.status, 1, late.stdout);
   // A tenth of half a minute.
   t.regex(late.stdout, /^ladder +stage: stopped: after 3 s, its share of the time; see ladder\.log, FAILED$/m);
   t.regex(late.stdout, /^pytorch +PyTorch: skipped/m);
-  const none = check([results, ...tiny, '--only', 'curves,ladder', '--minutes', '0.00001'], emulated!, env);
+  const none = check([results, ...tiny, '--only', 'curves,ladder', '--minutes', '0.00001'], emulatedPlugin()!, env);
   for (const stage of ['curves', 'ladder'])
     t.regex(none.stdout, new RegExp(`^${stage} +stage: not begun: out of time, FAILED$`, 'm'));
   t.true(existsSync(join(results, 'results.csv')));
@@ -277,7 +277,7 @@ test.serial('the bundle: one folder that runs where there is no Node', async (t)
   const bundle = (...args: string[]) =>
     spawnSync(process.execPath, [join(root, 'scripts', 'gpu-bundle.mjs'), ...args], {
       encoding: 'utf8',
-      env: { ...process.env, DISTILWHISPER_CUDA_PLUGIN: emulated! },
+      env: { ...process.env, DISTILWHISPER_CUDA_PLUGIN: emulatedPlugin()! },
     });
   const made = bundle(folder, '--level', '0');
   t.is(made.status, 0, made.stdout + made.stderr);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import type { ProfileReport } from '../../lib/index.js';
 import { cli, corpusRows, scratchFolder, writeRows, writeTinyModel } from '../support/cli.js';
+import { until } from '../support/load.js';
 import { type TraceEvent, traceEvents } from '../support/trace.js';
 
 const { path: scratch, remove } = scratchFolder();
@@ -109,7 +110,7 @@ test('transcribe and evaluate write traces too', async (t) => {
   }
 });
 
-const until = async (args: string[], when: RegExp, signal: NodeJS.Signals) => {
+const signalled = async (args: string[], when: RegExp, signal: NodeJS.Signals) => {
   let sent = false;
   return cli(args, {
     onStderr: (text, kill) => {
@@ -127,7 +128,7 @@ test('a run that is interrupted leaves a whole trace, one that is killed a trace
   ] as const) {
     const trace = at(`${signal}.json`);
     const args = trainArgs(at('runs', signal), '--steps', '100000', '--profile', trace);
-    t.is((await until(args, /^training 1\//m, signal)).code, code);
+    t.is((await signalled(args, /^training 1\//m, signal)).code, code);
     t.true(traceEvents(trace).length > 0);
     const report = await summary(t, trace);
     t.false(report.interrupted);
@@ -139,7 +140,8 @@ test('a run that is interrupted leaves a whole trace, one that is killed a trace
     onStderr: (text, kill) => {
       if (sent || !/^training 1\//m.test(text)) return;
       sent = true;
-      setTimeout(() => kill('SIGKILL'), 1500);
+      // What it has told so far is in the file, or will be within a second.
+      void until(() => readFileSync(trace, 'utf8').includes('"adamw"')).then(() => kill('SIGKILL'));
     },
   });
   t.is(killed.signal, 'SIGKILL');

@@ -15,6 +15,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { tokenizerFromCharacters } from '../../lib/text/index.js';
 import { cli, corpusRows, main, root, scratchFolder, writeRows, writeTinyModel } from '../support/cli.js';
+import { until } from '../support/load.js';
 
 const { path: scratch, remove } = scratchFolder();
 const at = (...names: string[]): string => join(scratch, ...names);
@@ -49,14 +50,14 @@ function shell(script: string, ...args: string[]): { code: number | null; stdout
   return { code: status, stdout, stderr };
 }
 
-/** Ends a transcription of many files by a signal once some are done. Returns its end and what it said. */
-async function endedWhileTranscribing(signal: NodeJS.Signals, ...args: string[]) {
+/** Ends a transcription of many files by a signal once some are done and `ready`. Returns its end and what it said. */
+async function endedWhileTranscribing(signal: NodeJS.Signals, args: readonly string[], ready = () => true) {
   let sent = false;
   return cli(transcribe('--batch-size', '4', ...args), {
     onStderr: (text, kill) => {
       if (sent || !/^transcribing (?!0)/m.test(text)) return;
       sent = true;
-      setTimeout(() => kill(signal), 1500);
+      void until(ready).then(() => kill(signal));
     },
   });
 }
@@ -67,19 +68,19 @@ test.serial(
   'Ctrl-C leaves what is done: lines, a JSON array, and subtitles a file each; a note says how many',
   async (t) => {
     const said = (stderr: string): number => Number(/^interrupted: (\d+) of \d+ files are in /m.exec(stderr)?.[1]);
-    const text = await endedWhileTranscribing('SIGINT', ...many, '--output', at('out.txt'));
+    const text = await endedWhileTranscribing('SIGINT', [...many, '--output', at('out.txt')]);
     t.is(text.code, 130, text.stderr);
     t.is(lines(at('out.txt')).length, said(text.stderr));
     t.true(said(text.stderr) > 0);
     for (const [i, line] of lines(at('out.txt')).entries()) t.true(line.startsWith(`${many[i]}\t`));
 
-    const json = await endedWhileTranscribing('SIGTERM', ...many, '--json', '--output', at('out.json'));
+    const json = await endedWhileTranscribing('SIGTERM', [...many, '--json', '--output', at('out.json')]);
     t.is(json.code, 143, json.stderr);
     const parts = JSON.parse(readFileSync(at('out.json'), 'utf8'));
     t.is(parts.length, said(json.stderr));
     t.is(JSON.parse(json.stdout).error.code, 'ERR_INTERRUPTED');
 
-    const standard = await endedWhileTranscribing('SIGINT', ...many, '--json');
+    const standard = await endedWhileTranscribing('SIGINT', [...many, '--json']);
     t.is(standard.code, 130);
     t.is(JSON.parse(standard.stdout).length, said(standard.stderr));
 
@@ -89,16 +90,8 @@ test.serial(
       copyFileSync(file, at('copies', `${i}.opus`));
       return at('copies', `${i}.opus`);
     });
-    const srt = await endedWhileTranscribing(
-      'SIGINT',
-      ...copies,
-      '--format',
-      'srt',
-      '--output',
-      at('subtitles'),
-      '--model',
-      at('timed'),
-    );
+    const subtitles = ['--format', 'srt', '--output', at('subtitles'), '--model', at('timed')];
+    const srt = await endedWhileTranscribing('SIGINT', [...copies, ...subtitles]);
     t.is(srt.code, 130, srt.stderr);
     t.is(readdirSync(at('subtitles')).length, said(srt.stderr));
     t.true(readdirSync(at('subtitles')).every((name) => /^\d+\.srt$/.test(name)));
@@ -106,7 +99,12 @@ test.serial(
 );
 
 test.serial('a kill leaves what is done too, under the name that was asked for', async (t) => {
-  const { signal } = await endedWhileTranscribing('SIGKILL', ...many, '--json', '--output', at('killed.json'));
+  const some = () => /"file"/.test(readFileSync(at('killed.json'), 'utf8'));
+  const { signal } = await endedWhileTranscribing(
+    'SIGKILL',
+    [...many, '--json', '--output', at('killed.json')],
+    () => existsSync(at('killed.json')) && some(),
+  );
   t.is(signal, 'SIGKILL');
   const parts = JSON.parse(readFileSync(at('killed.json'), 'utf8'));
   t.true(parts.length > 0 && parts.length < many.length);
@@ -266,7 +264,7 @@ const hasScript = spawnSync('script', ['--version']).status === 0;
 test.serial(
   'off a terminal, lines of progress say the time that has passed, the rate, and the time that is left',
   async (t) => {
-    const { stderr } = await endedWhileTranscribing('SIGINT', ...many.slice(0, 600), '--output', at('progress.txt'));
+    const { stderr } = await endedWhileTranscribing('SIGINT', [...many.slice(0, 600), '--output', at('progress.txt')]);
     t.regex(stderr, /^transcribing \d+\/600 files, [\d.]+ s of audio \(\d+:\d\d\)$/m);
     const child = spawn(process.execPath, [main, ...transcribe(...speech, '--batch-size', '2')]);
     let said = '';

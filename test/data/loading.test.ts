@@ -6,6 +6,7 @@ import { DecodePool, encodeWav } from '../../lib/audio/index.js';
 import { type Batch, EpochSampler, Prefetcher, PrefetchLoader, readManifest } from '../../lib/data/index.js';
 import { DistilWhisperError } from '../../lib/errors/index.js';
 import { GATE_STREAMS, layerStream, permutation, philox4x32, SKIP_STREAM } from '../../lib/random/index.js';
+import { until } from '../support/load.js';
 
 const shared = new URL('../../../shared/', import.meta.url).pathname;
 const scratch = mkdtempSync(join(tmpdir(), 'distilwhisper-test-'));
@@ -527,10 +528,12 @@ test('PrefetchLoader: never more than `concurrency` loads, nor more than `lookAh
     collate: sum,
   });
   await loader.next();
-  await sleep(60);
+  t.true(await until(() => started >= 2 + 3 * 2 && running === 0));
+  await sleep(40);
   t.is(most, 2);
   t.is(started, 2 + 3 * 2, 'the delivered batch and three ahead');
   await loader.next();
+  t.true(await until(() => started >= 2 + 4 * 2 && running === 0));
   await sleep(40);
   t.is(started, 2 + 4 * 2);
   await loader.close();

@@ -6,6 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import test from 'ava';
 import { type BadRow, BadRowsError, encodeWav, type ManifestOptions, readManifest } from '../../lib/index.js';
+import { processorSeconds } from '../support/load.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'distilwhisper-manifests-'));
 test.after.always(() => rmSync(scratch, { recursive: true, force: true }));
@@ -312,7 +313,7 @@ test('rows that are nested too deep or too long, and hostile quotes, are bad row
     t.is(readManifest(at(name), { onBadRow: (row) => rows.push(row) }).length, 1);
     return rows;
   };
-  const begin = performance.now();
+  const begin = processorSeconds();
   for (const name of ['deep.jsonl', 'deep.json']) {
     const rows = name === 'deep.json' ? `[{"audio":${deep}},\n${one}]` : `{"audio":${deep},"text":"x"}\n${one}`;
     t.regex(bad(name, rows)[0]!.reason, /nests its lists and objects deeper than 100/);
@@ -329,7 +330,7 @@ test('rows that are nested too deep or too long, and hostile quotes, are bad row
   t.throws(() => readManifest(at('quotes.csv')), { code: 'ERR_MANIFEST', message: /never closed/ });
   writeFileSync(at('open.json'), '['.repeat(5e6));
   t.throws(() => readManifest(at('open.json')), { code: 'ERR_MANIFEST', message: /never closed/ });
-  t.true(performance.now() - begin < 30_000, `${performance.now() - begin} ms`);
+  t.true(processorSeconds() - begin < 30, `${processorSeconds() - begin} s`);
 });
 
 test('every bad row at once: in the order of the lines, the first twenty in the message, all of them in rows', (t) => {

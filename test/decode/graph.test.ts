@@ -8,21 +8,22 @@ import { ReplayedStep } from '../../lib/decode/replayed-step.js';
 import { type DecoderState, type ModelPass, type ReplayedPosition, Whisper } from '../../lib/model/index.js';
 import { type FloatType, kernels, Stream, type Tensor } from '../../lib/tensor/index.js';
 import { attachRandomExpert } from '../support/experts.js';
-import { cpus, emulated, gpu, streamOn } from '../support/kernels.js';
+import { cpus, deviceNames, emulatedPlugin, onDevice, onEmulated, streamOn } from '../support/kernels.js';
 import { emulatedCounts } from '../support/plugin.js';
 import { normals, random } from '../support/random.js';
 import { tinyConfig } from '../support/tiny.js';
 
 type Open = (graphs?: boolean) => Stream;
-const open: Open = (graphs = true) => streamOn(emulated!, { graphs });
-const places: [isa: string, open: Open][] = [
-  ...(gpu ? [['cuda', (graphs = true) => new Stream({ device: 'cuda', graphs })] as [string, Open]] : []),
-  ...(emulated ? [['cuda, emulated', open] as [string, Open]] : []),
-];
-const onEmulated = emulated ? test.serial : test.serial.skip;
+const open: Open = (graphs = true) => streamOn(emulatedPlugin()!, { graphs });
+const openGpu: Open = (graphs = true) => new Stream({ device: 'cuda', graphs });
 function onDevices(title: string, body: (t: ExecutionContext, open: Open) => Promise<void>): void {
-  for (const [isa, open] of places) test.serial(`${title}, on ${isa}`, (t) => body(t, open));
+  for (const isa of deviceNames)
+    test.serial(
+      `${title}, on ${isa}`,
+      onDevice(isa, (t) => body(t, isa === 'cuda' ? openGpu : open)),
+    );
 }
+
 const POSITIONS = 300;
 
 /** Large weights, so that what is said depends on the audio and on what was said before. */
@@ -70,7 +71,7 @@ function token(
 const read = async (tensors: readonly Tensor[]): Promise<number[][]> =>
   Promise.all(tensors.map(async (tensor) => Array.from(await tensor.read())));
 
-const counts = () => emulatedCounts(emulated!);
+const counts = () => emulatedCounts(emulatedPlugin()!);
 async function counted(body: () => Promise<unknown>): Promise<ReturnType<typeof counts>> {
   const before = counts();
   await body();
@@ -119,49 +120,52 @@ onDevices('replayed steps give the bits of steps call by call, past the spans of
   stream.close();
 });
 
-onEmulated('a token behind the first is one launch of a graph and one small copy', async (t) => {
-  const stream = open();
-  const model = await lively(stream);
-  const state = started(model, 2, 125, { languages: ['thai', null] });
-  const pass = { languages: ['thai', null] };
-  const step = new ReplayedStep(stream, state, POSITIONS, (ids, at) => token(model, state, null, pass, ids, at));
-  const one = { kernels: 0, products: 0, copies: 1, captures: 0, graphs: 1, events: 0, mostEvents: 0, eventsMade: 0 };
-  const run = (): Promise<unknown> => step.run([1, 2]) && stream.sync();
-  await stream.sync();
-  const first = await counted(run);
-  t.like(first, { captures: 1, graphs: 0 });
-  t.true(first.kernels > 20, 'the first one runs call by call, and is captured');
-  t.is(first.products, 0, 'a few rows take no product');
-  t.deepEqual(await counted(run), one);
-  t.deepEqual(await counted(run), one);
-  t.is(state.length, 128);
-  t.like(await counted(run), { captures: 1, graphs: 0 }, 'another grid: it is captured anew');
-  t.deepEqual(await counted(run), one);
-  step.dispose();
+test.serial(
+  'a token behind the first is one launch of a graph and one small copy',
+  onEmulated(async (t) => {
+    const stream = open();
+    const model = await lively(stream);
+    const state = started(model, 2, 125, { languages: ['thai', null] });
+    const pass = { languages: ['thai', null] };
+    const step = new ReplayedStep(stream, state, POSITIONS, (ids, at) => token(model, state, null, pass, ids, at));
+    const one = { kernels: 0, products: 0, copies: 1, captures: 0, graphs: 1, events: 0, mostEvents: 0, eventsMade: 0 };
+    const run = (): Promise<unknown> => step.run([1, 2]) && stream.sync();
+    await stream.sync();
+    const first = await counted(run);
+    t.like(first, { captures: 1, graphs: 0 });
+    t.true(first.kernels > 20, 'the first one runs call by call, and is captured');
+    t.is(first.products, 0, 'a few rows take no product');
+    t.deepEqual(await counted(run), one);
+    t.deepEqual(await counted(run), one);
+    t.is(state.length, 128);
+    t.like(await counted(run), { captures: 1, graphs: 0 }, 'another grid: it is captured anew');
+    t.deepEqual(await counted(run), one);
+    step.dispose();
 
-  // A whole decoding: each token adds two reads, and nothing else.
-  const options = { prompts: [[48, 1], [48, 2]], endOfText: 0, suppress: [0], suppressAtBegin: [5] }; // biome-ignore format: a line
-  const said = (maxTokens: number) => () => greedy(model, sounds(model, 2), { ...options, maxTokens });
-  const [short, long] = [await counted(said(5)), await counted(said(25))];
-  t.deepEqual([short.captures, short.graphs, long.captures, long.graphs], [1, 2, 1, 22]);
-  t.deepEqual([long.kernels, long.products], [short.kernels, short.products]);
-  t.is(long.copies - short.copies, 20 * 3);
-  // With timestamps what a token may be goes with it.
-  const timestamps = { begin: 30, end: 50, noTimestamps: 29 };
-  const timed = (maxTokens: number) => () => greedy(model, sounds(model, 2), { ...options, timestamps, maxTokens });
-  const [few, many] = [await counted(timed(5)), await counted(timed(25))];
-  t.deepEqual([few.captures, few.graphs, many.captures, many.graphs], [1, 2, 1, 22]);
-  t.deepEqual([many.kernels, many.products, many.copies - few.copies], [few.kernels, few.products, 20 * 3]);
-  const plain = open(false);
-  const other = await lively(plain);
-  const without = await counted(() => greedy(other, sounds(other, 2), { ...options, maxTokens: 5 }));
-  t.like(without, { captures: 0, graphs: 0 });
-  for (const s of [stream, plain]) s.close();
-});
+    // A whole decoding: each token adds two reads, and nothing else.
+    const options = { prompts: [[48, 1], [48, 2]], endOfText: 0, suppress: [0], suppressAtBegin: [5] }; // biome-ignore format: a line
+    const said = (maxTokens: number) => () => greedy(model, sounds(model, 2), { ...options, maxTokens });
+    const [short, long] = [await counted(said(5)), await counted(said(25))];
+    t.deepEqual([short.captures, short.graphs, long.captures, long.graphs], [1, 2, 1, 22]);
+    t.deepEqual([long.kernels, long.products], [short.kernels, short.products]);
+    t.is(long.copies - short.copies, 20 * 3);
+    // With timestamps what a token may be goes with it.
+    const timestamps = { begin: 30, end: 50, noTimestamps: 29 };
+    const timed = (maxTokens: number) => () => greedy(model, sounds(model, 2), { ...options, timestamps, maxTokens });
+    const [few, many] = [await counted(timed(5)), await counted(timed(25))];
+    t.deepEqual([few.captures, few.graphs, many.captures, many.graphs], [1, 2, 1, 22]);
+    t.deepEqual([many.kernels, many.products, many.copies - few.copies], [few.kernels, few.products, 20 * 3]);
+    const plain = open(false);
+    const other = await lively(plain);
+    const without = await counted(() => greedy(other, sounds(other, 2), { ...options, maxTokens: 5 }));
+    t.like(without, { captures: 0, graphs: 0 });
+    for (const s of [stream, plain]) s.close();
+  }),
+);
 
 onDevices('greedy decoding says the same with graphs and without, to the last bit', async (t, open) => {
   const [graphs, plain] = [open(), open(false)];
-  t.deepEqual([graphs.graphs, plain.graphs, cpus[0]!.stream.graphs], [true, false, false]);
+  t.deepEqual([graphs.graphs, plain.graphs, cpus()[0]!.stream.graphs], [true, false, false]);
   const [a, b] = [await lively(graphs), await lively(plain)];
   const prompts = [[48, 1, 7], [48, 2, 7], [48, 3, 8], [48, 4, 7]]; // biome-ignore format: a line
   const languages = ['catalan', null, 'thai', 'catalan'];
@@ -218,47 +222,50 @@ onDevices('what a graph refers to stays until its recording is disposed, whoever
   stream.close();
 });
 
-onEmulated('an error while a graph is captured ends the capture, is typed, and leaves the stream whole', async (t) => {
-  const stream = open();
-  const model = await lively(stream);
-  // So many rows that there are products.
-  const tokens = Array.from({ length: 17 }, (_, i) => 4 + (i % 2));
-  const [a, b] = [started(model, 17, 3), started(model, 17, 3)];
-  const ids = (): Tensor => stream.tensor(Int32Array.from(tokens), [17, 1], 'i32');
-  const want = await read(token(model, b, null, {}, ids()));
-  for (const [call, code, message] of [
-    ['cudaStreamBeginCapture', 'ERR_CUDA', /^cuda:0: capturing a graph: operation not permitted/],
-    ['capture', 'ERR_CUDA', /^cuda:0: capturing a graph: operation failed due to a previous error during capture/],
-    ['cublasLtMatmul, captured', 'ERR_CUDA', /^cuBLASLt: running a product: refused/],
-    ['cudaGraphInstantiate', 'ERR_OUT_OF_MEMORY', /^cuda:0: capturing a graph: out of memory/],
-  ] as const) {
-    const step = new ReplayedStep(stream, a, POSITIONS, (ids, at) => token(model, a, null, {}, ids, at));
-    process.env.DW_EMULATOR_FAIL = call;
-    try {
-      const before = counts();
-      await t.throwsAsync(read(step.run(tokens).slice(0, 1)), { code, message });
-      t.is(counts().captures, before.captures);
-    } finally {
-      delete process.env.DW_EMULATOR_FAIL;
-    }
-    a.advance(-1);
-    await stream.sync();
-    b.advance(-1);
-    t.deepEqual(await read(token(model, b, null, {}, ids())), want, `${call}: calls run again`);
-    // The same recording: it is captured now, and then launched.
-    for (let n = 0; n < 2; n++) {
-      t.deepEqual(await read(step.run(tokens)), want, `${call}: replay ${n}`);
+test.serial(
+  'an error while a graph is captured ends the capture, is typed, and leaves the stream whole',
+  onEmulated(async (t) => {
+    const stream = open();
+    const model = await lively(stream);
+    // So many rows that there are products.
+    const tokens = Array.from({ length: 17 }, (_, i) => 4 + (i % 2));
+    const [a, b] = [started(model, 17, 3), started(model, 17, 3)];
+    const ids = (): Tensor => stream.tensor(Int32Array.from(tokens), [17, 1], 'i32');
+    const want = await read(token(model, b, null, {}, ids()));
+    for (const [call, code, message] of [
+      ['cudaStreamBeginCapture', 'ERR_CUDA', /^cuda:0: capturing a graph: operation not permitted/],
+      ['capture', 'ERR_CUDA', /^cuda:0: capturing a graph: operation failed due to a previous error during capture/],
+      ['cublasLtMatmul, captured', 'ERR_CUDA', /^cuBLASLt: running a product: refused/],
+      ['cudaGraphInstantiate', 'ERR_OUT_OF_MEMORY', /^cuda:0: capturing a graph: out of memory/],
+    ] as const) {
+      const step = new ReplayedStep(stream, a, POSITIONS, (ids, at) => token(model, a, null, {}, ids, at));
+      process.env.DW_EMULATOR_FAIL = call;
+      try {
+        const before = counts();
+        await t.throwsAsync(read(step.run(tokens).slice(0, 1)), { code, message });
+        t.is(counts().captures, before.captures);
+      } finally {
+        delete process.env.DW_EMULATOR_FAIL;
+      }
       a.advance(-1);
+      await stream.sync();
+      b.advance(-1);
+      t.deepEqual(await read(token(model, b, null, {}, ids())), want, `${call}: calls run again`);
+      // The same recording: it is captured now, and then launched.
+      for (let n = 0; n < 2; n++) {
+        t.deepEqual(await read(step.run(tokens)), want, `${call}: replay ${n}`);
+        a.advance(-1);
+      }
+      step.dispose();
     }
-    step.dispose();
-  }
-  process.env.DW_EMULATOR_FAIL = 'cudaGraphLaunch';
-  const step = new ReplayedStep(stream, a, POSITIONS, (ids, at) => token(model, a, null, {}, ids, at));
-  t.deepEqual(await read(step.run(tokens)), want);
-  await t.throwsAsync(read(step.run(tokens)), { code: 'ERR_CUDA', message: /^cuda:0: launching a graph: / });
-  delete process.env.DW_EMULATOR_FAIL;
-  stream.close();
-});
+    process.env.DW_EMULATOR_FAIL = 'cudaGraphLaunch';
+    const step = new ReplayedStep(stream, a, POSITIONS, (ids, at) => token(model, a, null, {}, ids, at));
+    t.deepEqual(await read(step.run(tokens)), want);
+    await t.throwsAsync(read(step.run(tokens)), { code: 'ERR_CUDA', message: /^cuda:0: launching a graph: / });
+    delete process.env.DW_EMULATOR_FAIL;
+    stream.close();
+  }),
+);
 
 onDevices('what a replayed kernel finds in its data is told by the next read', async (t, open) => {
   const stream = open();
@@ -274,40 +281,46 @@ onDevices('what a replayed kernel finds in its data is told by the next read', a
   stream.close();
 });
 
-for (const { isa, stream } of [...cpus.slice(-1), ...places.map(([isa, open]) => ({ isa, stream: open() }))]) {
-  test.serial(`recordings: what they take and keep, on ${isa}`, async (t) => {
-    const before = stream.memory().persistent;
-    const x = stream.persistent(Float32Array.of(1, 2, 3), [3]);
-    const held = stream.memory().persistent;
-    const twice = (a: Tensor): Tensor => kernels.add(stream, { a, b: a, out: 'f32' }).y;
-    const recording = stream.record(() => twice(twice(x).reshape([1, 3])));
-    t.is(stream.memory().persistent, held + 24);
+/** What a recording takes and keeps, and what it refuses. */
+async function recordings(t: ExecutionContext, stream: Stream): Promise<void> {
+  const before = stream.memory().persistent;
+  const x = stream.persistent(Float32Array.of(1, 2, 3), [3]);
+  const held = stream.memory().persistent;
+  const twice = (a: Tensor): Tensor => kernels.add(stream, { a, b: a, out: 'f32' }).y;
+  const recording = stream.record(() => twice(twice(x).reshape([1, 3])));
+  t.is(stream.memory().persistent, held + 24);
+  recording.replay();
+  t.deepEqual(await recording.outputs.read(), Float32Array.of(4, 8, 12));
+  stream.endStep();
+  for (const n of [5, 6, 7]) {
+    x.write(new Float32Array(3).fill(n));
     recording.replay();
-    t.deepEqual(await recording.outputs.read(), Float32Array.of(4, 8, 12));
-    stream.endStep();
-    for (const n of [5, 6, 7]) {
-      x.write(new Float32Array(3).fill(n));
-      recording.replay();
-      t.deepEqual(await recording.outputs.read(), new Float32Array(3).fill(4 * n));
-    }
-    // What is used by nothing that waits is refused at once, and a body that fails leaves nothing behind.
-    const short = stream.tensor(Float32Array.of(1), [1]);
-    const refusals: [body: () => unknown, message: RegExp][] = [
-      [() => twice(short), /^add: tensor 0 goes with its step/],
-      [() => twice(x) && x.write(new Float32Array(3)), /^write: expected calls only/],
-      [() => twice(x) && recording.replay(), /^replay: expected calls only/],
-      [() => twice(x) && stream.record(() => twice(x)), /^record: a recording is being made/],
-    ];
-    for (const [body, message] of refusals) t.throws(() => stream.record(body), { code: 'ERR_ARGUMENT', message });
-    t.is(stream.memory().persistent, held + 24);
-    t.deepEqual(await twice(short).read(), Float32Array.of(2));
-    recording.replay();
-    recording.dispose();
-    t.throws(() => recording.replay(), { code: 'ERR_DISPOSED', message: /recording was disposed/ });
-    await t.throwsAsync(recording.outputs.read(), { code: 'ERR_DISPOSED' });
-    await stream.sync();
-    x.dispose();
-    t.is(stream.memory().persistent, before);
-    stream.endStep();
-  });
+    t.deepEqual(await recording.outputs.read(), new Float32Array(3).fill(4 * n));
+  }
+  // What is used by nothing that waits is refused at once, and a body that fails leaves nothing behind.
+  const short = stream.tensor(Float32Array.of(1), [1]);
+  const refusals: [body: () => unknown, message: RegExp][] = [
+    [() => twice(short), /^add: tensor 0 goes with its step/],
+    [() => twice(x) && x.write(new Float32Array(3)), /^write: expected calls only/],
+    [() => twice(x) && recording.replay(), /^replay: expected calls only/],
+    [() => twice(x) && stream.record(() => twice(x)), /^record: a recording is being made/],
+  ];
+  for (const [body, message] of refusals) t.throws(() => stream.record(body), { code: 'ERR_ARGUMENT', message });
+  t.is(stream.memory().persistent, held + 24);
+  t.deepEqual(await twice(short).read(), Float32Array.of(2));
+  recording.replay();
+  recording.dispose();
+  t.throws(() => recording.replay(), { code: 'ERR_DISPOSED', message: /recording was disposed/ });
+  await t.throwsAsync(recording.outputs.read(), { code: 'ERR_DISPOSED' });
+  await stream.sync();
+  x.dispose();
+  t.is(stream.memory().persistent, before);
+  stream.endStep();
 }
+
+test.serial('recordings: what they take and keep, on the processor', (t) => recordings(t, cpus().at(-1)!.stream));
+for (const isa of deviceNames)
+  test.serial(
+    `recordings: what they take and keep, on ${isa}`,
+    onDevice(isa, (t, { stream }) => recordings(t, stream)),
+  );

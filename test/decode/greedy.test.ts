@@ -67,7 +67,7 @@ function same(t: ExecutionContext, got: DecodedSequence, expected: DecodedSequen
 }
 
 test.serial('a batch of several languages with caches says what each item says alone by full forwards', async (t) => {
-  for (const stream of [...devices.map((device) => device.stream), ...streams]) {
+  for (const stream of [...devices().map((device) => device.stream), ...streams]) {
     const model = await lively(stream);
     const heard = sounds(model, PROMPTS.length);
     const options = { endOfText: 20, suppress: [9], suppressAtBegin: [20, 11], maxTokens: 24, gateValues: true };

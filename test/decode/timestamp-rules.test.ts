@@ -4,13 +4,13 @@ import { beamSearch, type DecodedSequence, type GreedyOptions, greedy } from '..
 import { TimestampRules } from '../../lib/decode/timestamp-rules.js';
 import type { Whisper } from '../../lib/model/index.js';
 import type { Stream } from '../../lib/tensor/index.js';
-import { cpus, devices, emulated, random, streamOn } from '../support/kernels.js';
+import { cpus, devices, onEmulated, random, streamOn } from '../support/kernels.js';
 import { LANGUAGES, lively, PROMPTS, sounds, upload } from '../support/lively.js';
 import { byHand, type Filter, type Found, following, type Heard, lengthLimit } from '../support/search-by-hand.js';
 import { refused } from '../support/weights.js';
 
-const places = [...cpus.map(({ stream }) => stream), ...devices.map(({ stream }) => stream)];
-const best = cpus.at(-1)!.stream;
+const places = () => [...cpus(), ...devices()].map(({ stream }) => stream);
+const best = cpus().at(-1)!.stream;
 
 /** 62 words, special tokens, 1.3 s of timestamps. */
 const [endOfText, noTimestamps, begin, end] = [62, 85, 86, 151];
@@ -125,7 +125,7 @@ test('what may follow any history is what ApplyTimestampRules leaves of the logi
 });
 
 test.serial('greedily every path says of a batch what the rules say of each item over full logits', async (t) => {
-  for (const [p, stream] of places.entries()) {
+  for (const [p, stream] of places().entries()) {
     const model = await talking(stream);
     const heard = hearing(model);
     const got = await greedy(model, features(model, heard), { ...settings, ...items(heard) });
@@ -163,7 +163,7 @@ test.serial('each beam has its own history: a batch says what the search by hand
   }
   t.log(`${finished} of ${3 * heard.length} end`);
   t.true(finished > 4);
-  for (const { stream } of devices) {
+  for (const { stream } of devices()) {
     const other = await talking(stream);
     const options = { ...settings, beamSize: 4, ...items(heard) };
     const want = await beamSearch(model, features(model, heard), options);
@@ -174,10 +174,10 @@ test.serial('each beam has its own history: a batch says what the search by hand
   model.dispose();
 });
 
-(emulated ? test.serial : test.serial.skip)(
+test.serial(
   'with CUDA graphs and without the same is said, to the last bit',
-  async (t) => {
-    const streams = [streamOn(emulated!), streamOn(emulated!, { graphs: false })];
+  onEmulated(async (t, plugin) => {
+    const streams = [streamOn(plugin), streamOn(plugin, { graphs: false })];
     t.deepEqual(
       streams.map(({ graphs }) => graphs),
       [true, false],
@@ -197,7 +197,7 @@ test.serial('each beam has its own history: a batch says what the search by hand
       for (const { tokens } of got!) follows(t, tokens, `beam ${beamSize}`);
     }
     for (const stream of streams) stream.close();
-  },
+  }),
 );
 
 test.serial(

@@ -16,7 +16,7 @@ import { tinyConfig } from '../support/tiny.js';
 
 const models = ['pocket-student', 'pocket-teacher'].map((name) => join(root, 'models', name));
 const heard = readManifest(join(root, 'corpus', 'manifest.jsonl'), { split: 'test', domain: 'in' });
-const { stream } = cpus.at(-1)!;
+const { stream } = cpus().at(-1)!;
 
 test.serial(
   'in domain, the word error rates of bf16 and int8, and of either kind of cache, are those of fp32 to 0.3 points',
@@ -73,7 +73,7 @@ async function logits(model: string, compute: ComputeType, on: Stream, cache?: C
 test.serial('logits: bf16 within 1% of fp32, int8 within 2%', async (t) => {
   for (const model of models) {
     const exact = await logits(model, 'f32', stream);
-    for (const { isa, stream } of cpus) {
+    for (const { isa, stream } of cpus()) {
       const errors: string[] = [];
       for (const [compute, bound] of [
         ['bf16', 0.01],
@@ -91,7 +91,7 @@ test.serial('logits: bf16 within 1% of fp32, int8 within 2%', async (t) => {
 test.serial("logits of tokens that hear the encoder through a cache in int8 are within 1% of fp32's", async (t) => {
   for (const model of models) {
     const exact = await logits(model, 'f32', stream, 'compute');
-    for (const { isa, stream } of cpus) {
+    for (const { isa, stream } of cpus()) {
       const errors: string[] = [];
       for (const compute of ['f32', 'bf16'] as const) {
         const error = relativeL2(await logits(model, compute, stream, 'int8'), exact);
@@ -120,7 +120,7 @@ test.serial(
 );
 
 test("'auto' is bf16 where the processor has instructions for it; int8 computes the rest like it", async (t) => {
-  for (const { isa, stream } of cpus) {
+  for (const { isa, stream } of cpus()) {
     const expected = isa === 'amx' || isa === 'avx512bf16' ? 'bf16' : 'f32';
     for (const compute of ['auto', 'int8'] as const) {
       const model = await Whisper.create(stream, tinyConfig(), { compute });
@@ -170,12 +170,12 @@ test('a model in int8 does not train; it and a cache in int8 do not go to a GPU'
   const model = await Whisper.create(stream, tinyConfig(), { compute: 'int8' });
   await t.throwsAsync(model.addExpert('catalan'), { ...refusal, message: /^model: .*got one in int8$/ });
   t.throws(() => new TrainingEngine(model, null, trainingOptions({ steps: 1 })), refusal);
-  for (const { stream } of devices)
+  for (const { stream } of devices())
     await t.throwsAsync(Whisper.create(stream, tinyConfig(), { compute: 'int8' }), {
       ...refusal,
       message: /^compute: int8 runs on the processor, got a model on cuda:0$/,
     });
-  for (const { stream } of devices)
+  for (const { stream } of devices())
     await t.throwsAsync(Whisper.create(stream, tinyConfig(), { cache: 'int8' }), {
       ...refusal,
       message: /^cache: int8 runs on the processor, got a model on cuda:0$/,

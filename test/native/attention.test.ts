@@ -205,7 +205,7 @@ test.serial('attention forward: odd shapes, caches, few queries and huge scores 
       const x = inputs(c, dtype);
       const plain = naive(c, x, dtype);
       const expected = await run(oracle, kernels.attention, forwardCall(c, x, 'f64'));
-      for (const { isa, stream } of fast) {
+      for (const { isa, stream } of fast()) {
         const got = await run(stream, kernels.attention, forwardCall(c, x, 'f32'));
         held(t, `${isa} ${dtype} ${JSON.stringify(c)}`, got, expected, plain, 0);
       }
@@ -224,7 +224,7 @@ test.serial('attention backward: odd shapes, causal and huge scores agree with t
       ] as const;
       const plain = naive(c, x, dtype, saved[1].data);
       const expected = await run(oracle, kernels.attentionBackward, backwardCall(c, x, saved, 'f64'));
-      for (const { isa, stream } of fast) {
+      for (const { isa, stream } of fast()) {
         const got = await run(stream, kernels.attentionBackward, backwardCall(c, x, saved, 'f32'));
         held(t, `${isa} ${dtype} ${JSON.stringify(c)}`, got, expected, plain, 2);
       }
@@ -269,7 +269,7 @@ test.serial(
       const forward = (stream: Stream, out: Float) => run(stream, kernels.attention, forwardCall(c, x, out));
       const onOne = await forward(threaded[0]!.stream, 'f32');
       for (const { stream } of threaded) t.true(same(await forward(stream, 'f32'), onOne), `${dtype} on any threads`);
-      for (const { isa, stream } of [...threaded, ...fast]) {
+      for (const { isa, stream } of [...threaded, ...fast()]) {
         const first = await forward(stream, 'f32');
         t.true(same(await forward(stream, 'f32'), first), `${dtype} ${isa}`);
         const saved = [
@@ -294,7 +294,7 @@ test.serial('attention: rows of a cache beyond its length are never read', async
       const [k, v] = [x.k, x.v].map((i) => ({ ...i, data: (i.data as Float32Array).slice() })) as [Input, Input];
       for (const i of [k, v])
         for (let b = 0; b < 2; b++) i.data.fill(Number.NaN, (b * 96 + 33) * 32, (b + 1) * 96 * 32);
-      for (const { stream } of fast) {
+      for (const { stream } of fast()) {
         const clean = await run(stream, kernels.attention, forwardCall(c, x, 'f32'));
         t.true(same(await run(stream, kernels.attention, forwardCall(c, { q: x.q, k, v }, 'f32')), clean));
       }
@@ -330,7 +330,7 @@ test.serial('attention to keys and values in q8 agrees with the oracle, for few 
 });
 
 test('attention refuses what does not fit and says what it expected', (t) => {
-  const stream = cpus[0]!.stream;
+  const stream = cpus()[0]!.stream;
   const z = (shape: number[], dtype: 'f32' | 'bf16' = 'f32') =>
     stream.tensor(
       dtype === 'f32'

@@ -4,16 +4,17 @@ import { rawCall } from '../../lib/tensor/call.js';
 import { kernels, Stream, type Tensor } from '../../lib/tensor/index.js';
 import { fastest } from '../support/fastest.js';
 import { compare, fast, normals, oracle, random, run } from '../support/kernels.js';
+import { unlessBusy } from '../support/load.js';
 import { readNpy } from '../support/npy.js';
 
 const RATE = 16000;
-const streams = [{ isa: 'oracle', stream: oracle }, ...fast];
+const streams = () => [{ isa: 'oracle', stream: oracle }, ...fast()];
 const here = (name: string) => new URL(`../golden/mel/${name}.npy`, import.meta.url);
 const shared = (name: string) => new URL(`../shared/golden/case4_mel/${name}.npy`, new URL('../..', import.meta.url));
 const sharedThere = existsSync(shared('jfk_pcm16'));
 
 async function filtersOf(mels: number): Promise<Float32Array> {
-  return Float32Array.from((await run(fast[0]!.stream, kernels.melFilters, { mels }))[0]!);
+  return Float32Array.from((await run(fast()[0]!.stream, kernels.melFilters, { mels }))[0]!);
 }
 
 async function logMel(stream: Stream, samples: Float32Array, mels: number, frames: number): Promise<Float64Array> {
@@ -55,7 +56,7 @@ test.serial(
     for (const mels of [80, 128]) {
       const expected = readNpy(here(`noise1s_mel${mels}_unpadded`));
       t.deepEqual(expected.shape, [mels, 100]);
-      for (const { isa, stream } of streams) {
+      for (const { isa, stream } of streams()) {
         const got = await logMel(stream, data, mels, 100);
         t.true(largestDifference(got, expected.data) < 2e-5, `${isa} ${mels} bins`);
       }
@@ -78,7 +79,7 @@ test.serial('log-mel of speech and of silence is that of Whisper, padded to 30 s
   ] as const;
   for (const [name, samples] of cases) {
     const expected = readNpy(shared(name));
-    for (const { isa, stream } of streams) {
+    for (const { isa, stream } of streams()) {
       const got = await logMel(stream, samples, expected.shape[0]!, expected.shape[1]!);
       const largest = largestDifference(got, expected.data);
       t.true(largest < 1e-4, `${name} ${isa}: ${largest}`);
@@ -95,7 +96,7 @@ test.serial("mel filters are librosa's to 1e-7", async (t) => {
   }
   for (const mels of [80, 128]) {
     const expected = readNpy(shared(`mel_filters_${mels}`)).data;
-    for (const { stream } of streams) {
+    for (const { stream } of streams()) {
       const [got] = await run(stream, kernels.melFilters, { mels });
       t.is(got!.length, mels * 201);
       t.true(largestDifference(got!, expected) <= 1e-7);
@@ -122,7 +123,7 @@ test.serial(
       }
     }
     for (const bad of [0, 202, 1.5, Number.NaN]) {
-      t.throws(() => kernels.melFilters(fast[0]!.stream, { mels: bad }), { code: 'ERR_ARGUMENT' });
+      t.throws(() => kernels.melFilters(fast()[0]!.stream, { mels: bad }), { code: 'ERR_ARGUMENT' });
     }
   },
 );
@@ -177,7 +178,7 @@ test.serial('log-mel: a padded signal is the same with its zeros spelt out', asy
   const samples = normals(5000, random(3), 0.1);
   const spelt = new Float32Array(480000);
   spelt.set(samples);
-  for (const { stream } of fast)
+  for (const { stream } of fast())
     t.deepEqual(await logMel(stream, samples, 80, 3000), await logMel(stream, spelt, 80, 3000));
 });
 
@@ -195,7 +196,7 @@ test.serial('log-mel: the result does not depend on the number of threads', asyn
 
 test.serial('log-mel: bad samples, filters and frame counts are refused', async (t) => {
   const filters = { data: await filtersOf(80), shape: [80, 201] };
-  for (const { stream } of streams) {
+  for (const { stream } of streams()) {
     for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, -1e20]) {
       const data = new Float32Array(3200);
       data[3000] = bad;
@@ -222,12 +223,13 @@ test.serial('speed: log-mel runs at 500 times real time or more on one thread', 
   const stream = new Stream({ threads: 1 });
   const x = stream.tensor(normals(480000, random(5), 0.1), [480000]);
   const f = stream.tensor(await filtersOf(80), [80, 201]);
-  const best = await fastest(8, async () => {
-    kernels.logMel(stream, { samples: x, filters: f, frames: 3000 }).features.dispose();
-    await stream.sync();
-  });
-  t.log(`30 s in ${best.toFixed(2)} ms: ${(30000 / best).toFixed(0)} times real time`);
-  t.true(30000 / best >= 500);
+  const measure = () =>
+    fastest(8, async () => {
+      kernels.logMel(stream, { samples: x, filters: f, frames: 3000 }).features.dispose();
+      await stream.sync();
+    });
+  const say = (best: number) => `30 s in ${best.toFixed(2)} ms: ${(30000 / best).toFixed(0)} times real time`;
+  await unlessBusy(t, measure, (best) => 30000 / best >= 500, say);
   stream.close();
 });
 
@@ -281,7 +283,7 @@ test.serial(
       [7919, 16000],
       [16000, 44100],
     ] as const)
-      for (const { isa, stream } of fast) {
+      for (const { isa, stream } of fast()) {
         const n = from;
         const low = Math.min(from, to);
         const edge = Math.ceil((70 * to) / low);
@@ -309,7 +311,7 @@ test.serial('resampling: a constant stays exactly that constant away from the en
     [384000, 16000],
     [768000, 16000],
   ] as const)
-    for (const { isa, stream } of fast) {
+    for (const { isa, stream } of fast()) {
       const y = await resample(stream, new Float32Array(from / 5).fill(0.7), from, to);
       const edge = Math.ceil((65 * to) / Math.min(from, to));
       const inner = y.subarray(edge, y.length - edge);
@@ -319,7 +321,7 @@ test.serial('resampling: a constant stays exactly that constant away from the en
 
 test.serial('resampling to the same rate changes nothing; bad rates and samples are refused', async (t) => {
   const data = normals(1000, random(7));
-  for (const { stream } of streams) {
+  for (const { stream } of streams()) {
     t.deepEqual(await resample(stream, data, 16000, 16000), Float64Array.from(data));
     const x = stream.tensor(data, [1000]);
     for (const [from, to] of [
@@ -340,12 +342,17 @@ test.serial('speed: resampling 11 s of 44.1 kHz takes milliseconds', async (t) =
   const stream = new Stream({ threads: 1 });
   const x = stream.tensor(normals(485100, random(8), 0.1), [485100]);
   for (const from of [44100, 44101]) {
-    const best = await fastest(8, async () => {
-      kernels.resample(stream, { samples: x, from, to: RATE }).resampled.dispose();
-      await stream.sync();
-    });
-    t.log(`${from}: ${best.toFixed(2)} ms`);
-    t.true(best < 50);
+    const measure = () =>
+      fastest(8, async () => {
+        kernels.resample(stream, { samples: x, from, to: RATE }).resampled.dispose();
+        await stream.sync();
+      });
+    await unlessBusy(
+      t,
+      measure,
+      (best) => best < 50,
+      (best) => `${from}: ${best.toFixed(2)} ms`,
+    );
   }
   stream.close();
 });

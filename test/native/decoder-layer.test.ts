@@ -201,7 +201,7 @@ const whole = (stream: Stream, layer: Layer): Promise<Float64Array[]> => run(str
 const placed = (stream: Stream, layer: Layer) =>
   place<kernels.DecoderLayerArguments>(layer, (input) => put(stream, input));
 
-const places = (c: Case) => (c.matrices || c.cache ? cpus : fast);
+const places = (c: Case) => (c.matrices || c.cache ? cpus() : fast());
 
 function same(t: ExecutionContext, title: string, got: Float64Array[], want: Float64Array[]): void {
   for (const [i, values] of want.entries()) t.deepEqual(got[i], values, `${title}, output ${i}`);
@@ -243,7 +243,7 @@ test.serial('a position on the device, as a replayed call reads it: the bits of 
 
 test.serial('decoder_layer refuses what does not fit, before anything is written', (t) => {
   const c = cases[0]!;
-  const { stream } = cpus.at(-1)!;
+  const { stream } = cpus().at(-1)!;
   const given = build(c, 'f32');
   const { attention, shared } = given;
   const zeros = (shape: number[], dtype: DType = 'f32'): Input => ({

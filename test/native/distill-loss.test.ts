@@ -166,7 +166,7 @@ for (const dtype of ['f32', 'bf16'] as const) {
       const call = build(c, dtype);
       const want = await run(oracle, kernels.distillLoss, call);
       for (const output of want) t.true(output.every(Number.isFinite));
-      for (const { isa, stream } of fast)
+      for (const { isa, stream } of fast())
         close(t, isa, await run(stream, kernels.distillLoss, call), want, bound(c, dtype));
     });
   }
@@ -175,7 +175,7 @@ for (const dtype of ['f32', 'bf16'] as const) {
 test('the workspace changes nothing but rounding, and threads nothing at all', async (t) => {
   const c: Case = { title: '', rows: 50, width: 16, teacherWidth: 8, vocabulary: 4100, kind: 'js' };
   const call = build(c, 'f32');
-  for (const { stream } of fast) {
+  for (const { stream } of fast()) {
     const wide = await run(stream, kernels.distillLoss, call);
     const again = await run(stream, kernels.distillLoss, call);
     const narrow = await run(stream, kernels.distillLoss, { ...call, workspace: 1 << 20 });
@@ -189,7 +189,7 @@ test('a student equal to its teacher has no divergence and no gradient from it',
   const student = build(c, 'f32');
   const same = { ...student, teacherHidden: student.hidden, teacherWeight: student.weight, crossEntropyWeight: 0 };
   for (const kind of ['js', 'kl'] as const) {
-    for (const { stream } of fast) {
+    for (const { stream } of fast()) {
       const [stats, , rows, d] = await run(stream, kernels.distillLoss, { ...same, kind });
       t.true(Math.abs(stats![1]!) < 1e-6 && rows!.every((v) => Math.abs(v) < 2e-6));
       t.true(d!.every((v) => Math.abs(v) < 1e-6));
@@ -245,7 +245,7 @@ test('bad arguments are refused by name', async (t) => {
   refuse({ grad: false }, /dweight/);
   oracle.endStep();
   // A label that is no token is found when the call runs, and spoils nothing else.
-  for (const { stream } of [...fast, { stream: oracle }]) {
+  for (const { stream } of [...fast(), { stream: oracle }]) {
     const labels = { data: Int32Array.from({ length: 13 }, (_, r) => (r === 5 ? 301 : 1)), shape: [13] };
     const error = await t.throwsAsync(run(stream, kernels.distillLoss, { ...call, labels }), {
       instanceOf: DistilWhisperError,
@@ -284,7 +284,7 @@ test('bad arguments are refused by name', async (t) => {
         epsilon: kind === 'js' ? 1e-10 : 0,
       };
       test(`${name} at temperature ${temperature} reproduces the reference's recorded losses and gradients`, async (t) => {
-        for (const { stream } of [...fast, { stream: oracle }]) {
+        for (const { stream } of [...fast(), { stream: oracle }]) {
           const key = `${name}.T${temperature}`;
           for (const all of [true, false]) {
             const prefix = all ? '' : 'masked_NOT_reference.';

@@ -300,7 +300,7 @@ for (const [dtype, out, some] of [
     test(`gated_ffn and its backward agree with the oracle: ${c.title}, ${dtype} to ${out}`, async (t) => {
       const { forward, backward } = build(c, dtype, out);
       const want = await run(oracle, kernels.gatedFfn, forward);
-      for (const { isa, stream } of fast) {
+      for (const { isa, stream } of fast()) {
         close(t, `forward ${isa}`, await run(stream, kernels.gatedFfn, forward), want, bound(dtype));
       }
       const saved = savedOf(c, want, dtype);
@@ -312,7 +312,7 @@ for (const [dtype, out, some] of [
       ] as const) {
         const call = backward(saved, dy, dgate, frozen);
         const gradients = await run(oracle, kernels.gatedFfnBackward, call);
-        for (const { isa, stream } of fast) {
+        for (const { isa, stream } of fast()) {
           const got = await run(stream, kernels.gatedFfnBackward, call);
           close(t, `backward ${isa}${frozen ? ' frozen' : ''}`, got, gradients, bound(dtype));
         }
@@ -372,7 +372,7 @@ for (const dtype of ['f32', 'bf16'] as const) {
     test(`gated_ffn_hard sends each row through one FFN, as the oracle does: ${c.title}, ${dtype}`, async (t) => {
       const { hard } = build(c, dtype);
       const want = await run(oracle, kernels.gatedFfnHard, hard);
-      for (const { isa, stream } of fast) {
+      for (const { isa, stream } of fast()) {
         const got = await run(stream, kernels.gatedFfnHard, hard);
         t.deepEqual(got[1], want[1], `gates ${isa}`);
         close(t, `hard ${isa}`, got, want, bound(dtype));
@@ -395,7 +395,7 @@ for (const c of cases) {
     for (const compute of ['f32', 'bf16'] as const) {
       const call = { ...hard, shared, languages, compute };
       const want = await run(oracle, kernels.gatedFfnHard, call);
-      for (const { isa, stream } of cpus) {
+      for (const { isa, stream } of cpus()) {
         const got = await run(stream, kernels.gatedFfnHard, call);
         t.deepEqual(got[1], want[1], `gates ${isa}`);
         close(t, `hard in ${compute}, ${isa}`, got, want, bound(compute));
@@ -410,7 +410,7 @@ test('a hard gate of exactly 0 takes the expert', async (t) => {
   const [language] = hard.languages;
   const gateOut: Input = { data: new Float32Array(3), shape: [1, 3] };
   const call = { ...hard, languages: [{ ...language!, expert: { ...language!.expert, gateOut } }] };
-  for (const { stream } of [...fast, { stream: oracle }]) {
+  for (const { stream } of [...fast(), { stream: oracle }]) {
     const [, g] = await run(stream, kernels.gatedFfnHard, call);
     t.deepEqual([...g!], [0, 1, 1, 0]);
   }
@@ -424,14 +424,14 @@ test('a hard gate is computed in fp32 even where products are bf16', async (t) =
     const want = (await run(oracle, kernels.gatedFfnHard, call))[1]!;
     t.true(want.includes(0) && want.includes(1));
     const narrow = { ...call, compute: 'bf16', out: 'bf16' } as const;
-    for (const { stream } of fast) t.deepEqual((await run(stream, kernels.gatedFfnHard, narrow))[1], want);
+    for (const { stream } of fast()) t.deepEqual((await run(stream, kernels.gatedFfnHard, narrow))[1], want);
   }
 });
 
 test('frozen weights give the same result call after call', async (t) => {
   const c: Case = { title: '', rows: 40, width: 48, inner: 96, gate: 16, ranges: [[0, 40]] };
   const { hard } = build(c, 'f32');
-  for (const { stream } of fast) {
+  for (const { stream } of fast()) {
     const fresh = await run(stream, kernels.gatedFfnHard, hard);
     const weights: Tensor[] = [];
     const { shared, languages } = place<kernels.GatedFfnHardArguments>(hard, ({ data, shape }) => {
@@ -453,7 +453,7 @@ test('the gate budget is the mean over all layers, its distance from the budget 
   const g1: Input = { data: Float32Array.of(0.1, 0.2, 0.3), shape: [3] };
   const g2: Input = { data: Float32Array.of(1), shape: [1] };
   const budget = { gates: [g1, g2], budget: 0.5, weight: 2, count: 0 };
-  for (const { stream } of [...fast, { stream: oracle }]) {
+  for (const { stream } of [...fast(), { stream: oracle }]) {
     const [mean, loss, dgate] = await run(stream, kernels.gateBudget, budget);
     t.true(Math.abs(mean![0]! - 0.4) < 1e-7);
     t.true(Math.abs(loss![0]! - 0.1) < 1e-7);

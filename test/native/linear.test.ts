@@ -123,11 +123,11 @@ test('quantize: each weight is within half a step of its row, zeros are zeros, a
             `${n}x${k} row ${i}: ${got[i * k + p]} for ${value}`,
           );
       }
-      for (const { isa, stream } of cpus) {
+      for (const { isa, stream } of cpus()) {
         t.deepEqual(await stream.quantized(put(stream, input)).read(), bytes, `${isa}, ${n}x${k} of ${type}`);
       }
     }
-  for (const { isa, stream } of cpus) {
+  for (const { isa, stream } of cpus()) {
     const broken = stream.tensor(Float32Array.of(1, Number.NaN, Number.POSITIVE_INFINITY, 2), [2, 2]);
     const [x, w] = [stream.tensor(Float32Array.of(1, 1), [1, 2]), stream.quantized(broken)];
     const { y } = kernels.linear(stream, { x, weight: w, compute: 'f32', out: 'f32' });
@@ -156,7 +156,7 @@ test('rows that meet q8 in bf16 are 16 bits of their largest: long, tiny, huge a
     const layer = { x, weight, compute: 'bf16', out: 'f32' } as const;
     const [expected] = await run(oracle, kernels.linear, layer);
     const whole = await oracle.quantized(put(oracle, { data: wide, shape: [n, k] })).floats();
-    for (const { isa, stream } of cpus) {
+    for (const { isa, stream } of cpus()) {
       const [y] = await run(stream, kernels.linear, layer);
       for (let i = 0; i < 7; i++) {
         const what = `${isa}, k = ${k}, row ${i}`;
@@ -189,7 +189,7 @@ test('rows that meet q8 in bf16 are 16 bits of their largest: long, tiny, huge a
 });
 
 test('q8 is refused where it cannot be: as rows, a view, a gradient, on a GPU', (t) => {
-  const { stream } = cpus.at(-1)!;
+  const { stream } = cpus().at(-1)!;
   const make = (on: typeof stream) => on.quantized(on.tensor(new Float32Array(6), [2, 3]));
   const [w, x] = [make(stream), stream.tensor(new Float32Array(3), [1, 3])];
   for (const [body, code] of [
@@ -198,7 +198,7 @@ test('q8 is refused where it cannot be: as rows, a view, a gradient, on a GPU', 
     [() => kernels.quantize(stream, { weight: w, quantized: w }), 'ERR_DTYPE'],
     [() => kernels.quantize(stream, { weight: x, quantized: w }), 'ERR_SHAPE'],
     [() => w.reshape([3, 2]), 'ERR_DTYPE'],
-    ...devices.map(({ stream }) => [() => make(stream), 'ERR_DTYPE'] as const),
+    ...devices().map(({ stream }) => [() => make(stream), 'ERR_DTYPE'] as const),
   ] as const)
     t.is((t.throws(body) as { code?: string }).code, code);
   stream.endStep();
@@ -255,7 +255,7 @@ test('a few rows on a device: each gives, to the bit, what it gives alone, in ev
         compute,
         out: 'f32',
       });
-      for (const { isa, stream } of devices) {
+      for (const { isa, stream } of devices()) {
         const alone = await run(stream, kernels.linear, call(1));
         const [want] = await run(oracle, kernels.linear, call(16));
         for (const m of [3, 16]) {
@@ -282,7 +282,7 @@ test('a row among up to eight gives, to the bit, what it gives alone', async (t)
     ] as const) {
       const x = normals(8 * k, next);
       const weight: Input = { data: normals(n * k, next), shape: [n, k], dtype: type };
-      for (const { isa, stream } of cpus) {
+      for (const { isa, stream } of cpus()) {
         const y = async (first: number, rows: number) => {
           const data = x.slice(first * k, (first + rows) * k);
           const layer = { x: { data, shape: [rows, k] }, weight, compute, out: 'f32' } as const;
@@ -414,7 +414,7 @@ test('fp32 on every path errs no more than twice as much as a sum of floats, one
         naive[i * n + j] = sum;
       }
     const bound = 2 * relativeL2(naive, expected!);
-    for (const { isa, stream } of fast) {
+    for (const { isa, stream } of fast()) {
       const [got] = await run(stream, kernels.linear, layer);
       const error = relativeL2(got!, expected!);
       t.true(error <= bound, `${isa}, ${m}x${n}x${k}: ${error}, a plain sum ${bound / 2}`);
@@ -509,7 +509,7 @@ test('the gradients are the derivatives of the forward pass (central differences
 });
 
 test('products in f64 are refused where they would be in f32: off the oracle', (t) => {
-  for (const { isa, stream } of fast) {
+  for (const { isa, stream } of fast()) {
     const square = () => stream.tensor(new Float32Array(9), [3, 3]);
     const refused = { code: 'ERR_DTYPE', message: /f64 is for the reference backend only/ };
     const [x, weight] = [square(), square()];

@@ -8,9 +8,10 @@ import { randomFloats } from '../../bench/data.js';
 import { bf16ToFloat32, type FloatType, kernels } from '../../lib/tensor/index.js';
 import {
   type Described,
-  devices,
+  deviceNames,
   type Input,
   type Kernel,
+  onDevice,
   type Path,
   relativeL2,
   run,
@@ -53,8 +54,8 @@ async function held<A>(
   return exact;
 }
 
-for (const place of devices) {
-  const small = place.isa !== 'cuda';
+for (const isa of deviceNames) {
+  const small = isa !== 'cuda';
   const sizes = (emulated: Quad, real: Quad): Quad => (small ? emulated : real);
 
   for (const [title, causal, [batch, heads, queries, keys]] of [
@@ -62,24 +63,27 @@ for (const place of devices) {
     ['the decoder', true, sizes([2, 2, 150, 150], [32, 12, 200, 200])],
     ['cross-attention', false, sizes([2, 4, 100, 181], [48, 12, 100, 1500])],
   ] as const)
-    test.serial(`attention of ${title}, on ${place.isa}`, async (t) => {
-      const width = 64 * heads;
-      const inputs = (type: FloatType) => {
-        const { make } = maker(type);
-        const [q, k, v] = [make([batch, queries, width]), make([batch, keys, width]), make([batch, keys, width])];
-        return { q, k, v, dout: make([batch, queries, width]), heads, causal, out: 'f32' } as const;
-      };
-      const forward = (type: FloatType) => {
-        const { q, k, v, out } = inputs(type);
-        return { q, k, v, heads, causal, keys, out };
-      };
-      const [o, lse] = await held(t, place, kernels.attention, forward, 2);
-      const saved = {
-        o: { data: Float32Array.from(o!), shape: [batch, queries, width] },
-        lse: { data: Float32Array.from(lse!), shape: [batch, heads, queries] },
-      };
-      await held(t, place, kernels.attentionBackward, (type) => ({ ...inputs(type), ...saved }), 2);
-    });
+    test.serial(
+      `attention of ${title}, on ${isa}`,
+      onDevice(isa, async (t, place) => {
+        const width = 64 * heads;
+        const inputs = (type: FloatType) => {
+          const { make } = maker(type);
+          const [q, k, v] = [make([batch, queries, width]), make([batch, keys, width]), make([batch, keys, width])];
+          return { q, k, v, dout: make([batch, queries, width]), heads, causal, out: 'f32' } as const;
+        };
+        const forward = (type: FloatType) => {
+          const { q, k, v, out } = inputs(type);
+          return { q, k, v, heads, causal, keys, out };
+        };
+        const [o, lse] = await held(t, place, kernels.attention, forward, 2);
+        const saved = {
+          o: { data: Float32Array.from(o!), shape: [batch, queries, width] },
+          lse: { data: Float32Array.from(lse!), shape: [batch, heads, queries] },
+        };
+        await held(t, place, kernels.attentionBackward, (type) => ({ ...inputs(type), ...saved }), 2);
+      }),
+    );
 
   const [rows, width, inner, gate] = sizes([230, 72, 264, 16], [4500, 768, 3072, 64]);
   const third = Math.floor(rows / 3);
@@ -104,97 +108,109 @@ for (const place of devices) {
     return { shared, languages };
   };
 
-  test.serial(`linear layers of the encoder, on ${place.isa}`, async (t) => {
-    for (const gelu of [false, true])
-      await held(
-        t,
-        place,
-        kernels.linear,
-        (type) => {
-          const { make, wide } = maker(type);
-          const [x, weight] = [make([rows, width]), make([inner, width], width ** -0.5)];
-          const bias = wide([inner]);
-          const residual = gelu ? null : make([rows, inner]);
-          return { x, weight, bias, residual, gelu, savePre: gelu, compute: type, out: type };
-        },
-        2,
-      );
-  });
+  test.serial(
+    `linear layers of the encoder, on ${isa}`,
+    onDevice(isa, async (t, place) => {
+      for (const gelu of [false, true])
+        await held(
+          t,
+          place,
+          kernels.linear,
+          (type) => {
+            const { make, wide } = maker(type);
+            const [x, weight] = [make([rows, width]), make([inner, width], width ** -0.5)];
+            const bias = wide([inner]);
+            const residual = gelu ? null : make([rows, inner]);
+            return { x, weight, bias, residual, gelu, savePre: gelu, compute: type, out: type };
+          },
+          2,
+        );
+    }),
+  );
 
-  test.serial(`the hard gate of the encoder, on ${place.isa}`, async (t) => {
-    const call = (type: FloatType): Described<kernels.GatedFfnHardArguments> => {
-      const made = maker(type);
-      const [x, residual] = [made.make([rows, width]), made.wide([rows, width])];
-      return { x, residual, ...weightsOf(made), compute: type, out: 'f32' };
-    };
-    const [, gates] = await held(t, place, kernels.gatedFfnHard, call, 2);
-    t.true(gates!.includes(0) && gates!.includes(1));
-  });
-
-  test.serial(`the soft gate of the encoder, on ${place.isa}`, async (t) => {
-    const settings = { skip: false, alpha: 1, gateDropout: 0.1, expertDropout: 0.3, seed: 7, step: 3, op: 40 };
-    const forward = (type: FloatType): Described<kernels.GatedFfnArguments> => {
-      const made = maker(type);
-      const [x, residual] = [made.make([rows, width]), made.wide([rows, width])];
-      return { x, residual, ...weightsOf(made), ...settings, compute: type, out: 'f32' };
-    };
-    const covered = rows - 7;
-    const shapes = [[rows], [covered, gate], [rows, inner], [covered, inner], [covered, width]];
-    const [g, gateHidden, preShared, preExpert, delta] = (await held(t, place, kernels.gatedFfn, forward, 3))
-      .slice(1)
-      .map((values, i): Input => ({ data: Float32Array.from(values), shape: shapes[i]! })) as [
-      Input,
-      Input,
-      Input,
-      Input,
-      Input,
-    ];
-    const backward = (type: FloatType): Described<kernels.GatedFfnBackwardArguments> => {
-      const made = maker(type);
-      const x = made.make([rows, width]);
-      const dy = made.wide([rows, width]);
-      const { shared, languages } = weightsOf(made);
-      const zeros = ({ shape, data }: Input): Input => ({ data: new Float32Array(data.length), shape, inout: true });
-      const trained = languages.map((language) => {
-        const { gateIn, gateInBias, gateOut, fc1, fc1Bias, fc2, fc2Bias } = language.expert;
-        const gradients = {
-          gateIn: zeros(gateIn),
-          gateInBias: zeros(gateInBias),
-          gateOut: zeros(gateOut),
-          fc1: zeros(fc1),
-          fc1Bias: zeros(fc1Bias),
-          fc2: zeros(fc2),
-          fc2Bias: zeros(fc2Bias),
-        };
-        return { ...language, gradients };
-      });
-      const saved = { g, gateHidden, preShared, preExpert, delta };
-      return { dy, x, shared, languages: trained, ...saved, ...settings, compute: type, out: 'f32' };
-    };
-    await held(t, place, kernels.gatedFfnBackward, backward, 4);
-  });
-
-  test.serial(`the distillation loss, on ${place.isa}`, async (t) => {
-    const [n, vocabulary, student, teacher] = sizes([40, 130, 16, 24], [256, 51865, 768, 1280]);
-    const labels = Int32Array.from({ length: n }, (_, i) => (i % 5 === 0 ? -100 : (i * 7919) % vocabulary));
-    const call = (type: FloatType): Described<kernels.DistillLossArguments> => {
-      const { make } = maker(type);
-      return {
-        hidden: make([n, student]),
-        weight: make([vocabulary, student], 2 * student ** -0.5),
-        labels: { data: labels, shape: [n] },
-        teacherHidden: make([n, teacher]),
-        teacherWeight: make([vocabulary, teacher], 2 * teacher ** -0.5),
-        smoothing: 0.1,
-        temperature: 1,
-        kind: 'js',
-        crossEntropyWeight: 0.25,
-        divergenceWeight: 0.5,
-        grad: true,
-        compute: type,
-        workspace: 64 << 20,
+  test.serial(
+    `the hard gate of the encoder, on ${isa}`,
+    onDevice(isa, async (t, place) => {
+      const call = (type: FloatType): Described<kernels.GatedFfnHardArguments> => {
+        const made = maker(type);
+        const [x, residual] = [made.make([rows, width]), made.wide([rows, width])];
+        return { x, residual, ...weightsOf(made), compute: type, out: 'f32' };
       };
-    };
-    await held(t, place, kernels.distillLoss, call, 2);
-  });
+      const [, gates] = await held(t, place, kernels.gatedFfnHard, call, 2);
+      t.true(gates!.includes(0) && gates!.includes(1));
+    }),
+  );
+
+  test.serial(
+    `the soft gate of the encoder, on ${isa}`,
+    onDevice(isa, async (t, place) => {
+      const settings = { skip: false, alpha: 1, gateDropout: 0.1, expertDropout: 0.3, seed: 7, step: 3, op: 40 };
+      const forward = (type: FloatType): Described<kernels.GatedFfnArguments> => {
+        const made = maker(type);
+        const [x, residual] = [made.make([rows, width]), made.wide([rows, width])];
+        return { x, residual, ...weightsOf(made), ...settings, compute: type, out: 'f32' };
+      };
+      const covered = rows - 7;
+      const shapes = [[rows], [covered, gate], [rows, inner], [covered, inner], [covered, width]];
+      const [g, gateHidden, preShared, preExpert, delta] = (await held(t, place, kernels.gatedFfn, forward, 3))
+        .slice(1)
+        .map((values, i): Input => ({ data: Float32Array.from(values), shape: shapes[i]! })) as [
+        Input,
+        Input,
+        Input,
+        Input,
+        Input,
+      ];
+      const backward = (type: FloatType): Described<kernels.GatedFfnBackwardArguments> => {
+        const made = maker(type);
+        const x = made.make([rows, width]);
+        const dy = made.wide([rows, width]);
+        const { shared, languages } = weightsOf(made);
+        const zeros = ({ shape, data }: Input): Input => ({ data: new Float32Array(data.length), shape, inout: true });
+        const trained = languages.map((language) => {
+          const { gateIn, gateInBias, gateOut, fc1, fc1Bias, fc2, fc2Bias } = language.expert;
+          const gradients = {
+            gateIn: zeros(gateIn),
+            gateInBias: zeros(gateInBias),
+            gateOut: zeros(gateOut),
+            fc1: zeros(fc1),
+            fc1Bias: zeros(fc1Bias),
+            fc2: zeros(fc2),
+            fc2Bias: zeros(fc2Bias),
+          };
+          return { ...language, gradients };
+        });
+        const saved = { g, gateHidden, preShared, preExpert, delta };
+        return { dy, x, shared, languages: trained, ...saved, ...settings, compute: type, out: 'f32' };
+      };
+      await held(t, place, kernels.gatedFfnBackward, backward, 4);
+    }),
+  );
+
+  test.serial(
+    `the distillation loss, on ${isa}`,
+    onDevice(isa, async (t, place) => {
+      const [n, vocabulary, student, teacher] = sizes([40, 130, 16, 24], [256, 51865, 768, 1280]);
+      const labels = Int32Array.from({ length: n }, (_, i) => (i % 5 === 0 ? -100 : (i * 7919) % vocabulary));
+      const call = (type: FloatType): Described<kernels.DistillLossArguments> => {
+        const { make } = maker(type);
+        return {
+          hidden: make([n, student]),
+          weight: make([vocabulary, student], 2 * student ** -0.5),
+          labels: { data: labels, shape: [n] },
+          teacherHidden: make([n, teacher]),
+          teacherWeight: make([vocabulary, teacher], 2 * teacher ** -0.5),
+          smoothing: 0.1,
+          temperature: 1,
+          kind: 'js',
+          crossEntropyWeight: 0.25,
+          divergenceWeight: 0.5,
+          grad: true,
+          compute: type,
+          workspace: 64 << 20,
+        };
+      };
+      await held(t, place, kernels.distillLoss, call, 2);
+    }),
+  );
 }

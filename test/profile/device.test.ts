@@ -11,21 +11,38 @@ import { type ErrorCode, isDistilWhisperError } from '../../lib/errors/index.js'
 import { countWork, measureCeilings, Profile, readProfile } from '../../lib/profile/index.js';
 import { kernels, Stream, type Tensor } from '../../lib/tensor/index.js';
 import { scratchFolder } from '../support/cli.js';
-import { emulated } from '../support/kernels.js';
+import { emulatedPlugin, onEmulated } from '../support/kernels.js';
+import { unlessBusy } from '../support/load.js';
 import { emulatedCounts, usePlugin } from '../support/plugin.js';
 import { normals, random } from '../support/random.js';
 import { type TraceEvent, traceEvents } from '../support/trace.js';
 
-const onDevice = emulated ? test.serial : test.serial.skip;
 const { path: scratch, remove } = scratchFolder();
-let back = (): void => {};
-test.before(() => {
-  if (emulated) back = usePlugin(emulated);
-});
-test.after.always(() => {
-  back();
-  remove();
-});
+test.after.always(remove);
+
+/** Times that are not, in the test that runs, what clocks that are compared so often make of it where nothing else runs. */
+let untimely: string[] = [];
+
+/** A test that finds the emulated device as cuda:0. */
+function onDevice(title: string, body: (t: ExecutionContext) => Promise<void>): void {
+  test.serial(
+    title,
+    onEmulated(async (t, plugin) => {
+      const back = usePlugin(plugin);
+      try {
+        const measure = async () => {
+          untimely = [];
+          await body(t);
+          return untimely;
+        };
+        const said = (found: string[]) => `${found.length} times are off ${found.slice(0, 5).join('; ')}`;
+        await unlessBusy(t, measure, (found) => found.length === 0, said);
+      } finally {
+        back();
+      }
+    }),
+  );
+}
 
 /** The calls of the stream of that label: when they ran on the device, and when the host handed them over. */
 function lanesOf(path: string, label: string): { spans: TraceEvent[]; launches: TraceEvent[] } {
@@ -38,7 +55,7 @@ function lanesOf(path: string, label: string): { spans: TraceEvent[]; launches: 
   return { spans: on(lane.tid), launches: on(named(new RegExp(`^stream ${number}: launches$`))!.tid) };
 }
 
-const counts = () => emulatedCounts(emulated!);
+const counts = () => emulatedCounts(emulatedPlugin()!);
 
 /** In flight are 1,024 calls at most, of two events each; one more is being made, and the clocks are compared by a few. */
 const MOST_EVENTS = 2 * 1025 + 16;
@@ -55,8 +72,9 @@ function checkSpans(t: ExecutionContext, spans: readonly TraceEvent[], launches:
     const [before, launch] = [spans[i - 1], launches[i]!];
     if (before && span.ts < before.ts + before.dur - 2e-3) t.fail(`${i}: begins before ${i - 1} ends`);
     if (span.ts < launch.ts - 2e-3) t.fail(`${i}: begins ${launch.ts - span.ts} µs before its launch`);
-    const late = span.ts + span.dur - (launch.ts + launch.dur);
-    if (!(span.dur >= 0 && late <= TOLERANCE)) t.fail(`${i}: ends ${late} µs behind its launch`);
+    if (!(span.dur >= 0)) t.fail(`${i}: takes ${span.dur} µs`);
+    const behind = span.ts + span.dur - (launch.ts + launch.dur);
+    if (!(behind <= TOLERANCE)) untimely.push(`${i}: ends ${behind} µs behind its launch`);
   }
 }
 
@@ -90,7 +108,7 @@ onDevice(
       t.deepEqual(Object.keys(args), ['shape', 'type', 'flop', 'bytes', 'GFLOP/s', 'GB/s']);
       if (cat !== 'kernel') continue;
       t.like(args, { shape: '50×64×96', flop: 2 * 50 * 64 * 96 });
-      t.true(dur > 0);
+      if (!(dur > 0)) untimely.push(`a product takes ${dur} µs`);
     }
     t.deepEqual(
       [...new Set(launches.map(({ cat, name }) => `${cat}: ${name}`))],
@@ -138,7 +156,9 @@ onDevice('the clocks are compared again and again, so that late spans are where 
   t.true(spans.length > 50);
   checkSpans(t, spans, launches);
   const last = launches.at(-1)!;
-  t.true(spans.at(-1)!.ts - last.ts < 2000, 'by its own clock it would be 2.5 ms later');
+  const behind = spans.at(-1)!.ts - last.ts;
+  if (!(behind < 2000))
+    untimely.push(`the last begins ${behind} µs behind its launch; by its own clock it would be 2.5 ms`);
 });
 
 onDevice('a host far ahead: few events, all spans', async (t) => {

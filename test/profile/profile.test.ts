@@ -11,6 +11,7 @@ import { countWork, measureCeiling } from '../../lib/profile/index.js';
 import { rawCall } from '../../lib/tensor/call.js';
 import { kernels, Stream, Tape } from '../../lib/tensor/index.js';
 import { scratchFolder } from '../support/cli.js';
+import { unlessBusy } from '../support/load.js';
 import { normals, random } from '../support/random.js';
 import { tinyConfig } from '../support/tiny.js';
 import { type TraceEvent, traceEvents } from '../support/trace.js';
@@ -28,14 +29,23 @@ function refusal(t: ExecutionContext, error: unknown, code: ErrorCode, message: 
 }
 
 test.serial('ceilings: what the best instructions do is not less than what plain ones do', async (t) => {
-  const [best, portable] = [
-    await measureCeilings({ threads: 1 }),
-    await measureCeilings({ threads: 1, isa: 'portable' }),
-  ];
-  t.is(portable.isa, 'portable');
-  t.is(best.threads, 1);
-  for (const { f32, bf16, read } of [best, portable]) t.true(f32 > 0.1 && bf16 > 0.1 && read > 0.1);
-  t.true(best.f32 > 0.7 * portable.f32);
+  const measure = async () => {
+    const [best, portable] = [
+      await measureCeilings({ threads: 1 }),
+      await measureCeilings({ threads: 1, isa: 'portable' }),
+    ];
+    t.is(portable.isa, 'portable');
+    t.is(best.threads, 1);
+    return [best, portable] as const;
+  };
+  await unlessBusy(
+    t,
+    measure,
+    ([best, portable]) =>
+      [best, portable].every(({ f32, bf16, read }) => f32 > 0.1 && bf16 > 0.1 && read > 0.1) &&
+      best.f32 > 0.7 * portable.f32,
+    ([best, portable]) => `${best.f32.toFixed(1)} GFLOP/s in fp32, ${portable.f32.toFixed(1)} by plain instructions`,
+  );
   // Threads that take turns on a processor do not add up to more than it does. What else runs here leaves more of the processors to
   // many threads than to few: the work that a rate claims is held against the time that they gave this process for it.
   const perBusySecond = async (threads: number): Promise<number> => {
@@ -55,12 +65,20 @@ test.serial('ceilings: what the best instructions do is not less than what plain
 });
 
 test('measuring a ceiling leaves the JavaScript thread free', async (t) => {
-  let ticks = 0;
-  const timer = setInterval(() => ticks++, 5);
-  await measureCeilings({ threads: 1 });
-  clearInterval(timer);
-  // Three tenths of a second; the other processors of the machine may be busy.
-  t.true(ticks >= 10, `${ticks} ticks`);
+  const measure = async (): Promise<number> => {
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 5);
+    await measureCeilings({ threads: 1 });
+    clearInterval(timer);
+    return ticks;
+  };
+  // Three tenths of a second.
+  await unlessBusy(
+    t,
+    measure,
+    (ticks) => ticks >= 10,
+    (ticks) => `${ticks} ticks`,
+  );
 });
 
 test("the work of a model's forward is that of its products", async (t) => {

@@ -5,7 +5,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
-import test, { type ExecutionContext } from 'ava';
+import type { ExecutionContext } from 'ava';
 import { chooseIsa, cudaReport, isaNames, packageRoot } from '../../lib/native/index.js';
 import {
   bf16ToFloat32,
@@ -28,8 +28,20 @@ export function streamOn(path: string, options: StreamOptions = {}): Stream {
   return withPlugin(path, () => new Stream({ device: 'cuda', ...options }));
 }
 
-/** Builds the plugin of the emulated device where it is older than its sources. Null, after a line why, without g++. */
-export function emulatedPlugin(): string | null {
+/** What `make` makes when it is first asked for. */
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | undefined;
+  return () => {
+    made ??= { value: make() };
+    return made.value;
+  };
+}
+
+/**
+ * Path of the emulated device's plugin, which the first call builds where it is older than its sources: minutes, where there is
+ * none. Null, after a line why, without g++.
+ */
+export const emulatedPlugin = once((): string | null => {
   const given = process.env.DISTILWHISPER_EMULATED_PLUGIN;
   if (given) return given === 'none' ? null : given;
   const script = join(packageRoot(), 'scripts', 'build-cuda-emulator.mjs');
@@ -40,28 +52,56 @@ export function emulatedPlugin(): string | null {
   if (!said.startsWith('skipped: ')) return said;
   console.log(`the emulated CUDA device is ${said}`);
   return null;
-}
+});
+
+/** The body of a test that needs the emulated device, given its plugin; skipped, and said to be, where there is none. */
+export const onEmulated =
+  (body: (t: ExecutionContext, plugin: string) => Promise<void> | void) =>
+  async (t: ExecutionContext): Promise<void> => {
+    const plugin = emulatedPlugin();
+    if (plugin !== null) return body(t, plugin);
+    t.log('skipped: no emulated device');
+    t.pass();
+  };
 
 export interface Path {
   /** An instruction set, 'cuda', or 'cuda, emulated'. */
   isa: string;
   stream: Stream;
 }
-const report = cudaReport();
-/** Whether this machine has a GPU that can be used. */
-export const gpu = report.devices.some((device) => !device.problem);
-if (!gpu) test.skip(`on a GPU: ${(report.problem ?? '').split(/[:(]/)[0]?.trim()}`, () => {});
-/** GPU and emulated device, where there are any. */
-export const devices: Path[] = [];
-if (gpu) devices.push({ isa: 'cuda', stream: new Stream({ device: 'cuda' }) });
-/** Path of the emulated device's plugin; null without g++. */
-export const emulated = emulatedPlugin();
-if (emulated) devices.push({ isa: 'cuda, emulated', stream: streamOn(emulated) });
-/** For a run on a GPU the best of the CPU paths is enough: all have their turn where there is none. */
-const chosen = process.env.DISTILWHISPER_KERNEL_TESTS === 'cuda' ? isas.slice(-1) : isas;
-export const cpus: Path[] = chosen.map((isa) => ({ isa, stream: new Stream({ isa, threads: 2 }) }));
+/** Whether this machine has a GPU that can be used; the first call says why where it has none. */
+export const hasGpu = once((): boolean => {
+  const { devices, problem } = cudaReport();
+  if (devices.some((device) => !device.problem)) return true;
+  console.log(`skipped on a GPU: ${(problem ?? '').split(/[:(]/)[0]?.trim()}`);
+  return false;
+});
+/** GPU and emulated device, where there are any. The first call opens both. */
+export const devices = once((): Path[] => {
+  const plugin = emulatedPlugin();
+  return [
+    ...(hasGpu() ? [{ isa: 'cuda', stream: new Stream({ device: 'cuda' }) }] : []),
+    ...(plugin ? [{ isa: 'cuda, emulated', stream: streamOn(plugin) }] : []),
+  ];
+});
+/** What `devices` may hold: for a test each, which are declared before it is known what there is. */
+export const deviceNames = ['cuda', 'cuda, emulated'] as const;
+/** The body of a test on the device of that name; skipped, and said to be, where there is none. */
+export const onDevice =
+  (isa: (typeof deviceNames)[number], body: (t: ExecutionContext, place: Path) => Promise<void>) =>
+  async (t: ExecutionContext): Promise<void> => {
+    const place = devices().find((device) => device.isa === isa);
+    if (place) return body(t, place);
+    t.log(`skipped: no ${isa === 'cuda' ? 'GPU' : 'emulated device'}`);
+    t.pass();
+  };
+/** Every CPU path, the fastest last. For a run on a GPU that one is enough: all have their turn where there is none. */
+export const cpus = once((): Path[] => {
+  const chosen = process.env.DISTILWHISPER_KERNEL_TESTS === 'cuda' ? isas.slice(-1) : isas;
+  return chosen.map((isa) => ({ isa, stream: new Stream({ isa, threads: 2 }) }));
+});
 /** Everything that is held against the oracle; the last is the fastest CPU path. */
-export const fast: Path[] = [...devices, ...cpus];
+export const fast = once((): Path[] => [...devices(), ...cpus()]);
 export const number = dtypeNumber;
 
 export function toBf16(values: ArrayLike<number>): Uint16Array {
@@ -143,7 +183,7 @@ export async function compare<A>(
     return input as never;
   });
   // Matrices of int8 are the processor's.
-  for (const { isa, stream } of quantized ? cpus : fast) {
+  for (const { isa, stream } of quantized ? cpus() : fast()) {
     const got = await run<A>(stream, kernel, described);
     t.is(got.length, expected.length);
     for (let o = 0; o < expected.length; o++) {

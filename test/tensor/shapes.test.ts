@@ -6,6 +6,7 @@ import test, { type ExecutionContext } from 'ava';
 import { isDistilWhisperError, kernels, Stream, type Tensor } from '../../lib/index.js';
 import { openSafetensors, writeSafetensors } from '../../lib/weights/index.js';
 import { run as randomCalls } from '../fuzz/kernels.js';
+import { processorSeconds } from '../support/load.js';
 import { scratch } from '../support/weights.js';
 
 const fast = new Stream({ threads: 2 });
@@ -223,7 +224,7 @@ test('a result that no memory holds is refused at the call, and the stream goes 
 
 test.serial('rows without columns cost nothing, however many they are', async (t) => {
   const far = 2 ** 45;
-  const start = performance.now();
+  const start = processorSeconds();
   for (const stream of [fast, oracle]) {
     const rows = stream.tensor(new Float32Array(0), [far, 0]);
     const none = stream.tensor(new Float32Array(0), [0, 0]);
@@ -234,7 +235,7 @@ test.serial('rows without columns cost nothing, however many they are', async (t
     await stream.sync();
     stream.endStep();
   }
-  t.true(performance.now() - start < 1000);
+  t.true(processorSeconds() - start < 1);
 });
 
 test.serial('random calls of every operation end in a result or a typed error', async (t) => {

@@ -9,6 +9,7 @@ import { isDistilWhisperError } from '../../lib/errors/index.js';
 import { Whisper } from '../../lib/model/index.js';
 import { kernels, Stream } from '../../lib/tensor/index.js';
 import { Trainer } from '../../lib/train/index.js';
+import { unlessBusy } from '../support/load.js';
 import { normalItems, random } from '../support/random.js';
 import { tinyConfig } from '../support/tiny.js';
 
@@ -103,16 +104,23 @@ async function ticksWhileTraining(): Promise<{ late: number[]; busy: number[]; s
 }
 
 test.serial('a 10 ms timer is never late by more than 50 ms (p99) while training steps run', async (t) => {
-  const { late, busy, seconds } = await ticksWhileTraining();
-  const [p99, worked] = [late, busy].map((times) => times[Math.floor(0.99 * times.length)]!) as [number, number];
-  t.log(
-    `p99 ${p99.toFixed(1)} ms late over ${late.length} ticks, steps of ${((1000 * seconds) / 6).toFixed(0)} ms; ` +
-      `this thread worked ${worked.toFixed(1)} ms between two ticks (p99), ${busy.at(-1)!.toFixed(1)} at most`,
+  const measure = async () => {
+    const { late, busy, seconds } = await ticksWhileTraining();
+    const [p99, worked] = [late, busy].map((times) => times[Math.floor(0.99 * times.length)]!) as [number, number];
+    t.true(seconds > 0.5, 'the steps are long enough to block a loop that they ran on');
+    // What this thread works is ours alone, whatever else the machine does.
+    t.true(worked <= 25);
+    const said =
+      `p99 ${p99.toFixed(1)} ms late over ${late.length} ticks, steps of ${((1000 * seconds) / 6).toFixed(0)} ms; ` +
+      `this thread worked ${worked.toFixed(1)} ms between two ticks (p99), ${busy.at(-1)!.toFixed(1)} at most`;
+    return { p99, said };
+  };
+  await unlessBusy(
+    t,
+    measure,
+    ({ p99 }) => p99 <= 50,
+    ({ said }) => said,
   );
-  t.true(seconds > 0.5, 'the steps are long enough to block a loop that they ran on');
-  // What this thread works is ours alone, whatever else the machine does.
-  t.true(worked <= 25);
-  t.true(p99 <= 50);
 });
 
 test('a persistent tensor without data is zeros, in every type', async (t) => {

@@ -318,7 +318,7 @@ onLinux('a model that nobody holds any more lets go of its file', async (t) => {
   const path = await folderOf(t);
   const heard = await (async () => logitsOf(await Whisper.load(stream, path)))();
   t.true(heard.every(Number.isFinite));
-  for (let i = 0; i < 50 && mappings(path) > 0; i++) {
+  for (let i = 0; i < 1000 && mappings(path) > 0; i++) {
     gc();
     await new Promise((resolve) => setTimeout(resolve, 10));
     await stream.sync();
