@@ -10,10 +10,10 @@ import {
   type Graph,
   mergedDecoderGraph,
   readValues,
-} from '../lib/export/onnx/index.js';
-import { Whisper } from '../lib/model/index.js';
-import { Stream } from '../lib/tensor/index.js';
-import { tinyConfig } from './support/tiny.js';
+} from '../../lib/export/onnx/index.js';
+import { Whisper } from '../../lib/model/index.js';
+import { Stream } from '../../lib/tensor/index.js';
+import { tinyConfig } from '../support/tiny.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'distilwhisper-onnx-'));
 const stream = new Stream({ threads: 1 });

@@ -1,9 +1,9 @@
 /** The typed functions of the operations: one for each, and what is left out. */
 import test from 'ava';
-import { DistilWhisperError } from '../lib/errors/index.js';
-import { load } from '../lib/native/addon.js';
-import { rawCall } from '../lib/tensor/call.js';
-import { kernels, Stream } from '../lib/tensor/index.js';
+import { DistilWhisperError } from '../../lib/errors/index.js';
+import { load } from '../../lib/native/addon.js';
+import { rawCall } from '../../lib/tensor/call.js';
+import { kernels, Stream } from '../../lib/tensor/index.js';
 
 const stream = new Stream({ backend: 'reference', threads: 1 });
 test.after.always(() => stream.close());
