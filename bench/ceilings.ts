@@ -1,7 +1,8 @@
 /** What can this machine do at most? Fused multiply-adds, bf16 products, reading memory: loops of nothing else. */
 import { type Isa, nativeInfo } from '../lib/native/index.js';
 import { type CeilingName, measureCeiling } from '../lib/profile/index.js';
-import { type Context, type Question, type Row, spread } from './harness.js';
+import type { Context, Question, Row } from './harness.js';
+import { spread } from './spread.js';
 
 const LOOPS: [name: CeilingName, title: string, isa: Isa, unit: 'GFLOP/s' | 'GB/s'][] = [
   ['f32', 'fp32 fused multiply-add, AVX2', 'avx2', 'GFLOP/s'],

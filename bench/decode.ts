@@ -4,7 +4,7 @@ import type { CacheType, ComputeType, DecoderState, ReplayedPosition, Whisper } 
 import { kernels, type Stream, type Tensor } from '../lib/tensor/index.js';
 import { floatTypes, randomModel, randomTensor, typeName } from './data.js';
 import { type Case, measureGroup, type Question } from './harness.js';
-import { onnxCase, torchCase, whisperCppCase } from './peers.js';
+import { onnxCase, torchCase, whisperCppCase } from './peer-cases.js';
 
 export const TOKENS = 64;
 const BATCHES = [1, 8];

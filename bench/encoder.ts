@@ -1,7 +1,7 @@
 /** How long does Whisper-small's encoder take for 30 s, plain and with a language's experts? */
 import { floatTypes, LANGUAGE, randomFeatures, randomModel, typeName } from './data.js';
 import { measureGroup, type Question } from './harness.js';
-import { onnxCase, torchCase, whisperCppCase } from './peers.js';
+import { onnxCase, torchCase, whisperCppCase } from './peer-cases.js';
 
 export const encoder: Question = {
   name: 'encoder',

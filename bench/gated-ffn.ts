@@ -3,7 +3,7 @@ import { type FloatType, kernels, type Stream, type Tensor } from '../lib/tensor
 import { GATE_SIZE } from '../lib/weights/index.js';
 import { floatTypes, randomTensor, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
-import { torchCase } from './peers.js';
+import { torchCase } from './peer-cases.js';
 
 const ROWS = 1500;
 const WIDTH = 768;

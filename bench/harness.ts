@@ -7,6 +7,7 @@ import type { Isa } from '../lib/native/index.js';
 import { type CeilingName, countWork, measureCeiling } from '../lib/profile/index.js';
 import type { Stream } from '../lib/tensor/index.js';
 import type { Peers } from './peers.js';
+import { type Spread, spread } from './spread.js';
 
 export interface Context {
   readonly stream: Stream;
@@ -16,12 +17,6 @@ export interface Context {
   /** What is asked for; a question answers for those that it knows. */
   readonly types: readonly ComputeType[];
   readonly peers: Peers;
-}
-
-export interface Spread {
-  min: number;
-  median: number;
-  max: number;
 }
 
 /** One thing to time. Exactly one of `queue`, `run` and `peer` says what. */
@@ -71,13 +66,6 @@ export interface Question {
   readonly name: string;
   readonly question: string;
   measure(context: Context): AsyncGenerator<Table>;
-}
-
-export function spread(values: readonly number[]): Spread {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const median = sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-  return { min: sorted[0]!, median, max: sorted.at(-1)! };
 }
 
 const SAMPLE_MS = 60;

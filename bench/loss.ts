@@ -5,7 +5,7 @@ import { type FloatType, kernels, type Stream } from '../lib/tensor/index.js';
 import { lossWorkspace, trainingDefaults } from '../lib/train/index.js';
 import { floatTypes, randomIds, randomTensor, typeName } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
-import { torchCase } from './peers.js';
+import { torchCase } from './peer-cases.js';
 
 const VOCABULARY = 51865;
 export const STUDENT = 768;

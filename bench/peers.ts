@@ -6,8 +6,8 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { DistilWhisperError } from '../lib/errors/index.js';
-import type { Case, Spread } from './harness.js';
-import { type Job, OnnxFolder, OnnxPeer } from './onnx/peer.js';
+import { OnnxFolder, OnnxPeer } from './onnx/peer.js';
+import type { Spread } from './spread.js';
 import { WhisperCpp, type WhisperCppOptions } from './whisper-cpp.js';
 
 export interface PeerOptions {
@@ -111,44 +111,4 @@ export function peerVersions({ torch, onnx, transformers, whisperCpp }: Peers): 
     ...[onnx, transformers].flatMap((peer) => (peer ? [`${peer.library} ${peer.version}`] : [])),
     ...(whisperCpp ? [`whisper.cpp (${whisperCpp.version})`] : []),
   ];
-}
-
-/** A case for what PyTorch does, if it is there; `against`: the name of our case that does the same work. */
-export function torchCase(
-  { torch }: Peers,
-  against: string,
-  dtype: 'f32' | 'bf16',
-  args: readonly string[],
-  what = '',
-): Case[] {
-  if (!torch) return [];
-  const type = dtype === 'f32' ? 'fp32' : 'bf16';
-  const peer = (repeats: number, warmup: number): Spread =>
-    torch.run([...args, '--dtype', type, '--repeat', `${repeats}`, '--warmup', `${warmup}`]);
-  return [{ name: `PyTorch ${type}${what}`, peer, against: [against] }];
-}
-
-/** A case for onnxruntime or transformers.js, if it is there. */
-export function onnxCase(
-  peers: Peers,
-  library: 'onnx' | 'transformers',
-  against: readonly string[],
-  job: Job,
-  what = '',
-): Case[] {
-  const { [library]: peer, folder } = peers;
-  if (!peer || !folder) return [];
-  const name = `${library === 'onnx' ? 'onnxruntime' : 'transformers.js'} ${job.weights}${what}`;
-  return [{ name, peer: (repeats, warmup) => peer.run(folder, job, repeats, warmup), against }];
-}
-
-/** A case for what whisper.cpp does, if it is there. */
-export function whisperCppCase(
-  { whisperCpp }: Peers,
-  what: 'encoder' | 'decode' | 'window',
-  against: readonly string[],
-  tokens = 0,
-): Case[] {
-  if (!whisperCpp) return [];
-  return [{ name: 'whisper.cpp', peer: () => whisperCpp.sample(what, tokens), against }];
 }

@@ -9,7 +9,8 @@ import { embedded } from '../lib/recipes/index.js';
 import type { Stream } from '../lib/tensor/index.js';
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
 import { randomFeatures, randomItems, randomModel } from './data.js';
-import { type Context, type Question, type Row, spread } from './harness.js';
+import type { Context, Question, Row } from './harness.js';
+import { spread } from './spread.js';
 
 const BATCH = 16;
 const LABELS = 24;

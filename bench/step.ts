@@ -2,7 +2,7 @@
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
 import { floatTypes, LANGUAGE, randomIds, randomItems, randomModel, typeName } from './data.js';
 import { measureGroup, type Question } from './harness.js';
-import { torchCase } from './peers.js';
+import { torchCase } from './peer-cases.js';
 
 const BATCH = 2;
 const LABELS = 32;

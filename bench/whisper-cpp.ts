@@ -10,7 +10,7 @@ import { packageRoot } from '../lib/native/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { randomModel } from './data.js';
 import { writeGgml } from './ggml.js';
-import type { Spread } from './harness.js';
+import type { Spread } from './spread.js';
 
 const SECONDS = 30;
 

@@ -2,7 +2,7 @@
 import { randomFeatures, randomModel, typeName } from './data.js';
 import { decodeTokens, TOKENS } from './decode.js';
 import { type Case, measureGroup, type Question } from './harness.js';
-import { onnxCase, whisperCppCase } from './peers.js';
+import { onnxCase, whisperCppCase } from './peer-cases.js';
 
 export const window: Question = {
   name: 'window',

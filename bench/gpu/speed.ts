@@ -7,8 +7,8 @@ import { TrainingEngine, trainingOptions } from '../../lib/train/index.js';
 import { LANGUAGE, quickModel, randomFeatures, randomIds, randomItems } from '../data.js';
 import { decodeCase } from '../decode.js';
 import { ffnCalls } from '../gated-ffn.js';
-import { spread } from '../harness.js';
 import { lossCall } from '../loss.js';
+import { spread } from '../spread.js';
 import { type Add, type GpuRow, readRows } from './results.js';
 import { type Settings, SHAPES, type Shapes } from './settings.js';
 

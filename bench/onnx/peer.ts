@@ -17,7 +17,7 @@ import type { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
 import type { WhisperConfig } from '../../lib/weights/index.js';
 import { randomFeatures, randomFloats, randomModel } from '../data.js';
-import { type Spread, spread } from '../harness.js';
+import { type Spread, spread } from '../spread.js';
 import type { FolderInfo, RunOptions } from './run.js';
 
 export type Library = RunOptions['library'];

@@ -6,7 +6,6 @@ import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DistilWhisperError } from '../errors/index.js';
-import type { PluginReport } from './cuda.js';
 
 /** [id, dtype, ...shape] of an output tensor. */
 export type NativeOutput = [id: number, dtype: number, ...shape: number[]];
@@ -62,6 +61,30 @@ export interface NativeStream {
   level(): number;
   /** Calls that are in neither, because it was asked for too late. */
   lost(): number;
+}
+
+export interface CudaDevice {
+  index: number;
+  /** "NVIDIA H200"; absent when the driver could not say. */
+  name?: string;
+  /** "9.0" */
+  computeCapability?: string;
+  /** Streaming multiprocessors. */
+  processors?: number;
+  memoryBytes?: number;
+  /** Why this device cannot be used. */
+  problem?: string;
+}
+
+/** What the addon's pluginReport returns. */
+export interface PluginReport {
+  architectures: string;
+  driverVersion: number;
+  driverMessage: string;
+  runtimeVersion: number;
+  gemmVersion: number;
+  gemmLibrary: string;
+  devices: CudaDevice[];
 }
 
 export interface Addon {

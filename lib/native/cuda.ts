@@ -5,23 +5,10 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
-import { load, type NativeStream, packageRoot, typed } from './addon.js';
+import { type CudaDevice, load, type NativeStream, type PluginReport, packageRoot, typed } from './addon.js';
 
 const PACKAGE = '@distilwhisper/cuda-linux-x64';
 const FILE = 'distilwhisper-cuda.so';
-
-export interface CudaDevice {
-  index: number;
-  /** "NVIDIA H200"; absent when the driver could not say. */
-  name?: string;
-  /** "9.0" */
-  computeCapability?: string;
-  /** Streaming multiprocessors. */
-  processors?: number;
-  memoryBytes?: number;
-  /** Why this device cannot be used. */
-  problem?: string;
-}
 
 export interface CudaReport {
   /** Path of the plugin, or null when there is none that loads. */
@@ -36,17 +23,6 @@ export interface CudaReport {
   runtime: string | null;
   /** cuBLASLt: its path and version, or null and what is missing. */
   cublasLt: { path: string | null; version: string | null; problem: string | null };
-  devices: CudaDevice[];
-}
-
-/** What the addon's pluginReport returns. */
-export interface PluginReport {
-  architectures: string;
-  driverVersion: number;
-  driverMessage: string;
-  runtimeVersion: number;
-  gemmVersion: number;
-  gemmLibrary: string;
   devices: CudaDevice[];
 }
 

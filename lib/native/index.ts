@@ -5,11 +5,10 @@ import { DistilWhisperError } from '../errors/index.js';
 import { addonFile, load, type NativeStream, typed } from './addon.js';
 import { type Isa, isaNames } from './isa.js';
 
-export type { NativeMemory, NativeOutput, NativeStream } from './addon.js';
+export type { CudaDevice, NativeMemory, NativeOutput, NativeStream } from './addon.js';
 export { packageRoot, typed } from './addon.js';
 export { clockOrigin } from './clock.js';
 export {
-  type CudaDevice,
   type CudaReport,
   createCudaStream,
   cudaDeviceNumber,

@@ -5,7 +5,7 @@
 
 #include "binding/arguments.h"
 #include "binding/stream.h"
-#include "core/ceiling.h"
+#include "binding/ceiling.h"
 #include "core/shape.h"
 
 namespace dw {

@@ -1,4 +1,4 @@
-// The loops behind core/ceiling.h: as much arithmetic, or reading, as the instruction set can do, and nothing else.
+// The loops behind binding/ceiling.h: as much arithmetic, or reading, as the instruction set can do, and nothing else.
 #include "cpu/isa.h"
 
 #if defined(__x86_64__)

@@ -16,7 +16,7 @@ Isa best();
 // The kernels of an instruction set in the order of DW_OPS.
 const RunFn* kernels(Isa isa);
 
-// What an instruction set can do at most, as loops of one thread (core/ceiling.h).
+// What an instruction set can do at most, as loops of one thread (binding/ceiling.h).
 struct CeilingLoops {
   double (*f32)();                                // the floating-point operations that it did
   void (*bf16_prepare)();                         // once on the thread, before the next

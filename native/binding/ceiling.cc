@@ -1,4 +1,4 @@
-#include "core/ceiling.h"
+#include "binding/ceiling.h"
 
 #include <atomic>
 #include <chrono>
