@@ -4,8 +4,8 @@
 #include <string>
 
 #include "binding/arguments.h"
-#include "binding/stream.h"
 #include "binding/ceiling.h"
+#include "binding/stream.h"
 #include "core/shape.h"
 
 namespace dw {
