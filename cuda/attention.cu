@@ -5,9 +5,9 @@
 #include "attention.h"
 #include "cast.h"
 #include "kernels.h"
-#include "launch.cuh"
 #include "math.cuh"
 #include "ops/attention.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

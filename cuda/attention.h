@@ -1,7 +1,7 @@
 // What the attention kernels share. Formulas stand in native/reference/attention.cc.
 #pragma once
-#include "context.h"
 #include "core/tensor.h"
+#include "runtime/context.h"
 
 namespace dw {
 namespace cuda {

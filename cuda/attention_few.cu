@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "attention.h"
-#include "launch.cuh"
 #include "math.cuh"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -8,7 +8,7 @@
 
 #include "attention.h"
 #include "flash.cuh"
-#include "launch.cuh"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -2,7 +2,7 @@
 #pragma once
 #include "core/audio.h"
 #include "math.cuh"
-#include "trap.h"
+#include "runtime/trap.h"
 
 namespace dw {
 namespace cuda {

@@ -2,9 +2,9 @@
 #include "core/decode.h"
 #include "kernels.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/decode.h"
 #include "ops/rows.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -1,8 +1,8 @@
 #include "cast.h"
 #include "kernels.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/rows.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -1,7 +1,7 @@
 // Copies n elements from one float type to another, on the context's stream.
 #pragma once
-#include "context.h"
 #include "core/tensor.h"
+#include "runtime/context.h"
 
 namespace dw {
 namespace cuda {

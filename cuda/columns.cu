@@ -1,7 +1,7 @@
 // Column sums in two steps: a thread walks down its columns of a chunk of rows; then the chunks' sums are added up.
 #include "columns.h"
 #include "lanes.cuh"
-#include "launch.cuh"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

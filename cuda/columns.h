@@ -1,7 +1,7 @@
 // Sums over rows, always taken in the same order.
 #pragma once
-#include "context.h"
 #include "core/tensor.h"
+#include "runtime/context.h"
 
 namespace dw {
 namespace cuda {

@@ -1,8 +1,8 @@
 // The width-3 convolutions as rows for a product: unfold and its adjoint.
 #include "kernels.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/linear.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -2,9 +2,9 @@
 #pragma once
 #include <cmath>
 
-#include "launch.cuh"
 #include "math.cuh"
 #include "ops/distill_loss.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

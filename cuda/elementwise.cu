@@ -1,8 +1,8 @@
 #include "kernels.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/activation.h"
 #include "ops/rows.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

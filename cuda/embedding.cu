@@ -1,7 +1,7 @@
 #include "kernels.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/rows.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

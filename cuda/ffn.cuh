@@ -2,9 +2,9 @@
 #pragma once
 #include "core/philox.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/gated_ffn.h"
 #include "products.cuh"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

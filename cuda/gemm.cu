@@ -6,10 +6,10 @@
 
 #include "cast.h"
 #include "core/error.h"
-#include "cublaslt.h"
 #include "gemm.h"
-#include "launch.cuh"
 #include "math.cuh"
+#include "runtime/cublaslt.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <memory>
 
-#include "context.h"
 #include "core/tensor.h"
+#include "runtime/context.h"
 
 namespace dw {
 namespace cuda {

@@ -1,8 +1,8 @@
 // C = A·B + beta·addend + bias for what cuBLASLt has no algorithm for: odd strides and addresses of bf16. Tiles of 64 ×
 // 64, 256 threads with 4 × 4 elements each, sums in f32.
 #include "gemm.h"
-#include "launch.cuh"
 #include "math.cuh"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

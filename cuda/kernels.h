@@ -1,7 +1,7 @@
 // The kernels of this plugin, DW_DEVICE_OPS (core/op_names.h): each puts its work on context.stream and returns.
 #pragma once
-#include "context.h"
 #include "core/ops.h"
+#include "runtime/context.h"
 
 namespace dw {
 namespace cuda {

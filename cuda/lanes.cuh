@@ -4,8 +4,8 @@
 #include <initializer_list>
 #include <type_traits>
 
-#include "context.h"
 #include "math.cuh"
+#include "runtime/context.h"
 
 namespace dw {
 namespace cuda {

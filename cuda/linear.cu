@@ -6,9 +6,9 @@
 #include "columns.h"
 #include "epilogue.h"
 #include "kernels.h"
-#include "launch.cuh"
 #include "linear_few.h"
 #include "ops/linear.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

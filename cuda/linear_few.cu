@@ -2,8 +2,8 @@
 // What it costs is to read W, once: a warp, or up to four with a part of K each, takes one row of W in pieces of 16
 // bytes a lane, and has four of them under way. The rows of x come out of the caches. A row's sums are taken in the
 // same order whatever rows stand beside it.
-#include "launch.cuh"
 #include "linear_few.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -7,8 +7,8 @@
 #include "audio.cuh"
 #include "kernels.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/mel.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -4,8 +4,8 @@
 #include "columns.h"
 #include "kernels.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/norm.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

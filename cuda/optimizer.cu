@@ -4,8 +4,8 @@
 
 #include "kernels.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/optimizer.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -1,8 +1,8 @@
 #include "core/philox.h"
 #include "kernels.h"
-#include "launch.cuh"
 #include "math.cuh"
 #include "ops/random.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -9,8 +9,8 @@
 #include "cast.h"
 #include "kernels.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/mel.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

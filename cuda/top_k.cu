@@ -8,8 +8,8 @@
 // that each belongs to one of the two ranges, and the merge knows what each range sums up to.
 #include "kernels.h"
 #include "lanes.cuh"
-#include "launch.cuh"
 #include "ops/decode.h"
+#include "runtime/launch.cuh"
 
 namespace dw {
 namespace cuda {

@@ -20,7 +20,7 @@ const compiler = process.env.CXX ?? 'g++';
 
 // The contract of the operations, and of cuda/ all but what the emulation has itself.
 const own = ['cublaslt.cc', 'workspace.cc'];
-const sources = [join(root, 'cuda'), join(root, 'native/ops'), emulator].flatMap((folder) =>
+const sources = [join(root, 'cuda'), join(root, 'cuda/runtime'), join(root, 'native/ops'), emulator].flatMap((folder) =>
   readdirSync(folder)
     .filter((file) => /\.(cc|cu)$/.test(file) && !(folder !== emulator && own.includes(file)))
     .map((file) => join(folder, file)),

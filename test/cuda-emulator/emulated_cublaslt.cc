@@ -1,10 +1,10 @@
-// The part of cuBLASLt that cuda/cublaslt.h declares, as plain loops: column-major, operands in f32 or bf16, sums in
+// The part of cuBLASLt that cuda/runtime/cublaslt.h declares, as plain loops: column-major, operands in f32 or bf16, sums in
 // f32. As the library, it has no f32 bias for a bf16 result.
 #include <cstring>
 #include <vector>
 
 #include "core/tensor.h"
-#include "cublaslt.h"
+#include "runtime/cublaslt.h"
 
 namespace dw {
 namespace cuda {

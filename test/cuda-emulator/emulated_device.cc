@@ -1,4 +1,4 @@
-// The emulated device as a plugin: cuda/plugin.cc, device.cc, queue.cc, gemm.cu and the kernels as they are, on a CUDA
+// The emulated device as a plugin: cuda/runtime/plugin.cc, device.cc, queue.cc, gemm.cu and the kernels as they are, on a CUDA
 // runtime and a cuBLASLt of plain loops. Each call runs on copies of its tensors that end where they end, so that a
 // kernel that reads or writes beside them is found: by the words that stand around them, and with -fsanitize=address at
 // once; a graph is captured on copies that stay, and they have its tensors' values of that time when it is launched.
@@ -13,10 +13,10 @@
 #include <string>
 #include <vector>
 
-#include "context.h"
 #include "core/plugin.h"
-#include "cublaslt.h"
 #include "kernels.h"
+#include "runtime/context.h"
+#include "runtime/cublaslt.h"
 
 namespace {
 
@@ -275,7 +275,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cud
 
 // ---- the door ----
 
-extern "C" const dw_plugin* cuda_plugin();  // cuda/plugin.cc
+extern "C" const dw_plugin* cuda_plugin();  // cuda/runtime/plugin.cc
 
 // The tensors of calls as copies.
 class Isolated {

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "trap.h"
+#include "runtime/trap.h"
 
 namespace dw {
 namespace cuda {

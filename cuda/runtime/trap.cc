@@ -1,4 +1,4 @@
-#include "trap.h"
+#include "runtime/trap.h"
 
 #include <cstring>
 

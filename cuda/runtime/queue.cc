@@ -1,4 +1,4 @@
-#include "queue.h"
+#include "runtime/queue.h"
 
 #include <nvtx3/nvToolsExt.h>
 

@@ -2,12 +2,12 @@
 #pragma once
 #include <array>
 
-#include "context.h"
 #include "core/call.h"
 #include "core/plugin.h"
-#include "device.h"
-#include "reads.h"
-#include "spans.h"
+#include "runtime/context.h"
+#include "runtime/device.h"
+#include "runtime/reads.h"
+#include "runtime/spans.h"
 
 namespace dw {
 namespace cuda {

@@ -1,6 +1,6 @@
 // How a launcher starts a kernel.
 #pragma once
-#include "context.h"
+#include "runtime/context.h"
 
 namespace dw {
 namespace cuda {

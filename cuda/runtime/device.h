@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "core/plugin.h"
-#include "error.h"
+#include "runtime/error.h"
 
 namespace dw {
 namespace cuda {

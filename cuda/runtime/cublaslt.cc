@@ -1,4 +1,4 @@
-#include "cublaslt.h"
+#include "runtime/cublaslt.h"
 
 #include <dlfcn.h>
 #include <glob.h>

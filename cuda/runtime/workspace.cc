@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "context.h"
-#include "device.h"
+#include "runtime/context.h"
+#include "runtime/device.h"
 
 namespace dw {
 namespace cuda {

@@ -1,8 +1,8 @@
 #include <cstring>
 
 #include "core/thread.h"
-#include "launch.cuh"
-#include "reads.h"
+#include "runtime/launch.cuh"
+#include "runtime/reads.h"
 
 namespace dw {
 namespace cuda {

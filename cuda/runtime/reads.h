@@ -6,9 +6,9 @@
 #include <mutex>
 #include <thread>
 
-#include "context.h"
 #include "core/plugin.h"
-#include "device.h"
+#include "runtime/context.h"
+#include "runtime/device.h"
 
 namespace dw {
 namespace cuda {

@@ -5,10 +5,10 @@
 #include <cstring>
 #include <new>
 
-#include "cublaslt.h"
-#include "device.h"
 #include "kernels.h"
-#include "queue.h"
+#include "runtime/cublaslt.h"
+#include "runtime/device.h"
+#include "runtime/queue.h"
 
 struct dw_device {
   dw::cuda::Device device;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/plugin.h"
-#include "device.h"
+#include "runtime/device.h"
 
 namespace dw {
 namespace cuda {

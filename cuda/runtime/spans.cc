@@ -1,4 +1,4 @@
-#include "spans.h"
+#include "runtime/spans.h"
 
 #include <algorithm>
 #include <cstring>
