@@ -76,9 +76,9 @@ function checkTimestamps(options: DecodingOptions, tokens: TimestampTokens, voca
       `timestamps: expected noTimestamps and endOfText (${endOfText}) < begin < end ≤ ${vocabulary}, got ${JSON.stringify(tokens)}`,
     );
   }
-  const hidden = new Set([...suppress, ...suppressAtBegin]);
+  const suppressed = new Set([...suppress, ...suppressAtBegin]);
   const [, , first, behind] = new TimestampRules(tokens, endOfText).allowed([]);
-  if (every(first, behind, (id) => hidden.has(id))) {
+  if (every(first, behind, (id) => suppressed.has(id))) {
     refuse(`suppress: expected to leave a timestamp to begin with, got all from ${first} to ${behind - 1}`);
   }
   const never = new Set([...suppress, noTimestamps]);

@@ -49,8 +49,8 @@ export class TokenSteps {
   private readonly rows: number;
   private readonly measures: boolean;
   private readonly rules: TimestampRules | null;
-  private readonly hidden: Tensor | null;
-  private readonly hiddenAtBegin: Tensor | null;
+  private readonly suppressed: Tensor | null;
+  private readonly suppressedAtBegin: Tensor | null;
   private state: DecoderState | null = null;
   private replayed: ReplayedStep<Choice> | null = null;
 
@@ -67,8 +67,8 @@ export class TokenSteps {
     this.rules = timestamps ? new TimestampRules(timestamps, endOfText) : null;
     this.rows = prompts.length * beams;
     this.measures = measuredItems(model, options).includes(true);
-    this.hidden = this.idList(suppress);
-    this.hiddenAtBegin = this.idList([...suppress, ...suppressAtBegin]);
+    this.suppressed = this.idList(suppress);
+    this.suppressedAtBegin = this.idList([...suppress, ...suppressAtBegin]);
   }
 
   /** What may follow `next`, or at first (null) the prompts. Errors: ERR_SHAPE (features), ERR_KERNEL (NaN). */
@@ -91,8 +91,8 @@ export class TokenSteps {
   dispose(): void {
     this.replayed?.dispose();
     this.state?.dispose();
-    this.hidden?.dispose();
-    this.hiddenAtBegin?.dispose();
+    this.suppressed?.dispose();
+    this.suppressedAtBegin?.dispose();
   }
 
   /** Queues one token for every row and ends the step; the reads are on their way. */
@@ -103,7 +103,7 @@ export class TokenSteps {
       const last = next?.ids ?? this.start(gates);
       const state = this.state!;
       if (next?.parents) state.reorder(this.upload(next.parents, this.beams));
-      const suppressed = next ? this.hidden : this.hiddenAtBegin;
+      const suppressed = next ? this.suppressed : this.suppressedAtBegin;
       const allowed = this.allowed(next);
       const bounds = allowed && !(this.replayed && next) ? this.upload(allowed, 4) : null;
       const choice = this.replayed
@@ -140,7 +140,7 @@ export class TokenSteps {
     if (model.stream.graphs) {
       const { max_target_positions: positions } = model.config;
       const calls = (ids: Tensor, at: ReplayedPosition, allowed: Tensor | null): Choice =>
-        this.choose(ids, this.hidden, allowed, at);
+        this.choose(ids, this.suppressed, allowed, at);
       this.replayed = new ReplayedStep(model.stream, this.state, positions, calls, this.rules !== null);
     }
     return rows.map((row) => row[filled]!);
