@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "../attention.h"
-#include "../device.h"
 #include "../gemm.h"
 #include "../grouped.cuh"
 #include "../products.cuh"
+#include "../runtime/device.h"
 
 namespace dw {
 namespace cuda {
