@@ -50,7 +50,7 @@ export function unmapFile(mapping: number): void {
 }
 
 /**
- * What the processor can do at most, by the number of the ceiling in native/core/ceiling.h, measured on a buffer of `bytes` where it
+ * What the processor can do at most, by the number of the ceiling in native/binding/ceiling.h, measured on a buffer of `bytes` where it
  * is of memory. Errors: ERR_NATIVE_LOAD, ERR_OUT_OF_MEMORY.
  */
 export async function cpuCeiling(isa: Isa, which: number, threads: number, bytes: number): Promise<number> {

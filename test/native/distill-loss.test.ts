@@ -1,12 +1,14 @@
-import ava, { type ExecutionContext } from 'ava';
+import ava from 'ava';
 import { DistilWhisperError } from '../../lib/errors/index.js';
 import { type FloatType, kernels } from '../../lib/tensor/index.js';
 import { floats, golden, ints } from '../support/golden.js';
 import {
   centralDifference,
+  close,
   type Described,
   fast,
   type Input,
+  type Limit,
   normals,
   oracle,
   place,
@@ -124,7 +126,7 @@ const settings = (c: Case, compute: FloatType | 'f64') => ({
  * bf16: the naive loop rounds its logits, so a probability errs by 2⁻⁹ of the logit's size; half of that is allowed. (What
  * the kernel keeps per token is e = exp(s − max), rounded to 2⁻⁹ of itself.)
  */
-function bound(c: Case, dtype: FloatType): (o: number, i: number, e: number, all: Float64Array) => number {
+function bound(c: Case, dtype: FloatType): Limit {
   const logit = (c.scale ?? 3) * 6;
   const fp32 = 2 ** -24 * (c.width + c.teacherWidth) * Math.max(4, logit) * Math.max(1, 1 / (c.temperature ?? 1));
   const unit = fp32 + (dtype === 'bf16' ? (2 ** -9 * logit) / 2 : 0);
@@ -137,27 +139,6 @@ function bound(c: Case, dtype: FloatType): (o: number, i: number, e: number, all
       );
     return unit * largest.get(all)!;
   };
-}
-
-function close(
-  t: ExecutionContext,
-  title: string,
-  got: Float64Array[],
-  want: Float64Array[],
-  limit: ReturnType<typeof bound>,
-): void {
-  t.is(got.length, want.length, title);
-  for (let o = 0; o < want.length; o++) {
-    t.is(got[o]!.length, want[o]!.length, `${title}: size of output ${o}`);
-    for (let i = 0; i < want[o]!.length; i++) {
-      const error = Math.abs(got[o]![i]! - want[o]![i]!);
-      const allowed = limit(o, i, want[o]![i]!, want[o]!);
-      if (!(error <= allowed)) {
-        t.fail(`${title}: output ${o}[${i}]: expected ${want[o]![i]}, got ${got[o]![i]}, allowed ${allowed}`);
-        return;
-      }
-    }
-  }
 }
 
 for (const dtype of ['f32', 'bf16'] as const) {

@@ -1,12 +1,14 @@
-import ava, { type ExecutionContext } from 'ava';
+import ava from 'ava';
 import { rawCall } from '../../lib/tensor/call.js';
 import { type FloatType, kernels, type Tensor } from '../../lib/tensor/index.js';
 import {
   centralDifference,
+  close,
   cpus,
   type Described,
   fast,
   type Input,
+  type Limit,
   normals,
   oracle,
   place,
@@ -256,7 +258,7 @@ function savedOf(c: Case, [, g, gateHidden, preShared, preExpert, delta]: Float6
  * Sums of n products in fp32 err by at most n·2⁻²⁴ of Σ|a·b|, and a chain of two products and a GELU keeps that
  * proportion; 64 covers n ≤ 520 as measured for a plain loop. In bf16 both factors of each product are rounded (2⁻⁹ each).
  */
-function bound(dtype: FloatType): (o: number, i: number, e: number, all: Float64Array) => number {
+function bound(dtype: FloatType): Limit {
   const unit = dtype === 'bf16' ? 2 ** -9 * 6 : 2 ** -24 * 64;
   const largest = new Map<Float64Array, number>();
   return (_o, _i, _e, all) => {
@@ -267,27 +269,6 @@ function bound(dtype: FloatType): (o: number, i: number, e: number, all: Float64
       );
     return unit * largest.get(all)!;
   };
-}
-
-function close(
-  t: ExecutionContext,
-  title: string,
-  got: Float64Array[],
-  want: Float64Array[],
-  limit: ReturnType<typeof bound>,
-): void {
-  t.is(got.length, want.length, title);
-  for (let o = 0; o < want.length; o++) {
-    t.is(got[o]!.length, want[o]!.length, `${title}: size of output ${o}`);
-    for (let i = 0; i < want[o]!.length; i++) {
-      const error = Math.abs(got[o]![i]! - want[o]![i]!);
-      const allowed = limit(o, i, want[o]![i]!, want[o]!);
-      if (!(error <= allowed)) {
-        t.fail(`${title}: output ${o}[${i}]: expected ${want[o]![i]}, got ${got[o]![i]}, allowed ${allowed}`);
-        return;
-      }
-    }
-  }
 }
 
 // The last is how a model trains: the residual stream is in f32, and what the backward reads in bf16.

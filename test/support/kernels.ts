@@ -206,6 +206,31 @@ export async function compare<A>(
   t.pass();
 }
 
+/** The error that is allowed in element i, which should be e, of output o, all of which should be `all`. */
+export type Limit = (o: number, i: number, e: number, all: Float64Array) => number;
+
+/** Holds outputs against those that are wanted, each element within its limit. */
+export function close(
+  t: ExecutionContext,
+  title: string,
+  got: Float64Array[],
+  want: Float64Array[],
+  limit: Limit,
+): void {
+  t.is(got.length, want.length, title);
+  for (let o = 0; o < want.length; o++) {
+    t.is(got[o]!.length, want[o]!.length, `${title}: size of output ${o}`);
+    for (let i = 0; i < want[o]!.length; i++) {
+      const error = Math.abs(got[o]![i]! - want[o]![i]!);
+      const allowed = limit(o, i, want[o]![i]!, want[o]!);
+      if (!(error <= allowed)) {
+        t.fail(`${title}: output ${o}[${i}]: expected ${want[o]![i]}, got ${got[o]![i]}, allowed ${allowed}`);
+        return;
+      }
+    }
+  }
+}
+
 /** ‖a − b‖ / ‖b‖ */
 export function relativeL2(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let top = 0;
