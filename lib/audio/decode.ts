@@ -6,7 +6,7 @@ import { FfmpegMissing, openFfmpeg } from './ffmpeg.js';
 import { openFlac } from './flac.js';
 import { openMp3 } from './mp3.js';
 import { openOgg } from './ogg.js';
-import { type AudioPieces, mean, type ReaderContext, UnknownCodec } from './reader.js';
+import { type AudioPieces, HollowAudio, mean, type ReaderContext, UnknownCodec } from './reader.js';
 import { Resampler } from './resample.js';
 import { resamplingStream } from './resampling-stream.js';
 import { checkSampleRate, checkSamples, Samples } from './samples.js';
@@ -243,7 +243,8 @@ class Opening {
   /** What a reader says of a file that it cannot read; anything else is thrown on. */
   private refusal(error: unknown): DistilWhisperError {
     const refused = this.typed(error);
-    if (refused.code !== 'ERR_AUDIO_FORMAT' || this.options.strict || this.ending.signal.aborted) throw refused;
+    const final = refused.code !== 'ERR_AUDIO_FORMAT' || refused instanceof HollowAudio;
+    if (final || this.options.strict || this.ending.signal.aborted) throw refused;
     return refused;
   }
 

@@ -9,6 +9,7 @@ import {
   ascii,
   checkChannels,
   decoded,
+  HollowAudio,
   mean,
   pieces,
   type ReaderContext,
@@ -242,7 +243,7 @@ async function startOpus(options: OpusOptions, context: ReaderContext): Promise<
       // second of frames without a byte has to be made up for by one byte elsewhere.
       empty += told.coded > 0 ? -told.coded : told.duration / 48000;
       if (empty > MOST_EMPTY)
-        throw refusal(context, `damaged Opus: more than ${MOST_EMPTY} seconds of frames without a coded byte`);
+        throw new HollowAudio(context, `damaged Opus: more than ${MOST_EMPTY} seconds of frames without a coded byte`);
       const { channelData } = await decoded(context, () => opus.decodeFrames([packet]));
       return { samples: channelData, duration: told.duration };
     },

@@ -49,6 +49,13 @@ export class UnknownCodec extends DistilWhisperError {
   }
 }
 
+/** A small file that claims to hold hours of nothing: another program is not asked, for it would make them. */
+export class HollowAudio extends DistilWhisperError {
+  constructor(context: ReaderContext, what: string) {
+    super('ERR_AUDIO_FORMAT', `${context.name}: ${what}`);
+  }
+}
+
 /** @throws ERR_AUDIO_FORMAT, before any memory is taken for them */
 export function checkChannels(channels: number, context: ReaderContext): void {
   if (channels < 1 || channels > MOST_CHANNELS)

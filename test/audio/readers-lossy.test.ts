@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import test, { type ExecutionContext } from 'ava';
 import { type AudioFormat, detectFormat } from '../../lib/audio/container.js';
+import { decodeAudio } from '../../lib/audio/index.js';
 import {
   fixture,
   has,
@@ -50,6 +51,8 @@ test.serial('opus: hours of frames without a coded byte are refused at once', as
     ...refused,
     message: /more than 60 seconds of frames without a coded byte/,
   });
+  // Nor is ffmpeg asked, where it is installed: it would make them.
+  await t.throwsAsync(decodeAudio(join(...pages)), { code: 'ERR_AUDIO_FORMAT', message: /without a coded byte$/ });
   t.true(seconds() - begin < 1);
   // A minute of them is what a muted line may send.
   const short = await read(join(...pages.slice(0, 3)));
