@@ -11,6 +11,7 @@ import {
   typed,
 } from '../native/index.js';
 import { streamClosed, streamOpened } from '../trace/index.js';
+import { rawCall } from './call.js';
 import { fill, quantize } from './kernels.js';
 import { Recording } from './recording.js';
 import {
@@ -148,6 +149,11 @@ export const Stream: new (options?: StreamOptions) => Stream = class Stream impl
       return fresh;
     });
     return new Tensor(this, id, dtype, [...shape], persistent);
+  }
+
+  /** @internal What `kernels` took the place of; it goes with the next version. */
+  call(op: string, tensors: readonly (Tensor | null)[], numbers: readonly number[]): Tensor[] {
+    return rawCall(this, op, tensors, numbers);
   }
 
   record<T>(body: () => T): Recording<T> {

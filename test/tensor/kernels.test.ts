@@ -30,3 +30,10 @@ test('a call by a name that no operation has', (t) => {
   const message = "no kernel is called 'nothing'";
   t.throws(() => rawCall(stream, 'nothing', [], []), { instanceOf: DistilWhisperError, code: 'ERR_ARGUMENT', message });
 });
+
+test('the call of before gives what the function gives', async (t) => {
+  const x = stream.tensor(Float32Array.of(1, 2), [2]);
+  const before: Stream = stream;
+  const [y] = before.call('add', [x, x], [1, 2, 0]);
+  t.deepEqual(await y!.read(), await kernels.add(stream, { a: x, b: x, beta: 2, out: 'f32' }).y.read());
+});
