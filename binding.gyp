@@ -1,11 +1,13 @@
 # The CPU addon. (GCC 12 takes the undefined lanes in its own AVX-512 headers for a mistake: hence no -Wuninitialized.)
-# Every file of native/cpu/ is compiled once for each instruction set, in a namespace of its own; the set is
-# chosen when the addon is loaded. The portable objects are linked first: where the linker merges an inline function that
-# several of them hold, it keeps the one that runs anywhere.
+# Every file of native/cpu/ and its folders, but for isa.cc, is compiled once for each instruction set, in a namespace of its
+# own; the set is chosen when the addon is loaded. The portable objects are linked first: where the linker merges an inline
+# function that several of them hold, it keeps the one that runs anywhere. DISTILWHISPER_WITHOUT_AMX leaves out the last of them, which
+# few processors run.
 {
   "variables": {
     "sanitize%": "<!(node -p \"process.env.DISTILWHISPER_SANITIZE || ''\")",
-    "kernel_sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu').filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f).join(' ')\")"],
+    "without_amx%": "<!(node -p \"process.env.DISTILWHISPER_WITHOUT_AMX || ''\")",
+    "kernel_sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu', { recursive: true }).filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f.split(require('path').sep).join('/')).sort().join(' ')\")"],
     "kernel_flags": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
     "avx2_flags": ["-mavx2", "-mfma", "-mf16c"],
     "avx512_flags": ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"]
@@ -35,11 +37,13 @@
     },
     {
       "target_name": "distilwhisper",
-      "sources": ["native/cpu/isa.cc", "<!@(node -p \"['binding','core','ops','reference'].flatMap(d => require('fs').readdirSync('native/' + d).filter(f => f.endsWith('.cc')).map(f => 'native/' + d + '/' + f)).join(' ')\")"],
+      "sources": ["native/cpu/isa.cc", "<!@(node -p \"['binding','core','ops','plan','reference'].flatMap(d => require('fs').readdirSync('native/' + d).filter(f => f.endsWith('.cc')).map(f => 'native/' + d + '/' + f)).join(' ')\")"],
       "defines": ["NAPI_VERSION=8", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"],
       "dependencies": ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except", "kernels_portable"],
       "conditions": [
-        ["target_arch=='x64'", { "dependencies": ["kernels_avx2", "kernels_avx512", "kernels_avx512bf16", "kernels_amx"] }]
+        ["target_arch=='x64'", { "dependencies": ["kernels_avx2", "kernels_avx512", "kernels_avx512bf16"] }],
+        ["target_arch=='x64' and without_amx==''", { "dependencies": ["kernels_amx"] }],
+        ["without_amx!=''", { "defines": ["DW_WITHOUT_AMX"] }]
       ]
     }
   ],
@@ -66,7 +70,11 @@
           "sources": ["<@(kernel_sources)"],
           "defines": ["DW_ISA=avx512bf16"],
           "cflags_cc": ["<@(kernel_flags)", "<@(avx512_flags)", "-mavx512bf16", "-mavx512vnni"]
-        },
+        }
+      ]
+    }],
+    ["target_arch=='x64' and without_amx==''", {
+      "targets": [
         {
           "target_name": "kernels_amx",
           "type": "static_library",

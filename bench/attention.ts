@@ -1,6 +1,6 @@
 /** How fast is attention, forward and backward? Whisper-small: 12 heads of 64. */
-import { type FloatType, kernels } from '../lib/tensor/index.js';
-import { floatTypes, randomTensor, typeName } from './data.js';
+import { elementType, type FloatName, kernels } from '../lib/tensor/index.js';
+import { floatTypes, randomTensor } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 
 const D = 768;
@@ -11,8 +11,9 @@ const SHAPES = [
   { title: 'cross, 8 × 64 rows on 1500', batch: 8, queries: 64, keys: 1500, causal: false },
 ];
 
-function cases(context: Context, { batch, queries, keys, causal }: (typeof SHAPES)[number], type: FloatType): Case[] {
+function cases(context: Context, { batch, queries, keys, causal }: (typeof SHAPES)[number], name: FloatName): Case[] {
   const { stream } = context;
+  const type = elementType(name);
   const rows = (n: number, seed: number) => randomTensor(stream, [batch, n, D], type, 1, seed);
   const q = rows(queries, 1);
   const k = rows(keys, 2);
@@ -20,16 +21,15 @@ function cases(context: Context, { batch, queries, keys, causal }: (typeof SHAPE
   const dout = rows(queries, 4);
   const call = { q, k, v, heads: HEADS, causal, out: type };
   const forward = () => kernels.attention(stream, { ...call, keys });
-  const name = typeName(type);
   return [
     {
       name: `${name}, forward`,
-      ceiling: type,
+      ceiling: name,
       queue: () => stream.tidy(() => void forward() as undefined),
     },
     {
       name: `${name}, forward and backward`,
-      ceiling: type,
+      ceiling: name,
       queue: () =>
         stream.tidy(() => {
           kernels.attentionBackward(stream, { ...call, ...forward(), dout });

@@ -5,8 +5,8 @@ import type { Context, Question, Row } from './harness.js';
 import { spread } from './spread.js';
 
 const LOOPS: [name: CeilingName, title: string, isa: Isa, unit: 'GFLOP/s' | 'GB/s'][] = [
-  ['f32', 'fp32 fused multiply-add, AVX2', 'avx2', 'GFLOP/s'],
-  ['f32', 'fp32 fused multiply-add, AVX-512', 'avx512', 'GFLOP/s'],
+  ['fp32', 'fp32 fused multiply-add, AVX2', 'avx2', 'GFLOP/s'],
+  ['fp32', 'fp32 fused multiply-add, AVX-512', 'avx512', 'GFLOP/s'],
   ['bf16', 'bf16 products, vdpbf16ps', 'avx512bf16', 'GFLOP/s'],
   ['bf16', 'bf16 products, AMX tiles', 'amx', 'GFLOP/s'],
   ['read', 'reading 1 GiB', 'portable', 'GB/s'],

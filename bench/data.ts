@@ -1,6 +1,6 @@
 /** Random tensors and models of the published sizes: speed does not depend on the values. */
 import { type ComputeType, Whisper } from '../lib/model/index.js';
-import type { FloatType, Stream, Tensor } from '../lib/tensor/index.js';
+import { elementType, type FloatName, type FloatType, type Stream, type Tensor } from '../lib/tensor/index.js';
 import {
   fromFloat32,
   type HostTensor,
@@ -10,13 +10,10 @@ import {
   whisperTensorShapes,
 } from '../lib/weights/index.js';
 
-export const TYPES: readonly FloatType[] = ['f32', 'bf16'];
+export const TYPES: readonly FloatName[] = ['fp32', 'bf16'];
 
 /** Of the types that are asked for those that tensors of rows can have. */
-export const floatTypes = (types: readonly ComputeType[]): FloatType[] => TYPES.filter((type) => types.includes(type));
-
-/** The field's name of a type. */
-export const typeName = (type: ComputeType): string => (type === 'f32' ? 'fp32' : type);
+export const floatTypes = (types: readonly ComputeType[]): FloatName[] => TYPES.filter((type) => types.includes(type));
 
 /** Uniform numbers of deviation `scale`, by a linear congruence (Numerical Recipes' constants). */
 export function randomFloats(n: number, scale: number, seed = 1): Float32Array {
@@ -65,7 +62,7 @@ class PooledTensors extends Map<string, HostTensor> {
 
   constructor(
     config: WhisperConfig,
-    private readonly compute: FloatType,
+    private readonly matrices: FloatType,
     seed: number,
   ) {
     super();
@@ -80,7 +77,7 @@ class PooledTensors extends Map<string, HostTensor> {
     if (!shape) return undefined;
     const size = shape.reduce((a, b) => a * b, 1);
     if (name.endsWith('norm.weight')) return fromFloat32(new Float32Array(size).fill(1), shape, 'f32');
-    const dtype = shape.length > 1 ? this.compute : 'f32';
+    const dtype = shape.length > 1 ? this.matrices : 'f32';
     const width = dtype === 'bf16' ? 2 : 4;
     // Every tensor begins at another place, so that none is another's copy.
     const start = (this.made++ * 7919) % POOL;
@@ -92,8 +89,8 @@ class PooledTensors extends Map<string, HostTensor> {
 }
 
 /** A frozen model of random weights, of any size in seconds. */
-export const quickModel = (stream: Stream, config: WhisperConfig, compute: FloatType, seed = 1): Whisper =>
-  Whisper.fromTensors(stream, config, new PooledTensors(config, compute, seed), { compute });
+export const quickModel = (stream: Stream, config: WhisperConfig, compute: FloatName, seed = 1): Whisper =>
+  Whisper.fromTensors(stream, config, new PooledTensors(config, elementType(compute), seed), { compute });
 
 export const LANGUAGE = 'catalan';
 

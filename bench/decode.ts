@@ -1,8 +1,8 @@
 /** How long does greedy decoding of 64 tokens take? Whisper-small, caches filled from 30 s; the encoder is not timed. */
 import { ReplayedStep } from '../lib/decode/replayed-step.js';
 import type { CacheType, ComputeType, DecoderState, ReplayedPosition, Whisper } from '../lib/model/index.js';
-import { kernels, type Stream, type Tensor } from '../lib/tensor/index.js';
-import { floatTypes, randomModel, randomTensor, typeName } from './data.js';
+import { elementType, kernels, type Stream, type Tensor } from '../lib/tensor/index.js';
+import { floatTypes, randomModel, randomTensor } from './data.js';
 import { type Case, measureGroup, type Question } from './harness.js';
 import { onnxCase, torchCase, whisperCppCase } from './peer-cases.js';
 
@@ -76,10 +76,15 @@ export function decodeCase(
   const { config } = model;
   const { tokens = TOKENS, beams = 1, cache = 'auto' } = options;
   const narrow = (cache === 'auto' ? model.cache : cache) === 'int8';
-  const memory = randomTensor(stream, [batch, config.max_source_positions, config.d_model], model.compute, 1);
+  const memory = randomTensor(
+    stream,
+    [batch, config.max_source_positions, config.d_model],
+    elementType(model.compute),
+    1,
+  );
   let state: DecoderState | null = null;
   return {
-    name: `${typeName(type)}${cache === 'auto' ? '' : `, cache ${narrow ? 'int8' : model.compute}`}, batch ${batch}${beams > 1 ? `, ${beams} beams` : ''}`,
+    name: `${type}${cache === 'auto' ? '' : `, cache ${narrow ? 'int8' : model.compute}`}, batch ${batch}${beams > 1 ? `, ${beams} beams` : ''}`,
     bytes: bytesRead(model, type, batch, { tokens, beams, narrow }),
     ceiling: 'read',
     prepare: async () => {
@@ -116,13 +121,13 @@ export const decode: Question = {
         const against = cases[i]!.name;
         const what = `, batch ${batch}`;
         return [
-          ...torchCase(peers, against, type === 'f32' ? 'f32' : 'bf16', [...args, `${batch}`], what),
+          ...torchCase(peers, against, type === 'fp32' ? 'fp32' : 'bf16', [...args, `${batch}`], what),
           ...onnxCase(peers, 'onnx', [against], { mode: 'decode', weights, batch, tokens: TOKENS }, what),
         ];
       });
       const searched = decodeCase(stream, model, type, 1, { beams: BEAMS });
       yield await measureGroup(context, {
-        title: `Whisper-small, ${TOKENS} tokens greedily, ${typeName(type)}`,
+        title: `Whisper-small, ${TOKENS} tokens greedily, ${type}`,
         cases: [...cases, ...wide, searched, ...beside, ...whisperCppCase(peers, 'decode', [cases[0]!.name], TOKENS)],
       });
       model.dispose();

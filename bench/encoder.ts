@@ -1,5 +1,5 @@
 /** How long does Whisper-small's encoder take for 30 s, plain and with a language's experts? */
-import { floatTypes, LANGUAGE, randomFeatures, randomModel, typeName } from './data.js';
+import { floatTypes, LANGUAGE, randomFeatures, randomModel } from './data.js';
 import { measureGroup, type Question } from './harness.js';
 import { onnxCase, torchCase, whisperCppCase } from './peer-cases.js';
 
@@ -23,10 +23,10 @@ export const encoder: Question = {
       const run = (languages: string[] | null) => (): void => {
         stream.tidy(() => void model.encode(features, languages ? { languages } : {}) as undefined);
       };
-      const [plain, gated] = [`${typeName(type)}, plain`, `${typeName(type)}, hard-gated`];
+      const [plain, gated] = [`${type}, plain`, `${type}, hard-gated`];
       const args = ['encoder', '--student', 'small', '--batch', '1'];
       yield await measureGroup(context, {
-        title: `Whisper-small encoder, 30 s, ${typeName(type)}`,
+        title: `Whisper-small encoder, 30 s, ${type}`,
         cases: [
           { name: plain, ceiling: type, queue: run(null) },
           {
@@ -38,7 +38,7 @@ export const encoder: Question = {
           ...torchCase(peers, plain, type, [...args, '--plain']),
           ...torchCase(peers, gated, type, args, ', experts'),
           ...onnxCase(peers, 'onnx', [plain], { mode: 'encoder', weights: 'fp32' }),
-          ...(type === 'f32' ? [] : onnxCase(peers, 'onnx', [plain], { mode: 'encoder', weights: 'int8' })),
+          ...(type === 'fp32' ? [] : onnxCase(peers, 'onnx', [plain], { mode: 'encoder', weights: 'int8' })),
           ...whisperCppCase(peers, 'encoder', [plain]),
         ],
       });

@@ -1,7 +1,7 @@
 /** What does a gated expert FFN cost, in training and in inference? Whisper-small, 30 s of audio. */
-import { type FloatType, kernels, type Stream, type Tensor } from '../lib/tensor/index.js';
+import { elementType, type FloatName, type FloatType, kernels, type Stream, type Tensor } from '../lib/tensor/index.js';
 import { GATE_SIZE } from '../lib/weights/index.js';
-import { floatTypes, randomTensor, typeName } from './data.js';
+import { floatTypes, randomTensor } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 import { torchCase } from './peer-cases.js';
 
@@ -60,7 +60,8 @@ export function ffnCalls(stream: Stream, type: FloatType, batch = 1, rows = ROWS
   return { x, residual, shared, frozen: [{ expert: frozen, ...all }], forward, backward };
 }
 
-function cases({ stream, peers }: Context, type: FloatType): Case[] {
+function cases({ stream, peers }: Context, name: FloatName): Case[] {
+  const type = elementType(name);
   const { x, residual, shared, frozen, forward, backward } = ffnCalls(stream, type);
   const quietly = (body: () => void) => (): void => {
     stream.tidy(() => {
@@ -68,11 +69,10 @@ function cases({ stream, peers }: Context, type: FloatType): Case[] {
       return undefined;
     });
   };
-  const name = typeName(type);
   return [
     {
       name: `${name}, plain FFN`,
-      ceiling: type,
+      ceiling: name,
       queue: quietly(() => {
         const { fc1, fc1Bias, fc2, fc2Bias } = shared;
         const inner = { x, weight: fc1, bias: fc1Bias, gelu: true, compute: type, out: type };
@@ -82,18 +82,18 @@ function cases({ stream, peers }: Context, type: FloatType): Case[] {
     },
     {
       name: `${name}, hard gates`,
-      ceiling: type,
+      ceiling: name,
       queue: quietly(() => {
         kernels.gatedFfnHard(stream, { x, residual, shared, languages: frozen, compute: type, out: 'f32' });
       }),
     },
-    { name: `${name}, soft gates, forward`, ceiling: type, queue: quietly(() => void forward()) },
+    { name: `${name}, soft gates, forward`, ceiling: name, queue: quietly(() => void forward()) },
     {
       name: `${name}, soft gates, forward and backward`,
-      ceiling: type,
+      ceiling: name,
       queue: quietly(() => backward(forward())),
     },
-    ...torchCase(peers, `${name}, soft gates, forward and backward`, type, [
+    ...torchCase(peers, `${name}, soft gates, forward and backward`, name, [
       'ffn',
       '--student',
       'small',
@@ -109,7 +109,7 @@ export const gatedFfn: Question = {
   async *measure(context) {
     for (const type of floatTypes(context.types)) {
       yield await measureGroup(context, {
-        title: `Gated expert FFN, ${ROWS} rows, width ${WIDTH}, ${typeName(type)}`,
+        title: `Gated expert FFN, ${ROWS} rows, width ${WIDTH}, ${type}`,
         cases: cases(context, type),
       });
     }

@@ -1,6 +1,6 @@
 /** How near to the machine's ceiling are products of Whisper's shapes? */
-import { type FloatType, kernels } from '../lib/tensor/index.js';
-import { floatTypes, randomTensor, typeName } from './data.js';
+import { elementType, type FloatName, kernels } from '../lib/tensor/index.js';
+import { floatTypes, randomTensor } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 
 /** Rows × inputs × outputs. */
@@ -23,8 +23,9 @@ const FEW_ROWS: readonly Shape[] = [
 
 type Kind = 'weight packed once' | 'weight packed each time' | 'bias and GELU' | 'dX' | 'dW';
 
-function product(context: Context, [M, K, N]: Shape, type: FloatType, kind: Kind, few: boolean): Case {
+function product(context: Context, [M, K, N]: Shape, name: FloatName, kind: Kind, few: boolean): Case {
   const { stream } = context;
+  const type = elementType(name);
   const x = randomTensor(stream, [M, kind === 'dX' ? N : K], type, 1);
   const weight = kind === 'dW' ? null : randomTensor(stream, [N, K], type, 0.05);
   if (kind !== 'weight packed each time') weight?.freeze();
@@ -32,9 +33,9 @@ function product(context: Context, [M, K, N]: Shape, type: FloatType, kind: Kind
   const dy = kind === 'dW' ? randomTensor(stream, [M, N], type, 1) : null;
   const dweight = kind === 'dW' ? randomTensor(stream, [N, K], 'f32', 0) : null;
   return {
-    name: `${typeName(type)}, ${kind}`,
+    name: `${name}, ${kind}`,
     bytes: N * K * (type === 'bf16' ? 2 : 4),
-    ceiling: few ? 'read' : type,
+    ceiling: few ? 'read' : name,
     queue: () =>
       stream.tidy(() => {
         if (dy) kernels.linearBackwardWeight(stream, { dy, x, dweight, compute: type });

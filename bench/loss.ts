@@ -1,9 +1,9 @@
 /** How fast is the distillation loss over a whole vocabulary, and in how much memory? small ← large-v2. */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { type FloatType, kernels, type Stream } from '../lib/tensor/index.js';
+import { elementType, type FloatName, type FloatType, kernels, type Stream } from '../lib/tensor/index.js';
 import { lossWorkspace, trainingDefaults } from '../lib/train/index.js';
-import { floatTypes, randomIds, randomTensor, typeName } from './data.js';
+import { floatTypes, randomIds, randomTensor } from './data.js';
 import { type Case, type Context, measureGroup, type Question } from './harness.js';
 import { torchCase } from './peer-cases.js';
 
@@ -61,14 +61,14 @@ function growth(rows: number, type: FloatType, threads: number): number | null {
   return status === 0 ? JSON.parse(stdout).grew : null;
 }
 
-function cases({ stream, threads, peers }: Context, type: FloatType): Case[] {
-  const name = typeName(type);
+function cases({ stream, threads, peers }: Context, name: FloatName): Case[] {
+  const type = elementType(name);
   const calls = lossCall(stream, type, ROWS);
   const list = ROWS.map((rows, i): Case => {
     const mebibytes = stream.device === 'cpu' ? growth(rows, type, threads) : null;
     return {
       name: `${name}, ${rows} rows`,
-      ceiling: type,
+      ceiling: name,
       queue: calls[i]!,
       notes: () => ({
         'workspace limit, MiB': lossWorkspace(stream.device) / 2 ** 20,
@@ -78,7 +78,7 @@ function cases({ stream, threads, peers }: Context, type: FloatType): Case[] {
     };
   });
   const args = ['kdloss', '--student', 'small', '--teacher', 'large-v2', '--rows', `${ROWS[0]}`];
-  return [...list, ...torchCase(peers, `${name}, ${ROWS[0]} rows`, type, args)];
+  return [...list, ...torchCase(peers, `${name}, ${ROWS[0]} rows`, name, args)];
 }
 
 export const loss: Question = {
@@ -87,7 +87,7 @@ export const loss: Question = {
   async *measure(context) {
     for (const type of floatTypes(context.types)) {
       yield await measureGroup(context, {
-        title: `Distillation loss with gradient, ${VOCABULARY} tokens, widths ${STUDENT} and ${TEACHER}, ${typeName(type)}`,
+        title: `Distillation loss with gradient, ${VOCABULARY} tokens, widths ${STUDENT} and ${TEACHER}, ${type}`,
         cases: cases(context, type),
       });
     }

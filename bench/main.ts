@@ -8,7 +8,8 @@ import { cudaDeviceNumber, cudaReport, packageRoot } from '../lib/native/index.j
 import { Stream } from '../lib/tensor/index.js';
 import { attention } from './attention.js';
 import { ceilings } from './ceilings.js';
-import { TYPES, typeName } from './data.js';
+import { corpora } from './corpora.js';
+import { TYPES } from './data.js';
 import { decode } from './decode.js';
 import { encoder } from './encoder.js';
 import { gatedFfn } from './gated-ffn.js';
@@ -31,6 +32,7 @@ const QUESTIONS: readonly Question[] = [
   attention,
   loss,
   mel,
+  corpora,
   step,
   encoder,
   decode,
@@ -124,9 +126,9 @@ function options(argv: string[]): Options | null {
   };
   const asked = values.types?.split(',').map((name) => name.trim());
   for (const name of asked ?? [])
-    if (!ALL_TYPES.some((type) => typeName(type) === name))
-      refuse(`--types: expected some of ${ALL_TYPES.map(typeName).join(', ')}, got '${name}'`);
-  const types = ALL_TYPES.filter((type) => asked?.includes(typeName(type)) ?? true);
+    if (!ALL_TYPES.some((type) => type === name))
+      refuse(`--types: expected some of ${ALL_TYPES.join(', ')}, got '${name}'`);
+  const types = ALL_TYPES.filter((type) => asked?.includes(type) ?? true);
   const names = values.only?.split(',').map((name) => name.trim());
   const device = values.device ?? 'cpu';
   if (device !== 'cpu') cudaDeviceNumber(device);
@@ -213,9 +215,7 @@ async function measure(given: Options, keep: (results: Results) => void): Promis
       keep(results);
     }
     if (answer.tables.length === 0)
-      say(
-        `${question.name}: no table for ${given.types.map(typeName).join(', ')} on ${threads} thread${threads > 1 ? 's' : ''}\n`,
-      );
+      say(`${question.name}: no table for ${given.types.join(', ')} on ${threads} thread${threads > 1 ? 's' : ''}\n`);
     stream.close();
   }
 }

@@ -1,4 +1,5 @@
 /** Cases of the peers that are there, beside ours. */
+import type { FloatName } from '../lib/tensor/index.js';
 import type { Case } from './harness.js';
 import type { Job } from './onnx/peer.js';
 import type { Peers } from './peers.js';
@@ -8,12 +9,11 @@ import type { Spread } from './spread.js';
 export function torchCase(
   { torch }: Peers,
   against: string,
-  dtype: 'f32' | 'bf16',
+  type: FloatName,
   args: readonly string[],
   what = '',
 ): Case[] {
   if (!torch) return [];
-  const type = dtype === 'f32' ? 'fp32' : 'bf16';
   const peer = (repeats: number, warmup: number): Spread =>
     torch.run([...args, '--dtype', type, '--repeat', `${repeats}`, '--warmup', `${warmup}`]);
   return [{ name: `PyTorch ${type}${what}`, peer, against: [against] }];

@@ -35,7 +35,7 @@ async function works(stream: Stream): Promise<Work[]> {
   const languages = labels.map(() => LANGUAGE);
   const shape = [BATCH, model.config.num_mel_bins, 2 * model.config.max_source_positions];
   const prompts = labels.map(() => [model.config.decoder_start_token_id]);
-  const tiny = await randomModel(stream, 'tiny', 'f32');
+  const tiny = await randomModel(stream, 'tiny', 'fp32');
   const long = stream.persistent(randomFeatures(tiny.config, 1), [1, 80, 3000]);
   let k = 0;
   return [

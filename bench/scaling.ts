@@ -1,9 +1,9 @@
 /** What do more threads bring, and how does the cost grow with batch and labels? */
 
-import type { FloatType } from '../lib/tensor/index.js';
+import type { FloatName } from '../lib/tensor/index.js';
 import { Stream } from '../lib/tensor/index.js';
 import { TrainingEngine, trainingOptions } from '../lib/train/index.js';
-import { floatTypes, LANGUAGE, randomFeatures, randomIds, randomItems, randomModel, typeName } from './data.js';
+import { floatTypes, LANGUAGE, randomFeatures, randomIds, randomItems, randomModel } from './data.js';
 import { type Case, measureGroup, type Question, type Table } from './harness.js';
 
 /** A stream of its own, and what runs on it. */
@@ -12,7 +12,7 @@ interface Work {
   close(): void;
 }
 
-async function encoderWork(threads: number, type: FloatType): Promise<Work> {
+async function encoderWork(threads: number, type: FloatName): Promise<Work> {
   const stream = new Stream({ threads });
   const model = await randomModel(stream, 'small', type);
   const shape = [1, model.config.num_mel_bins, 2 * model.config.max_source_positions];
@@ -28,7 +28,7 @@ async function encoderWork(threads: number, type: FloatType): Promise<Work> {
 }
 
 /** One update tiny ← base. */
-async function stepWork(threads: number, type: FloatType, batch: number, labelCount: number): Promise<Work> {
+async function stepWork(threads: number, type: FloatName, batch: number, labelCount: number): Promise<Work> {
   const stream = new Stream({ threads });
   const student = await randomModel(stream, 'tiny', type);
   const teacher = await randomModel(stream, 'base', type);
@@ -55,12 +55,12 @@ export const scaling: Question = {
     if (context.threads < 2 || types.length === 0) return;
     for (const [what, make] of [
       ['Whisper-small encoder', encoderWork],
-      ['training step tiny ← base, batch 2', (threads: number, type: FloatType) => stepWork(threads, type, 2, 32)],
+      ['training step tiny ← base, batch 2', (threads: number, type: FloatName) => stepWork(threads, type, 2, 32)],
     ] as const) {
       const cases: Case[] = [];
       for (const type of types)
         for (const threads of [1, context.threads]) {
-          const name = `${typeName(type)}, ${threads} thread${threads > 1 ? 's' : ''}`;
+          const name = `${type}, ${threads} thread${threads > 1 ? 's' : ''}`;
           cases.push(asCase(name, await make(threads, type)));
         }
       const table: Table = await measureGroup(context, { title: `Threads: ${what}`, cases });

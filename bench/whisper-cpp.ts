@@ -5,11 +5,13 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { decodeAudio, encodeWav } from '../lib/audio/index.js';
 import { DistilWhisperError } from '../lib/errors/index.js';
-import { readValues } from '../lib/export/onnx/index.js';
+import { convert } from '../lib/export/index.js';
 import { packageRoot } from '../lib/native/index.js';
 import { Stream } from '../lib/tensor/index.js';
+import { tokenizerFromTiktoken } from '../lib/text/index.js';
+import { fromFloat32, writeModelFolder } from '../lib/weights/index.js';
+import { MULTILINGUAL, ranks } from '../test/support/exports.js';
 import { randomModel } from './data.js';
-import { writeGgml } from './ggml.js';
 import type { Spread } from './spread.js';
 
 const SECONDS = 30;
@@ -91,9 +93,20 @@ async function speech(): Promise<Uint8Array> {
   );
 }
 
+/** The random weights of the bench as a file of whisper.cpp's; its vocabulary has no words of a language. */
 async function writeRandom(path: string): Promise<void> {
   const stream = new Stream();
-  const model = await randomModel(stream, 'small', 'f32');
-  writeGgml(path, model.config, await readValues(model));
+  const model = await randomModel(stream, 'small', 'fp32');
+  const tensors = await Promise.all(
+    Array.from(model.parameters, async ([name, p]) => ({
+      name,
+      ...fromFloat32(await p.value.floats(), p.shape, 'f32'),
+    })),
+  );
   stream.close();
+  const tokenizer = JSON.stringify(tokenizerFromTiktoken(ranks(MULTILINGUAL)));
+  const folder = `${path}.folder`;
+  await writeModelFolder(folder, { config: model.config, files: { 'tokenizer.json': tokenizer }, tensors });
+  await convert(folder, { to: path, format: 'ggml' });
+  rmSync(folder, { recursive: true });
 }

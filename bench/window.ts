@@ -1,5 +1,5 @@
 /** How long does a window of 30 s take, from features to 64 tokens? Whisper-small: the encoder, the caches, greedy decoding. */
-import { randomFeatures, randomModel, typeName } from './data.js';
+import { randomFeatures, randomModel } from './data.js';
 import { decodeTokens, TOKENS } from './decode.js';
 import { type Case, measureGroup, type Question } from './harness.js';
 import { onnxCase, whisperCppCase } from './peer-cases.js';
@@ -16,7 +16,7 @@ export const window: Question = {
       const shape = [1, config.num_mel_bins, 2 * config.max_source_positions];
       const features = stream.persistent(randomFeatures(config, 1), shape);
       cases.push({
-        name: typeName(type),
+        name: type,
         run: async () => {
           const state = model.startDecoding(model.encode(features).hidden);
           await decodeTokens(stream, model, state, TOKENS);

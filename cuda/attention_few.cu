@@ -13,9 +13,6 @@ namespace cuda {
 namespace {
 
 constexpr int kFewThreads = 128, kMostKeys = 512, kMaxWidth = 128;
-// The split of a cache's keys changes at multiples of this only: within one a replayed call, which has the grid of the
-// most keys, gives the same bits as a call for the keys that there are.
-constexpr int kSpan = 128;
 
 // Columns of a row that one thread of a group takes: kPer that stand together in one load, or every 32nd.
 template <class T, bool kVector>
@@ -151,7 +148,7 @@ __global__ void join_kernel(AttentionShape z, int splits, const float* __restric
 void few_queries(Context& c, const AttentionShape& z, const View& q, const View& k, const View& v, const View& o,
                  float* lse) {
   const int64_t units = z.pairs() * z.queries;
-  const int span = std::min(z.keys, (z.key_count + kSpan - 1) / kSpan * kSpan);
+  const int span = std::min(z.keys, (z.key_count + kGraphSpan - 1) / kGraphSpan * kGraphSpan);
   // About four blocks for each processor, of at least 64 keys.
   int splits = int(std::min<int64_t>((4 * c.processors + units - 1) / units, (span + 63) / 64));
   splits = std::max(splits, (span + kMostKeys - 1) / kMostKeys);

@@ -19,21 +19,34 @@ export {
   openAudio,
   SAMPLE_RATE,
 } from './audio/index.js';
-// Data: manifests, sampling, prefetching.
+// Data: corpora, manifests, packed shards, sampling, prefetching.
 export {
   type BadRow,
   BadRowsError,
   type Batch,
+  type CorpusKind,
+  Dataset,
+  type DatasetOptions,
+  type DatasetSpec,
   EpochSampler,
   type LoadedBatch,
   type ManifestEntry,
   type ManifestFormat,
   type ManifestOptions,
+  openDataset,
   PrefetchLoader,
   type PrefetchLoaderOptions,
+  type PrepareOptions,
+  type PrepareProgress,
+  type PrepareReport,
+  parseSpec,
+  prepare,
+  type RowAudio,
   readManifest,
   type SamplerItem,
   type SamplerOptions,
+  type Subset,
+  type TextForm,
 } from './data/index.js';
 // Decoding: the searches behind a transcript.
 export {
@@ -47,19 +60,42 @@ export {
 } from './decode/index.js';
 // Errors: every refusal is a DistilWhisperError with a code and a sentence.
 export { DistilWhisperError, type ErrorCode, isDistilWhisperError } from './errors/index.js';
-// Evaluation: error rates by language and domain.
+// Evaluation: error rates by language and domain, and whether a difference of two is one.
 export {
+  type ComparedGroup,
+  type CompareOptions,
+  type Comparison,
+  compare,
   defaultNormalizer,
   type ErrorCounts,
   type EvaluateOptions,
   type EvaluationGroup,
   type EvaluationReport,
   evaluate,
+  formatComparison,
   formatHypotheses,
   formatTable,
   type Hypothesis,
+  type Interval,
   toJSON,
 } from './evaluate/index.js';
+// Models in other programs' files: Hugging Face's, whisper.cpp's, CTranslate2's.
+export {
+  type Converted,
+  type ConvertOptions,
+  type ConvertProgress,
+  convert,
+  type ModelFormat,
+  type WeightType,
+} from './export/index.js';
+// The hub: names to folders, by a cache that Python shares.
+export {
+  type HubOptions,
+  type HubProgress,
+  resolveDataset,
+  resolveExperts,
+  resolveModel,
+} from './hub/index.js';
 // The model and its experts.
 export {
   type Adapter,
@@ -82,6 +118,7 @@ export {
   type KernelSummary,
   measureCeiling,
   measureCeilings,
+  type PartSummary,
   Profile,
   type ProfileOptions,
   type ProfileReport,
@@ -90,15 +127,33 @@ export {
 } from './profile/index.js';
 // Randomness that is a function of what it is drawn for.
 export { permutation, philox4x32 } from './random/index.js';
-// Whole runs: from model folders and manifests to an expert file or a model folder, and the demonstration.
+// Whole runs: from model folders and manifests to an expert file or a model folder, exports, and the demonstration.
 export {
+  type BatchPlan,
+  type CacheTeacherPlan,
+  type CacheTeacherRecipe,
+  type CacheTeacherResult,
+  cacheTeacher,
+  compareFiles,
   type DemoResult,
   type DemoRow,
   type DemoSettings,
   type DemoStage,
   demo,
   embedded,
+  exportOnnx,
+  type MemoryPlan,
+  type OnnxExport,
+  type OnnxExportOptions,
+  type PushResult,
+  type PushSettings,
+  planTraining,
+  push,
+  readHypotheses,
   recipeDefaults,
+  type SaveType,
+  type TeacherKind,
+  type TimePlan,
   type TrainMethod,
   type TrainPlan,
   type TrainRecipe,
@@ -114,6 +169,7 @@ export {
   type DType,
   dtypeNumber,
   embedding,
+  type FloatName,
   type FloatType,
   feedForward,
   type Isa,
@@ -132,10 +188,18 @@ export {
   type TensorData,
   unfold,
 } from './tensor/index.js';
-// Text: tokenizer, languages, normalisers, error rates.
+// Text: tokenizer, languages, normalisers, error rates, scores of translations.
 export {
+  type BleuOptions,
+  type BleuScore,
+  type BleuSmoothing,
+  type BleuTokenizer,
   basicNormalizer,
+  bleu,
+  type ChrfOptions,
+  type ChrfScore,
   cer,
+  chrf,
   type ErrorRate,
   extendedNormalizer,
   LANGUAGES,
@@ -163,6 +227,9 @@ export {
   type BatchSource,
   labelsOf,
   learningRate,
+  OnnxTeacher,
+  type OnnxTeacherFiles,
+  onnxTeacherFiles,
   type Randomness,
   RunFolder,
   type RunReport,

@@ -31,4 +31,4 @@ for (const { language: of, domain, before, after, unchanged } of rows) {
 }
 console.log(`${seconds.toFixed(0)} s`);
 CHECK
-npx distilwhisper transcribe node_modules/distilwhisper/corpus/ca/test-in-0000.opus --language ca --expert run/expert.catalan.safetensors
+npx distilwhisper transcribe node_modules/distilwhisper/corpus/ca/test-in-0000.opus --model pocket-student --language ca --expert run

@@ -64,7 +64,10 @@ function results(root, name) {
   const files = rows.filter(({ split }) => split === 'test').map(({ audio }) => join('corpus', audio));
   const expert = join(scratch, `${name}-0`, 'expert.catalan.safetensors');
   for (const [what, options] of Object.entries(HEARD))
-    found.set(`heard: ${what}`, run(root, ['transcribe', '--json', '--expert', expert, ...options, ...files]));
+    found.set(
+      `heard: ${what}`,
+      run(root, ['transcribe', '--json', '--model', 'models/pocket-student', '--expert', expert, ...options, ...files]),
+    );
   return found;
 }
 

@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import ava from '../ava.config.js';
 
 const MOST = 60 << 20;
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
@@ -122,7 +123,7 @@ function fill(to, plugin) {
 
   const own = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   copyPackages([...Object.keys(own.dependencies), 'ava'], root, to);
-  const { name, version, type, binary, ava } = own;
+  const { name, version, type, binary } = own;
   const { nodeArguments: _, extensions: __, ...runner } = ava;
   const described = { name, version, type, private: true, gitHead: commit(), binary };
   writeFileSync(

@@ -17,7 +17,7 @@ esac
 if [ "${1:-}" != emulator ]; then
   copy=$(mktemp -d)
   trap 'rm -rf "$copy"' EXIT
-  cp -r bench cuda lib native scripts test binding.gyp package.json tsconfig.json "$copy/"
+  cp -r bench cuda lib native scripts test binding.gyp package.json tsconfig.json ava.config.js "$copy/"
   ln -s "$PWD/node_modules" "$copy/node_modules"
   prefix=$(dirname "$(dirname "$(command -v node)")")
   [ -e "$prefix/include/node/node_api.h" ] && headers="--nodedir=$prefix" || headers=''

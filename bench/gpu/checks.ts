@@ -5,10 +5,10 @@ import { availableParallelism } from 'node:os';
 import { delimiter, dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { packageRoot } from '../../lib/native/index.js';
-import { type FloatType, Stream } from '../../lib/tensor/index.js';
+import { type FloatName, Stream } from '../../lib/tensor/index.js';
 import { Trainer, type UpdateReport } from '../../lib/train/index.js';
 import { whisperPreset } from '../../lib/weights/index.js';
-import { LANGUAGE, randomItems, TYPES, typeName } from '../data.js';
+import { LANGUAGE, randomItems, TYPES } from '../data.js';
 import { type Ended, run as runCommand } from './processes.js';
 import type { Add } from './results.js';
 import { type Settings, SHAPES } from './settings.js';
@@ -139,7 +139,7 @@ interface Pair {
   teacher: Twin;
 }
 
-async function curve(device: string, twins: Pair, type: FloatType, seed: number): Promise<number[]> {
+async function curve(device: string, twins: Pair, type: FloatName, seed: number): Promise<number[]> {
   const stream = new Stream({ device });
   const teacher = placeTwin(stream, twins.teacher, { compute: type });
   const model = placeTwin(stream, twins.student, { compute: type });
@@ -185,11 +185,11 @@ export async function curves(add: Add, { device, shapes }: Settings): Promise<vo
     const apart = (a: readonly number[], b: readonly number[]): number =>
       Math.max(...a.map((x, i) => Math.abs(x - b[i]!) / Math.abs(b[i]!)));
     const error = apart(gpu, cpu);
-    const bound = type === 'f32' ? 1e-4 : apart(await curve('cpu', twins, type, 2), cpu);
+    const bound = type === 'fp32' ? 1e-4 : apart(await curve('cpu', twins, type, 2), cpu);
     const shown = (losses: readonly number[]): string => losses.map((x) => x.toFixed(4)).join(' ');
-    console.log(`${typeName(type)}, processor ${shown(cpu)}\n${typeName(type)}, ${device} ${shown(gpu)}`);
+    console.log(`${type}, processor ${shown(cpu)}\n${type}, ${device} ${shown(gpu)}`);
     add({
-      name: `losses of ${UPDATES} updates, ${typeName(type)}`,
+      name: `losses of ${UPDATES} updates, ${type}`,
       ok: error <= bound,
       note: `from ${cpu[0]!.toFixed(3)} to ${cpu.at(-1)!.toFixed(3)}, at most ${error.toExponential(1)} apart, allowed ${bound.toExponential(1)}`,
     });

@@ -103,9 +103,9 @@ const inBf16 = (...args: string[]): string[] => [...args, '--dtype', TYPE];
 
 /** What the GPU can do, as a profile on it measures that. Figures are held against the first of them. */
 export const ceilings = async (add: Add, { device }: Settings): Promise<void> => {
-  const { bf16, f32, read } = await measureCeilings({ device });
+  const { bf16, fp32, read } = await measureCeilings({ device });
   add({ name: 'bf16 product', tflops: bf16 / 1e3 });
-  add({ name: 'fp32 product', tflops: f32 / 1e3 });
+  add({ name: 'fp32 product', tflops: fp32 / 1e3 });
   add({ name: 'memory, a sum of two vectors', bandwidth: read });
 };
 

@@ -11,7 +11,7 @@ import {
   decoderStepGraph,
   encoderGraph,
   mergedDecoderGraph,
-  readValues,
+  type OnnxModel,
 } from '../../lib/export/onnx/index.js';
 import type { Whisper } from '../../lib/model/index.js';
 import { Stream } from '../../lib/tensor/index.js';
@@ -135,21 +135,26 @@ export class OnnxFolder {
 
   static async make(merged: boolean): Promise<OnnxFolder> {
     const stream = new Stream();
-    const model = await randomModel(stream, 'small', 'f32');
+    const model = await randomModel(stream, 'small', 'fp32');
     const { config } = model;
     const path = mkdtempSync(join(tmpdir(), 'distilwhisper-onnx-'));
     process.once('exit', () => rmSync(path, { recursive: true, force: true }));
     mkdirSync(join(path, 'onnx'));
     const file = (name: string): string => join(path, name);
-    const values = await readValues(model);
-    encoderGraph(config, values, 'fp32').write(file('onnx/encoder_model.onnx'));
-    encoderGraph(config, values, 'int8').write(file('onnx/encoder_model_quantized.onnx'));
-    crossGraph(config, values).write(file('cross.onnx'));
-    decoderStepGraph(config, values, 'fp32').write(file('decoder_step.onnx'));
-    decoderStepGraph(config, values, 'int8').write(file('decoder_step_quantized.onnx'));
-    if (merged) {
-      mergedDecoderGraph(config, values, 'fp32').write(file('onnx/decoder_model_merged.onnx'));
-      mergedDecoderGraph(config, values, 'int8').write(file('onnx/decoder_model_merged_quantized.onnx'));
+    const onnx: OnnxModel = {
+      config,
+      expert: null,
+      weights: {
+        shape: (name) => model.parameters.get(name)!.shape,
+        values: (name) => model.parameters.get(name)!.value.floats(),
+      },
+    };
+    await crossGraph(onnx).write(file('cross.onnx'));
+    for (const dtype of ['fp32', 'int8'] as const) {
+      const suffix = dtype === 'int8' ? '_quantized' : '';
+      await encoderGraph(onnx, dtype).write(file(`onnx/encoder_model${suffix}.onnx`));
+      await decoderStepGraph(onnx, dtype).write(file(`decoder_step${suffix}.onnx`));
+      if (merged) await mergedDecoderGraph(onnx, dtype).write(file(`onnx/decoder_model_merged${suffix}.onnx`));
     }
     const rows = [1, config.max_source_positions, config.d_model];
     const inputs = { features: randomFeatures(config, 1), memory: randomFloats(rows[1]! * rows[2]!, 1) };

@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { OnnxWeights } from '../../lib/export/onnx/index.js';
+import type { OnnxDtype } from '../../lib/export/onnx/index.js';
 
 export interface RunOptions {
   library: 'onnxruntime-node' | '@huggingface/transformers';
@@ -16,7 +16,7 @@ export interface RunOptions {
   folder: string;
   /** decode: from filled caches; window: the encoder, then the tokens. */
   mode: 'encoder' | 'decode' | 'window';
-  weights: OnnxWeights;
+  weights: OnnxDtype;
   batch: number;
   tokens: number;
   threads: number;

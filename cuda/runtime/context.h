@@ -14,6 +14,10 @@ namespace cuda {
 class Device;
 class GemmState;
 
+// Grids and splits of a call with a `position` change at multiples of this only: within one a replayed call, which has
+// the grid of the last position, gives the same bits as a call at the position itself.
+constexpr int kGraphSpan = 128;
+
 // Scratch memory of a queue on the device: a stack that only grows. What a Frame took may be taken again by the next
 // call at once, because a queue's kernels run in order.
 class Workspace {

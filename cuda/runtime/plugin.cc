@@ -161,6 +161,7 @@ extern "C" __attribute__((visibility("default"))) const dw_plugin* distilwhisper
                                    capture,
                                    launch,
                                    graph_close,
+                                   kGraphSpan,
                                    read};
   return &plugin;
 }

@@ -6,6 +6,9 @@ import { checkSampleRate, checkSamples } from './samples.js';
 export const SAMPLE_RATE = 16000;
 export const FRAMES_PER_SECOND = 100;
 
+/** Raised when decoding, resampling or features come to other numbers: what was computed from features then is another one's. */
+export const FEATURES_VERSION = 1;
+
 export interface FeatureOptions {
   /** Mel bins: 80, or 128 for large-v3. */
   mels: number;

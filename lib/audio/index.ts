@@ -5,7 +5,7 @@ export {
   decodeAudio,
   openAudio,
 } from './decode.js';
-export { FeatureExtractor, type FeatureOptions, FRAMES_PER_SECOND, SAMPLE_RATE } from './features.js';
+export { FEATURES_VERSION, FeatureExtractor, type FeatureOptions, FRAMES_PER_SECOND, SAMPLE_RATE } from './features.js';
 export { DecodePool, type DecodePoolOptions } from './pool.js';
 export { checkSampleRate, checkSamples } from './samples.js';
 export type { AudioInput } from './source.js';

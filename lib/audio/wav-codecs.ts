@@ -148,6 +148,28 @@ function samplesPerBlock(view: DataView, room: number, block: number, context: R
   return announced || room;
 }
 
+/** A codec of blocks that each hold `perBlock` samples of every channel; `put` writes those of one into to[first, last). */
+function blockCodec(
+  { block, perBlock, inPart }: Omit<BlockCodec, 'decode'>,
+  channels: number,
+  put: (data: DataView, from: number, channel: number, to: Float32Array, first: number, last: number) => void,
+): BlockCodec {
+  return {
+    block,
+    perBlock,
+    inPart: (bytes) => Math.min(perBlock, inPart(bytes)),
+    decode(bytes, samples) {
+      const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      const output = Array.from({ length: channels }, () => new Float32Array(samples));
+      for (let from = 0, first = 0; first < samples; from += block, first += perBlock) {
+        const last = Math.min(first + perBlock, samples);
+        for (const [channel, to] of output.entries()) put(data, from, channel, to, first, last);
+      }
+      return output;
+    },
+  };
+}
+
 const IMA_STEPS = Int16Array.of(
   ...[7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 19, 21, 23, 25, 28, 31, 34, 37, 41, 45, 50, 55, 60, 66, 73, 80, 88, 97, 107],
   ...[118, 130, 143, 157, 173, 190, 209, 230, 253, 279, 307, 337, 371, 408, 449, 494, 544, 598, 658, 724, 796, 876],
@@ -166,33 +188,21 @@ const clamp16 = (value: number) => Math.max(-32768, Math.min(32767, value));
 function ima(view: DataView, channels: number, block: number, context: ReaderContext): BlockCodec {
   const inPart = (bytes: number) => (bytes < 4 * channels ? 0 : 1 + 8 * Math.floor(bytes / (4 * channels) - 1));
   const perBlock = samplesPerBlock(view, inPart(block), block, context);
-  return {
-    block,
-    perBlock,
-    inPart: (bytes) => Math.min(perBlock, inPart(bytes)),
-    decode(bytes, samples) {
-      const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      const output = Array.from({ length: channels }, () => new Float32Array(samples));
-      for (let from = 0, first = 0; first < samples; from += block, first += perBlock)
-        output.forEach((to, channel) => {
-          const last = Math.min(first + perBlock, samples);
-          let at = from + 4 * channel;
-          let value = data.getInt16(at, true);
-          let index = Math.min(data.getUint8(at + 2), 88);
-          to[first] = value / 32768;
-          for (let i = first + 1, code = 0; i < last; i++, code++) {
-            if ((code & 7) === 0) at += 4 * channels;
-            const byte = data.getUint8(at + ((code & 7) >> 1));
-            const bits = code & 1 ? byte >> 4 : byte & 15;
-            const change = ((2 * (bits & 7) + 1) * IMA_STEPS[index]!) >> 3;
-            value = clamp16(bits & 8 ? value - change : value + change);
-            index = Math.max(0, Math.min(88, index + IMA_MOVES[bits & 7]!));
-            to[i] = value / 32768;
-          }
-        });
-      return output;
-    },
-  };
+  return blockCodec({ block, perBlock, inPart }, channels, (data, from, channel, to, first, last) => {
+    let at = from + 4 * channel;
+    let value = data.getInt16(at, true);
+    let index = Math.min(data.getUint8(at + 2), 88);
+    to[first] = value / 32768;
+    for (let i = first + 1, code = 0; i < last; i++, code++) {
+      if ((code & 7) === 0) at += 4 * channels;
+      const byte = data.getUint8(at + ((code & 7) >> 1));
+      const bits = code & 1 ? byte >> 4 : byte & 15;
+      const change = ((2 * (bits & 7) + 1) * IMA_STEPS[index]!) >> 3;
+      value = clamp16(bits & 8 ? value - change : value + change);
+      index = Math.max(0, Math.min(88, index + IMA_MOVES[bits & 7]!));
+      to[i] = value / 32768;
+    }
+  });
 }
 
 const MS_SCALES = [230, 230, 230, 230, 307, 409, 512, 614, 768, 614, 512, 409, 307, 230, 230, 230];
@@ -211,34 +221,22 @@ function ms(view: DataView, channels: number, block: number, context: ReaderCont
   const predictors = count
     ? Array.from({ length: 2 * count }, (_, i) => view.getInt16(22 + 2 * i, true))
     : MS_PREDICTORS;
-  return {
-    block,
-    perBlock,
-    inPart: (bytes) => Math.min(perBlock, inPart(bytes)),
-    decode(bytes, samples) {
-      const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      const output = Array.from({ length: channels }, () => new Float32Array(samples));
-      for (let from = 0, first = 0; first < samples; from += block, first += perBlock)
-        output.forEach((to, channel) => {
-          const last = Math.min(first + perBlock, samples);
-          const i16 = (row: number) => data.getInt16(from + channels + 2 * (row * channels + channel), true);
-          const predictor = 2 * Math.min(data.getUint8(from + channel), predictors.length / 2 - 1);
-          const [near, far] = [predictors[predictor]!, predictors[predictor + 1]!];
-          let [step, before, beforeThat] = [i16(0), i16(1), i16(2)];
-          to[first] = beforeThat / 32768;
-          if (first + 1 < last) to[first + 1] = before / 32768;
-          for (let i = first + 2, code = channel; i < last; i++, code += channels) {
-            const byte = data.getUint8(from + 7 * channels + (code >> 1));
-            const bits = code & 1 ? byte & 15 : byte >> 4;
-            const signed = bits >= 8 ? bits - 16 : bits;
-            const value = clamp16(((before * near + beforeThat * far) >> 8) + signed * step);
-            beforeThat = before;
-            before = value;
-            step = Math.max(16, (MS_SCALES[bits]! * step) >> 8);
-            to[i] = value / 32768;
-          }
-        });
-      return output;
-    },
-  };
+  return blockCodec({ block, perBlock, inPart }, channels, (data, from, channel, to, first, last) => {
+    const i16 = (row: number) => data.getInt16(from + channels + 2 * (row * channels + channel), true);
+    const predictor = 2 * Math.min(data.getUint8(from + channel), predictors.length / 2 - 1);
+    const [near, far] = [predictors[predictor]!, predictors[predictor + 1]!];
+    let [step, before, beforeThat] = [i16(0), i16(1), i16(2)];
+    to[first] = beforeThat / 32768;
+    if (first + 1 < last) to[first + 1] = before / 32768;
+    for (let i = first + 2, code = channel; i < last; i++, code += channels) {
+      const byte = data.getUint8(from + 7 * channels + (code >> 1));
+      const bits = code & 1 ? byte & 15 : byte >> 4;
+      const signed = bits >= 8 ? bits - 16 : bits;
+      const value = clamp16(((before * near + beforeThat * far) >> 8) + signed * step);
+      beforeThat = before;
+      before = value;
+      step = Math.max(16, (MS_SCALES[bits]! * step) >> 8);
+      to[i] = value / 32768;
+    }
+  });
 }

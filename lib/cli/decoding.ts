@@ -1,21 +1,24 @@
 /** What the commands that decode share: the options of a transcriber, and a transcriber made of them. */
 import { type Command, Option } from 'commander';
 import type { BeamOptions } from '../decode/index.js';
-import type { CacheType } from '../model/index.js';
-import { embedded } from '../recipes/index.js';
+import { SIZES } from '../hub/index.js';
+import type { CacheType, ComputeType } from '../model/index.js';
 import { Transcriber } from '../transcribe/index.js';
 import {
-  computeType,
   computeTypeOption,
   copyWeightsOption,
   deviceOption,
+  offlineOption,
   profileOption,
   real,
   threadsOption,
   whole,
 } from './options.js';
 import { again } from './repeats.js';
-import { type CommandContext, withProfile, withStream } from './run.js';
+import { type CommandContext, hubOptions, withProfile, withStream } from './run.js';
+
+/** The model where none is named. */
+const DEFAULT_MODEL = 'small';
 
 export interface DecodingOptions {
   model?: string;
@@ -23,9 +26,10 @@ export interface DecodingOptions {
   beamSize: number;
   patience: number;
   lengthPenalty?: number;
-  computeType: 'auto' | 'fp32' | 'bf16' | 'int8';
+  computeType: ComputeType;
   cacheType: CacheType;
   copyWeights?: boolean;
+  offline?: boolean;
   batchSize: number;
   device: string;
   threads?: number;
@@ -35,8 +39,13 @@ export interface DecodingOptions {
 /** The model and its experts. */
 export function addModelOptions(command: Command): Command {
   return command
-    .option('--model <folder>', 'model folder in Hugging Face layout (default: the embedded pocket-student)')
-    .addOption(new Option('--expert <file>', "a language's expert file; give it again for more").argParser(again));
+    .option('--model <name>', `model folder or name, see below (default: ${DEFAULT_MODEL}, from the cache or the hub)`)
+    .addOption(
+      new Option('--expert <name>', "a language's expert: file, run folder or name; give it again for more").argParser(
+        again,
+      ),
+    )
+    .addOption(offlineOption());
 }
 
 /** How the text is searched for and computed; `what` is decoded together. */
@@ -91,12 +100,23 @@ export function withTranscriber<T>(
   context: CommandContext,
   body: (transcriber: Transcriber) => Promise<T>,
 ): Promise<T> {
-  const { model = embedded().student, expert: experts = [], cacheType: cache, batchSize, profile } = options;
-  const copyWeights = options.copyWeights ?? false;
-  const compute = computeType(options.computeType);
+  const { model = DEFAULT_MODEL, expert: experts = [], computeType: compute, cacheType: cache } = options;
+  const { batchSize, copyWeights = false, profile } = options;
+  if (options.model === undefined) {
+    context.display.note(`note: no --model was given: taking ${DEFAULT_MODEL} (${SIZES[DEFAULT_MODEL]})`);
+  }
+  const hub = hubOptions(context, options);
   return withProfile(profile, options, context, () =>
     withStream(options, async (stream) => {
-      const transcriber = await Transcriber.load(model, { stream, experts, compute, cache, batchSize, copyWeights });
+      const transcriber = await Transcriber.load(model, {
+        stream,
+        experts,
+        compute,
+        cache,
+        batchSize,
+        copyWeights,
+        hub,
+      });
       for (const warning of transcriber.warnings) context.display.note(`note: ${warning}`);
       try {
         return await body(transcriber);

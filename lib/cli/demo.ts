@@ -9,8 +9,8 @@ import {
   demo,
   formatDemo,
 } from '../recipes/index.js';
-import { endHelp, jsonOption, real, threadsOption } from './options.js';
-import { type CommandContext, invocation, run, shellWord, withStream } from './run.js';
+import { endHelp, jsonOption, offlineOption, real, threadsOption } from './options.js';
+import { type CommandContext, hubOptions, invocation, run, shellWord, withStream } from './run.js';
 import { print, printJson } from './streams.js';
 import { trainingOutput } from './training-output.js';
 
@@ -23,6 +23,7 @@ const STAGES: Record<DemoStage, string> = {
 type Options = Pick<DemoSettings, 'student' | 'teacher' | 'manifest' | 'language' | 'epochs'> & {
   output: string;
   threads?: number;
+  offline?: boolean;
   json?: boolean;
 };
 
@@ -36,8 +37,9 @@ export function define(command: Command): void {
     .addOption(threadsOption())
     .addOption(jsonOption('the result'))
     .optionsGroup('On models and data of your own (default: the embedded ones):')
-    .option('--student <folder>', 'model folder')
-    .option('--teacher <folder>', 'model folder')
+    .option('--student <name>', 'model folder or name of the hub')
+    .option('--teacher <name>', 'model folder or name of the hub')
+    .addOption(offlineOption())
     .option('--manifest <file>', 'with splits named train, validation and test')
     .option('--language <language>', `code or name of the language that is taught (default: ${DEMO_LANGUAGE})`)
     .action((options: Options) => run(options, (context) => runDemo(options, context)));
@@ -56,11 +58,12 @@ export function define(command: Command): void {
 
 async function runDemo(options: Options, context: CommandContext): Promise<undefined> {
   const { display } = context;
-  const { threads, json: _, ...settings } = options;
+  const { threads, json: _, offline: __, ...settings } = options;
   const result = await withStream({ device: 'cpu', threads }, (stream) =>
     demo({
       ...settings,
       stream,
+      hub: hubOptions(context, options),
       ...trainingOutput(context),
       onStage: (started) => {
         display.end();
@@ -80,8 +83,8 @@ async function runDemo(options: Options, context: CommandContext): Promise<undef
 
 /** The command that transcribes the example with the expert, as it was transcribed here. */
 function transcribeCommand(options: Options, { example, expert, language }: DemoResult): string {
-  const model = options.student === undefined ? [] : ['--model', options.student];
-  const words = ['transcribe', example.audio, ...model, '--expert', expert, '--language', language];
+  const model = options.student ?? 'pocket-student';
+  const words = ['transcribe', example.audio, '--model', model, '--expert', expert, '--language', language];
   return `${invocation()} ${words.map(shellWord).join(' ')}`;
 }
 

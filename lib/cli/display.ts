@@ -34,8 +34,13 @@ export class Display {
     if (this.bar) this.write('\r\x1b[K');
   }
 
+  /** The same of bytes: "12.5/967 MB". */
+  bytes(title: string, done: number, total: number): void {
+    this.progress(title, done, total, '', bytesOf(total));
+  }
+
   /** `done` of `total` under a title; another title begins another bar. */
-  progress(title: string, done: number, total: number, detail = ''): void {
+  progress(title: string, done: number, total: number, detail = '', unit = COUNT): void {
     if (title !== this.title) {
       this.end();
       this.title = title;
@@ -45,9 +50,9 @@ export class Display {
     }
     if (this.finished) return;
     this.finished = done >= total;
-    const pace = this.pace(done, total);
-    if (this.stream.isTTY) this.draw(title, done, total, [pace, detail]);
-    else this.line(title, done, total, [detail, pace === '' ? '' : `(${pace})`]);
+    const pace = this.pace(done, total, unit);
+    if (this.stream.isTTY) this.draw(title, done, total, [pace, detail], unit);
+    else this.line(title, done, total, [detail, pace === '' ? '' : `(${pace})`], unit);
   }
 
   /** Ends the bar that is drawn, if one is. */
@@ -59,18 +64,18 @@ export class Display {
   }
 
   /** Elapsed time, rate and time left, as far as they are known: "0:12, 2.31/s, 1:05 left". */
-  private pace(done: number, total: number): string {
+  private pace(done: number, total: number, unit: Unit): string {
     const now = seconds();
     const rate = (done - this.first.done) / (now - this.first.at);
     const parts = [clock(now - this.began)];
     if (rate > 0 && Number.isFinite(rate)) {
-      parts.push(`${rate >= 100 ? rate.toFixed(0) : rate.toPrecision(3)}/s`);
+      parts.push(`${digits(rate / unit.size)}${unit.name}/s`);
       if (done < total) parts.push(`${clock((total - done) / rate)} left`);
     }
     return parts.join(', ');
   }
 
-  private draw(title: string, done: number, total: number, words: string[]): void {
+  private draw(title: string, done: number, total: number, words: string[], unit: Unit): void {
     const tail = visible(words.filter((word) => word !== '').join('  '));
     if (!this.bar) {
       const format = (_: unknown, { progress, value, total }: Params, payload: { tail: string }): string => {
@@ -78,7 +83,7 @@ export class Display {
         const bar = '█'.repeat(full) + '░'.repeat(BAR - full);
         // A line that wraps could not be drawn over.
         const room = Math.max(1, (this.stream.columns || COLUMNS) - 1);
-        return [...`${title} ${bar} ${value}/${total} ${payload.tail}`].slice(0, room).join('');
+        return [...`${title} ${bar} ${share(value, total, unit)} ${payload.tail}`].slice(0, room).join('');
       };
       // Signals are the command's to handle.
       this.bar = new SingleBar({ format, stream: this.stream, gracefulExit: false, fps: 5 });
@@ -90,11 +95,11 @@ export class Display {
     this.bar = null;
   }
 
-  private line(title: string, done: number, total: number, words: string[]): void {
+  private line(title: string, done: number, total: number, words: string[], unit: Unit): void {
     const now = seconds();
     if (!this.finished && this.lastLine > 0 && now - this.lastLine < LINE_EVERY) return;
     this.lastLine = now;
-    this.write(`${[`${title} ${done}/${total}`, ...words].filter((word) => word !== '').join(' ')}\n`);
+    this.write(`${[`${title} ${share(done, total, unit)}`, ...words].filter((word) => word !== '').join(' ')}\n`);
   }
 
   private write(text: string): void {
@@ -102,10 +107,29 @@ export class Display {
   }
 }
 
+/** What is counted: so many of it are one of the name. */
+interface Unit {
+  size: number;
+  name: string;
+}
+
+const COUNT: Unit = { size: 1, name: '' };
+const BYTES: readonly Unit[] = [
+  { size: 1e9, name: ' GB' },
+  { size: 1e6, name: ' MB' },
+  { size: 1e3, name: ' kB' },
+];
+const bytesOf = (total: number): Unit => BYTES.find(({ size }) => total >= size) ?? { size: 1, name: ' B' };
+
+const digits = (n: number): string => (n >= 100 ? n.toFixed(0) : n.toPrecision(3));
+/** "3/20", "12.5/967 MB". */
+const share = (done: number, total: number, { size, name }: Unit): string =>
+  size === 1 ? `${done}/${total}${name}` : `${digits(done / size)}/${digits(total / size)}${name}`;
+
 const seconds = (): number => performance.now() / 1000;
 
 /** Seconds as 0:07, 12:34 or 1:02:03. */
-function clock(seconds: number): string {
+export function clock(seconds: number): string {
   const whole = Math.round(seconds);
   const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
   const two = (n: number): string => String(n).padStart(2, '0');

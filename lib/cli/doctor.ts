@@ -13,7 +13,7 @@ import {
   nativeInfo,
   packageRoot,
 } from '../native/index.js';
-import { kernels, Stream } from '../tensor/index.js';
+import { kernels, Stream, typeName } from '../tensor/index.js';
 import { endHelp, jsonOption } from './options.js';
 import { run } from './run.js';
 import { print, printJson } from './streams.js';
@@ -140,7 +140,7 @@ async function tryKernel(): Promise<Part> {
     const { y } = kernels.add(stream, { a: one, b: one, beta: 0.5, out: 'f32' });
     const got = await y.floats();
     if (got.join() !== '1.5,3,4.5') return { problem: `1.5 · (1, 2, 3) gave ${got.join(', ')}` };
-    const type = stream.fastType === 'f32' ? 'fp32' : stream.fastType;
+    const type = typeName(stream.fastType);
     return {
       value: `a kernel ran on ${stream.threads} threads and gave the right numbers; --compute-type auto is ${type}`,
     };

@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
-import { Option } from 'commander';
-import { type BadRow, readManifest } from '../data/index.js';
-import { defaultNormalizer, evaluate, formatHypotheses, formatTable, toJSON } from '../evaluate/index.js';
+import { type BadRow, openDataset } from '../data/index.js';
+import { DistilWhisperError } from '../errors/index.js';
+import { evaluate, formatHypotheses, formatTable, toJSON } from '../evaluate/index.js';
 import { openOutput } from '../files/index.js';
 import { embedded } from '../recipes/index.js';
-import { basicNormalizer, type Normalizer } from '../text/index.js';
+import { addFilters, type DataOptions, dataOption, manifestOption } from './data-options.js';
 import {
   addDecodingOptions,
   addModelOptions,
@@ -12,30 +12,28 @@ import {
   searchOptions,
   withTranscriber,
 } from './decoding.js';
+import { NORMALIZERS, normalizerOption } from './normalizers.js';
 import {
   audioOptions,
   audioRootOption,
+  DATA,
   endHelp,
   hintingSkipBad,
   jsonOption,
+  leavesOut,
   leftOutNote,
   MANIFESTS,
   maxDurationOption,
+  NAMES,
   skipBadOption,
   strictOption,
 } from './options.js';
 import { again } from './repeats.js';
-import { type CommandContext, run } from './run.js';
+import { type CommandContext, hubOptions, run } from './run.js';
 import { print, printJson } from './streams.js';
 import { WarningNotes } from './warnings.js';
 
-const NORMALIZERS: Record<string, Normalizer> = {
-  extended: defaultNormalizer,
-  basic: basicNormalizer(),
-  none: (text) => text,
-};
-
-interface Options extends DecodingOptions {
+interface Options extends DecodingOptions, DataOptions {
   manifest?: string;
   split?: string[];
   language?: string[];
@@ -52,10 +50,11 @@ interface Options extends DecodingOptions {
 
 export function define(command: Command): void {
   command.description(
-    'Transcribe the utterances of a manifest, each in its own language, and count word and character errors by language and domain.',
+    'Transcribe the utterances of corpora, each in its own language, and count word and character errors by language and domain.',
   );
   addModelOptions(command)
-    .option('--manifest <file>', 'utterances (default: the embedded corpus)')
+    .addOption(dataOption('corpora (default: the embedded one)'))
+    .addOption(manifestOption())
     .option('--split <name>', 'only rows of this split; give it again for more', again)
     .option('--language <language>', 'only rows of this language; give it again for more', again)
     .option('--domain <name>', 'only rows of this domain; give it again for more', again)
@@ -64,26 +63,22 @@ export function define(command: Command): void {
     .addOption(skipBadOption())
     .addOption(strictOption())
     .addOption(maxDurationOption())
-    .addOption(
-      new Option(
-        '--normalizer <name>',
-        "applied to both sides: Whisper's basic one, extended (letters of unspaced scripts count as words), or none",
-      )
-        .choices(Object.keys(NORMALIZERS))
-        .default('extended'),
-    );
-  addDecodingOptions(command, 'utterances')
-    .option('--hypotheses <file>', 'write id, reference, hypothesis and wer of every utterance there, as JSON lines')
+    .addOption(normalizerOption());
+  addDecodingOptions(addFilters(command), 'utterances')
+    .option(
+      '--hypotheses <file>',
+      "write what was heard of every utterance there, as JSON lines with its language, domain and wer: 'distilwhisper compare' takes them",
+    )
     .addOption(jsonOption('the report'))
     .action((options: Options) =>
-      run(options, (context) => hintingSkipBad(options.skipBad, () => evaluateManifest(options, context))),
+      run(options, (context) => hintingSkipBad(options, () => evaluateManifest(options, context))),
     );
   endHelp(command, {
-    notes: MANIFESTS,
+    notes: `${DATA}\n${MANIFESTS}\n\n${NAMES}`,
     examples: [
-      'distilwhisper evaluate --split test --language ca',
-      'distilwhisper evaluate --model whisper-small --expert runs/ca/expert.catalan.safetensors --manifest fleurs/ca_es/test.tsv',
-      'distilwhisper evaluate --manifest words.tsv --skip-empty-text --hypotheses heard.jsonl --json',
+      'distilwhisper evaluate --model pocket-student --split test --language ca',
+      'distilwhisper evaluate --model small --expert runs/ca --data fleurs:fleurs/ca_es',
+      'distilwhisper evaluate --model small --data words.tsv --skip-empty-text --hypotheses heard.jsonl --json',
     ],
   });
 }
@@ -92,19 +87,37 @@ async function evaluateManifest(options: Options, context: CommandContext): Prom
   const { signal, display } = context;
   const hypotheses = options.hypotheses === undefined ? null : await openOutput(options.hypotheses, { signal });
   const normalizer = NORMALIZERS[options.normalizer]!;
-  const { split, domain, language, audioRoot, skipBad = false } = options;
+  const { split, domain, language, audioRoot } = options;
+  // A corpus is as others made it; a manifest is one's own.
+  const skipBad = leavesOut(options);
   const badRows: BadRow[] = [];
   const warnings = new WarningNotes(display);
-  const entries = readManifest(options.manifest ?? embedded().manifest, {
-    split,
-    domain,
-    language,
-    audioRoot,
-    emptyText: options.skipEmptyText ? 'skip' : 'error',
-    onBadRow: (row) => badRows.push(row),
-  });
+  const { data, manifest, minDuration, limit, subset } = options;
+  if (data !== undefined && manifest !== undefined)
+    throw new DistilWhisperError('ERR_ARGUMENT', 'manifest: expected either data or a manifest, got both');
+  const own = data === undefined;
+  await using dataset = await openDataset(
+    data ?? { kind: 'manifest', path: manifest ?? embedded().manifest, splits: undefined, weight: 1 },
+    {
+      split,
+      defaultSplit: 'test',
+      domain,
+      languages: language,
+      audioRoot,
+      emptyText: options.skipEmptyText ? 'skip' : 'error',
+      minDuration,
+      // Of a manifest that is named alone what is too long is refused.
+      maxDuration: own ? undefined : options.maxDuration,
+      limit,
+      subset,
+      hub: hubOptions(context, options),
+      signal,
+      onBadRow: (row) => badRows.push(row),
+      onProgress: (done, total) => display.progress('measuring audio', done, total),
+    },
+  );
   const report = await withTranscriber(options, context, (transcriber) =>
-    evaluate(transcriber, entries, {
+    evaluate(transcriber, dataset, {
       normalizer,
       ...searchOptions(options),
       signal,

@@ -31,6 +31,7 @@ export function define(command: Command): void {
     );
   endHelp(command, {
     notes:
+      'training step: its teacher, forward (with the loss), backward and optimiser.\n' +
       'ceiling: the least time in which the calls could run at the measured ceilings (operations at the rate of their type, bytes at\n' +
       'the rate of reading memory, whichever takes longer), as a share of the time that they took; more than 100% says that the bytes\n' +
       'came from a cache. bound: which of the two takes longer. GFLOP/s count products, attention and transforms alone.',
@@ -64,6 +65,20 @@ function cells(k: KernelSummary): string[] {
   ];
 }
 
+/** What training steps were made of. */
+function partsTable({ parts, seconds }: StreamSummary, all: number): string {
+  if (parts.length === 0) return '';
+  const row = (name: string, s: number, gflops: number | null): string[] => [
+    name,
+    number(1e3 * s),
+    percent(s / all),
+    gflops ? number(gflops) : '',
+  ];
+  const body = parts.map(({ name, seconds, gflops }) => row(name, seconds, gflops));
+  if (seconds.waitingForData > 0) body.push(row('waiting for data', seconds.waitingForData, null));
+  return `${formatColumns(['training step', 'ms', 'share', 'GFLOP/s'], body, 1)}\n`;
+}
+
 function table({ name, seconds, kernels }: StreamSummary, all: number, top: number): string {
   const plain = (what: string, s: number): string[] =>
     [what, '', '', number(1e3 * s), percent(s / all)].concat(HEAD.slice(5).map(() => ''));
@@ -87,11 +102,11 @@ function format(report: ProfileReport, { top }: Options): string {
     : `${ceilings.isa}, ${ceilings.threads} threads, ${machine.cpu}`;
   const lines = [
     `${report.file}: ${number(seconds)} s${report.interrupted ? ', interrupted' : ''}`,
-    `ceilings: f32 ${number(ceilings.f32)} GFLOP/s, bf16 ${number(ceilings.bf16)} GFLOP/s, ` +
+    `ceilings: fp32 ${number(ceilings.fp32)} GFLOP/s, bf16 ${number(ceilings.bf16)} GFLOP/s, ` +
       `${onGpu ? 'memory' : 'reading'} ${number(ceilings.read)} GB/s (${of})`,
   ];
   if (report.lost > 0) lines.push(`${report.lost} calls are missing: the JavaScript thread was busy for too long`);
-  const tables = report.streams.map((stream) => `\n${table(stream, seconds, top)}`);
+  const tables = report.streams.map((stream) => `\n${partsTable(stream, seconds)}${table(stream, seconds, top)}`);
   const busy = javascript.busy === null ? '' : `busy ${percent(javascript.busy)}, `;
   const threads = [
     `JavaScript thread: ${busy}${number(1e3 * javascript.garbageCollection)} ms of garbage collection`,
@@ -99,5 +114,6 @@ function format(report: ProfileReport, { top }: Options): string {
       ({ name, lanes, seconds: s }) => `${name}: ${number(s)} s in ${lanes} lane${lanes > 1 ? 's' : ''}`,
     ),
   ];
-  return `${lines.join('\n')}\n${tables.join('')}\n${threads.join('\n')}\n`;
+  const advice = report.advice.map((sentence) => `- ${sentence}`);
+  return `${[...lines, ''].join('\n')}${tables.join('')}\n${[...threads, ...advice].join('\n')}\n`;
 }

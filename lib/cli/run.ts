@@ -2,6 +2,7 @@
 import { basename, relative, sep } from 'node:path';
 import { BadRowsError } from '../data/index.js';
 import { isDistilWhisperError } from '../errors/index.js';
+import type { HubOptions } from '../hub/index.js';
 import { Profile } from '../profile/index.js';
 import { Stream } from '../tensor/index.js';
 import { Display } from './display.js';
@@ -63,6 +64,20 @@ export async function run(
 function described(error: unknown): { code: string; message: string } {
   if (isDistilWhisperError(error)) return { code: error.code, message: error.message };
   return { code: 'ERR_UNEXPECTED', message: error instanceof Error ? error.message : String(error) };
+}
+
+/** How a command finds and fetches what names stand for. */
+export function hubOptions(
+  { signal, display }: CommandContext,
+  { offline }: { offline?: boolean | undefined },
+): HubOptions {
+  return {
+    // Not given, HF_HUB_OFFLINE decides.
+    offline: offline || undefined,
+    signal,
+    onProgress: ({ repository, done, total }) => display.bytes(`fetching ${repository}`, done, total),
+    onNote: (note) => display.note(`note: ${note}`),
+  };
 }
 
 /** Where a command computes, as `deviceOption` and `threadsOption` give it. */

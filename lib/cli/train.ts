@@ -1,61 +1,73 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
-import { recipeDefaults, type TrainMethod, type TrainResult, train } from '../recipes/index.js';
-import type { Stream } from '../tensor/index.js';
-import { type TrainingOptions, trainingDefaults } from '../train/index.js';
-import type { FloatDtype } from '../weights/index.js';
 import {
-  audioRootOption,
-  computeType,
+  planTraining,
+  recipeDefaults,
+  type SaveType,
+  saveTypes,
+  type TrainMethod,
+  type TrainRecipe,
+  type TrainResult,
+  train,
+} from '../recipes/index.js';
+import type { FloatName, Stream } from '../tensor/index.js';
+import { type TrainingOptions, trainingDefaults } from '../train/index.js';
+import { addRows, type RowsOptions } from './data-options.js';
+import {
+  autoOr,
   computeTypeOption,
   copyWeightsOption,
+  DATA,
   deviceOption,
   endHelp,
   hintingSkipBad,
   jsonOption,
   MANIFESTS,
+  NAMES,
+  offlineOption,
   pair,
+  positive,
   profileOption,
   real,
-  skipBadOption,
-  strictOption,
   threadsOption,
+  typeOption,
   whole,
 } from './options.js';
 import { again } from './repeats.js';
-import { type CommandContext, run, withProfile, withStream } from './run.js';
+import { type CommandContext, hubOptions, run, withProfile, withStream } from './run.js';
 import { print, printJson } from './streams.js';
-import { trainingOutput } from './training-output.js';
+import { noteRows, planText, timeText, trainingOutput } from './training-output.js';
 
-type Options = Omit<TrainingOptions, 'steps'> & {
-  model: string;
-  manifest: string;
-  output: string;
-  teacher?: string;
-  method: TrainMethod;
-  language?: string;
-  fromScratch?: boolean;
-  split?: string[];
-  audioRoot?: string;
-  validationSplit?: string[];
-  validationManifest?: string;
-  validateEvery?: number;
-  skipEmptyText?: boolean;
-  skipBad?: boolean;
-  strict?: boolean;
-  batchSize: number;
-  epochs?: number;
-  steps?: number;
-  checkpointEvery?: number;
-  gradientCheckpointing?: boolean;
-  copyWeights?: boolean;
-  computeType: 'fp32' | 'bf16';
-  saveAs: FloatDtype;
-  device: string;
-  threads?: number;
-  profile?: string;
-  json?: boolean;
-};
+type Options = Omit<TrainingOptions, 'steps'> &
+  RowsOptions & {
+    model: string;
+    output: string;
+    teacher?: string;
+    teacherCache?: string;
+    method: TrainMethod;
+    language?: string;
+    fromScratch?: boolean;
+    validationSplit?: string[];
+    validationData?: string[];
+    validationManifest?: string;
+    validateEvery?: number;
+    batchSize: number | 'auto';
+    maxMemory?: number;
+    dryRun?: boolean;
+    epochs?: number;
+    steps?: number;
+    checkpointEvery?: number;
+    tensorboard?: boolean;
+    gradientCheckpointing?: boolean;
+    copyWeights?: boolean;
+    offline?: boolean;
+    computeType: 'auto' | FloatName;
+    saveAs: SaveType;
+    device: string;
+    threads?: number;
+    profile?: string;
+    json?: boolean;
+  };
 
 /** The options of `TrainingOptions`: flags, what they mean, how they are read. Their defaults are `trainingDefaults`. */
 const OBJECTIVE: [
@@ -64,7 +76,14 @@ const OBJECTIVE: [
   meaning: string,
   read: ((text: string) => unknown) | string[],
 ][] = [
-  ['learningRate', '--learning-rate <x>', 'peak of the learning rate; linear warm-up, then linear decay to 0', real],
+  ['learningRate', '--learning-rate <x>', 'peak of the learning rate, behind a linear warm-up', real],
+  [
+    'schedule',
+    '--schedule <kind>',
+    'decay behind it: linear or cosine to 0, or constant',
+    ['linear', 'cosine', 'constant'],
+  ],
+  ['gateRate', '--gate-rate <x>', 'learning rate of the gates, times that of all else', real],
   ['warmup', '--warmup <share>', 'share of the updates that warm up', real],
   ['accumulation', '--accumulation <n>', 'batches whose gradients one update averages', whole(1)],
   ['betas', '--betas <b1,b2>', "AdamW's decay rates", pair],
@@ -96,9 +115,16 @@ export function define(command: Command): void {
       "Teach a model a language. By default its expert: every layer gains a gate and a feed-forward block for the language, which alone are trained, with a teacher's help if one is given; all other languages stay exactly as they are. With --method full all parameters are trained.",
     )
     .optionsGroup('What is trained:')
-    .requiredOption('--model <folder>', 'model folder of the student (Hugging Face layout)')
+    .requiredOption('--model <name>', 'the student: model folder or name, see below')
     .requiredOption('--output <folder>', 'run folder: log, checkpoints, and the result')
-    .option('--teacher <folder>', 'model folder of the teacher, with the same vocabulary (default: no distillation)')
+    .option(
+      '--teacher <name>',
+      'the teacher, with the same vocabulary: model folder or name, or a folder or decoder of ONNX in fp32, run by onnxruntime-node (default: no distillation)',
+    )
+    .option(
+      '--teacher-cache <folder>',
+      "what the teacher says of every utterance, as 'distilwhisper cache-teacher' keeps it: its layers are not loaded then; auto: the run keeps it itself, in its folder, the first time that an utterance comes",
+    )
     .addOption(
       choice(
         '--method <which>',
@@ -115,27 +141,34 @@ export function define(command: Command): void {
       '--from-scratch',
       'with --method full: from random weights; of the model the config and the tokenizer are used',
     )
-    .optionsGroup('Data:')
-    .requiredOption('--manifest <file>', 'utterances: audio, text and language; see below')
-    .option(
-      '--split <name>',
-      'rows to train on; give it again for more, or all for every row (default: every row, and refused where some are marked as tests or validation)',
-      again,
-    )
-    .addOption(audioRootOption())
+    .optionsGroup('Data:');
+  addRows(command, 'train on')
     .option(
       '--validation-split <name>',
       'rows to validate on; the parameters with the best word error rate are kept; give it again for more',
       again,
     )
-    .option('--validation-manifest <file>', 'where the validation rows are (default: in the same manifest)')
+    .addOption(
+      new Option(
+        '--validation-data <data>',
+        'where the validation rows are (default: in the same data sets)',
+      ).argParser(again),
+    )
+    .addOption(new Option('--validation-manifest <file>', 'a manifest').hideHelp())
     .option('--validate-every <n>', 'updates between validations (default: an epoch)', whole(1))
-    .option('--skip-empty-text', 'leave out rows without a text instead of refusing them')
-    .addOption(skipBadOption())
-    .addOption(strictOption())
     .optionsGroup('Length and pace:')
     .addOption(
-      new Option('--batch-size <n>', 'utterances in a batch').argParser(whole(1)).default(recipeDefaults.batchSize),
+      new Option(
+        '--batch-size <n>',
+        `utterances in a batch; auto: ${recipeDefaults.batchSize}, and run in parts, with layers run again in the backward pass, in bf16, as far as the memory asks for it`,
+      )
+        .argParser(autoOr(whole(1)))
+        .default('auto'),
+    )
+    .addOption(
+      new Option('--max-memory <GiB>', 'memory that the run may take (default: what this process may)').argParser(
+        positive,
+      ),
     )
     .option('--epochs <n>', `passes over the data (default: ${recipeDefaults.epochs})`, real)
     .option('--steps <n>', 'updates, instead of --epochs', whole(1))
@@ -145,9 +178,16 @@ export function define(command: Command): void {
       'run every layer again in the backward pass instead of keeping what it made: less memory, the same numbers, about a third more time',
     )
     .addOption(copyWeightsOption())
-    .addOption(computeTypeOption(['fp32', 'bf16'], 'fp32', 'type of the products; what trains is held in fp32'))
+    .addOption(
+      computeTypeOption(
+        ['auto', 'fp32', 'bf16'],
+        'auto',
+        'type of the products; what trains is held in fp32; auto: fp32, or bf16 where a batch size of auto needs it',
+      ),
+    )
     .addOption(deviceOption())
     .addOption(threadsOption())
+    .addOption(offlineOption())
     .addOption(profileOption())
     .optionsGroup("Objective (the defaults are the paper's):");
   for (const [name, flags, meaning, read] of OBJECTIVE) {
@@ -157,23 +197,27 @@ export function define(command: Command): void {
   }
   command
     .optionsGroup('Result:')
-    .addOption(
-      choice('--save-as <type>', 'type of the weights that are written', ['f32', 'bf16', 'f16'], recipeDefaults.saveAs),
+    .addOption(typeOption('--save-as <type>', 'type of the weights that are written', saveTypes, recipeDefaults.saveAs))
+    .option(
+      '--tensorboard',
+      "write the curves of the run as TensorBoard's event files too, in the output's tensorboard/",
     )
+    .option('--dry-run', 'say what the run would take, measured on two updates, and write nothing')
     .addOption(jsonOption('the report'))
     .action((options: Options) =>
-      run(options, (context) => hintingSkipBad(options.skipBad, () => runRecipe(options, context))),
+      run(options, (context) => hintingSkipBad(options, () => runRecipe(options, context))),
     );
   endHelp(command, {
     notes:
       'Everything is checked before anything is written. On standard output comes the path of the result: an expert file, or with\n' +
       '--method full a model folder. A run that was interrupted or killed goes on from its last checkpoint when the same command is\n' +
       'given again, with the numbers it would have had.\n' +
-      MANIFESTS,
+      `${DATA}\n${MANIFESTS}\n\n${NAMES}`,
     examples: [
-      'distilwhisper train --model whisper-small --teacher whisper-large-v2 --manifest cv-corpus/ca/train.tsv --language ca --output runs/ca',
-      'distilwhisper train --model whisper-tiny --manifest words.jsonl --language pl --split train --validation-split dev --steps 500 --output runs/pl',
-      'distilwhisper train --model config-and-tokenizer --method full --from-scratch --manifest speech.jsonl --epochs 20 --output runs/scratch',
+      'distilwhisper train --model small --teacher large-v2 --data cv:cv-corpus-13.0/ca --subset 10k --language ca --validation-split dev --output runs/ca',
+      'distilwhisper train --model tiny --data words.jsonl --language pl --split train --validation-split dev --steps 500 --output runs/pl',
+      'distilwhisper train --model small --teacher large-v2 --teacher-cache auto --data ca.tsv --language ca --output runs/ca --dry-run',
+      'distilwhisper train --model config-and-tokenizer --method full --from-scratch --data shards --data fleurs:data/ca_es#train:0.3 --epochs 20 --output runs/scratch',
     ],
     exit: {
       130: 'interrupted by Ctrl-C: a checkpoint is written, and the same command resumes (a second Ctrl-C quits at once)',
@@ -185,31 +229,46 @@ const choice = (flags: string, meaning: string, choices: string[], value: string
   new Option(flags, meaning).choices(choices).default(value);
 
 async function runRecipe(options: Options, context: CommandContext): Promise<undefined> {
-  const given = <K extends keyof Options>(...names: K[]): Pick<Options, K> =>
-    Object.fromEntries(names.flatMap((name) => (options[name] === undefined ? [] : [[name, options[name]]]))) as Pick<
-      Options,
-      K
-    >;
-  const validates = [options.validationSplit, options.validationManifest, options.validateEvery].some(
-    (x) => x !== undefined,
-  );
-  const work = (stream: Stream): Promise<TrainResult> =>
-    train({
-      ...given('model', 'manifest', 'output', 'method', 'language', 'fromScratch', 'teacher', 'split', 'skipEmptyText'),
-      ...given('batchSize', 'epochs', 'steps', 'checkpointEvery', 'saveAs', 'gradientCheckpointing', 'copyWeights'),
-      ...given('audioRoot', 'skipBad', 'strict'),
-      compute: computeType(options.computeType),
-      options: given(...OBJECTIVE.map(([name]) => name)),
-      ...(validates && {
-        validation: {
-          ...(options.validationManifest !== undefined && { manifest: options.validationManifest }),
-          ...(options.validationSplit !== undefined && { split: options.validationSplit }),
-          ...(options.validateEvery !== undefined && { every: options.validateEvery }),
-        },
-      }),
-      stream,
-      ...trainingOutput(context),
-    });
+  const pick = <K extends keyof Options>(...names: K[]): Pick<Options, K> =>
+    Object.fromEntries(names.map((name) => [name, options[name]])) as Pick<Options, K>;
+  const validates = [
+    options.validationSplit,
+    options.validationData,
+    options.validationManifest,
+    options.validateEvery,
+  ].some((x) => x !== undefined);
+  const recipe = (stream: Stream): TrainRecipe => ({
+    ...pick('model', 'data', 'manifest', 'output', 'teacher', 'teacherCache', 'method', 'language', 'fromScratch'),
+    ...pick('split', 'audioRoot', 'skipEmptyText', 'skipBad', 'strict', 'batchSize', 'epochs', 'steps'),
+    ...pick('checkpointEvery', 'tensorboard', 'gradientCheckpointing', 'copyWeights', 'saveAs'),
+    ...pick('minDuration', 'maxDuration', 'maxLabels', 'languages', 'limit', 'subset'),
+    text: options.normalizeText,
+    compute: options.computeType === 'auto' ? undefined : options.computeType,
+    maxMemory: options.maxMemory === undefined ? undefined : Math.floor(options.maxMemory * 2 ** 30),
+    options: pick(...OBJECTIVE.map(([name]) => name)),
+    validation: validates
+      ? {
+          data: options.validationData,
+          manifest: options.validationManifest,
+          split: options.validationSplit,
+          every: options.validateEvery,
+        }
+      : undefined,
+    stream,
+    hub: hubOptions(context, options),
+    ...trainingOutput(context),
+  });
+  if (options.dryRun) {
+    const { time, ...plan } = await withProfile(options.profile, options, context, () =>
+      withStream(options, (stream) => planTraining(recipe(stream))),
+    );
+    context.display.end();
+    noteRows(context.display, plan);
+    if (options.json) printJson({ ...plan, time });
+    else print(`${[planText(plan), ...(time ? [timeText(time)] : [])].join('\n')}\n`);
+    return undefined;
+  }
+  const work = (stream: Stream): Promise<TrainResult> => train(recipe(stream));
   const result = await withProfile(options.profile, options, context, () => withStream(options, work));
   context.display.note(`done: ${result.updates} updates in ${result.seconds.toFixed(1)} s${bestOf(result.best)}`);
   if (options.json) printJson(result);

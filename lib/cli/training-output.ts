@@ -1,16 +1,80 @@
-import type { TrainPlan, TrainRecipe } from '../recipes/index.js';
+import type { BadRow } from '../data/index.js';
+import { gibibytes, memoryParts, type TimePlan, type TrainPlan, type TrainRecipe } from '../recipes/index.js';
+import { clock, type Display } from './display.js';
 import { leftOutNote } from './options.js';
 import type { CommandContext } from './run.js';
 import { WarningNotes } from './warnings.js';
 
 const count = (n: number): string => n.toLocaleString('en');
 
+/** How a run's batches are run, in words. */
+function batchText({ size, microBatch, gradientCheckpointing, compute }: TrainPlan['batch']): string {
+  const parts = [`batches of ${size}`];
+  if (microBatch < size) parts.push(`${microBatch} at a time`);
+  if (gradientCheckpointing) parts.push('layers run again in the backward pass');
+  parts.push(compute);
+  return parts.join(', ');
+}
+
+const TEACHERS: Record<TrainPlan['teacher']['kind'], string> = {
+  none: 'none',
+  unheard: 'named, not learned from',
+  live: 'runs beside the student',
+  runtime: 'graphs of ONNX, run by onnxruntime',
+  filling: 'runs beside the student once for each utterance; its cache is filled',
+  cached: 'from its cache; its layers are not loaded',
+};
+
+/** A plan as lines for people. */
+export function planText(plan: TrainPlan): string {
+  const { utterances, hours, steps, trainable, parameters, memory, teacher, disk } = plan;
+  const audio = hours === null ? '' : ` (${hours.toFixed(hours < 10 ? 2 : 0)} h)`;
+  const lines = [
+    `plan: ${count(steps)} updates on ${count(utterances)} utterances${audio}; ${count(trainable)} of ${count(parameters)} parameters train`,
+    `  ${batchText(plan.batch)}${plan.batch.chosen ? '' : ', as asked'}`,
+  ];
+  if (teacher.kind !== 'none') {
+    const saved = teacher.flop / teacher.cachedFlop;
+    const hint =
+      teacher.kind === 'live' ? `; with a cache an update computes ${saved.toFixed(1)} × less (--teacher-cache)` : '';
+    lines.push(`  teacher: ${TEACHERS[teacher.kind]}${hint}`);
+  }
+  const mapped =
+    memory.files >= 1 << 20
+      ? `, and ${gibibytes(memory.files)} of mapped weights, which the system takes back where memory is short`
+      : '';
+  const parts = memoryParts(memory).map(([name, bytes]) => `${name} ${gibibytes(bytes)}`);
+  lines.push(
+    `  memory: ${gibibytes(memory.total)} at the peak (${parts.join(', ')})${mapped}; it may take ${gibibytes(memory.room)} besides the ${gibibytes(memory.base)} that it has`,
+  );
+  const cache = disk.teacherCache > 0 ? `, and ${gibibytes(disk.teacherCache)} of teacher cache` : '';
+  lines.push(`  disk: ${gibibytes(disk.run)}${cache}`);
+  return lines.join('\n');
+}
+
+/** Tells which rows are left out, and which are taken that are usually not. */
+export function noteRows(
+  display: Display,
+  { badRows, heldOut }: { badRows: readonly BadRow[]; heldOut: readonly string[] },
+): void {
+  if (badRows.length > 0) display.note(leftOutNote(badRows));
+  if (heldOut.length === 0) return;
+  const names = heldOut.map((name) => JSON.stringify(name)).join(', ');
+  display.note(`training on rows that are marked for tests or validation, as asked: ${names}`);
+}
+
+/** How long a run takes, as a line. */
+export function timeText({ update, run, teacherCache }: TimePlan): string {
+  const cache = teacherCache === null ? '' : `, ${clock(teacherCache)} of it for the teacher's cache`;
+  return `  time: ${update.toPrecision(3)} s an update, ${clock(run)} in all${cache}`;
+}
+
 /** What a training run tells while it works, and how it is stopped. */
 export function trainingOutput({
   signal,
   display,
 }: CommandContext): Required<
-  Pick<TrainRecipe, 'signal' | 'onCheck' | 'onWarning' | 'onStart' | 'onUpdate' | 'onValidation'>
+  Pick<TrainRecipe, 'signal' | 'onCheck' | 'onWarning' | 'onStart' | 'onTime' | 'onUpdate' | 'onValidation'>
 > {
   const warnings = new WarningNotes(display);
   let plan: TrainPlan | null = null;
@@ -21,22 +85,17 @@ export function trainingOutput({
     onStart: (started) => {
       warnings.end();
       plan = started;
-      const { utterances, steps, trainable, parameters, badRows, heldOut } = started;
-      if (badRows.length > 0) display.note(leftOutNote(badRows));
-      if (heldOut.length > 0) {
-        const names = heldOut.map((name) => JSON.stringify(name)).join(', ');
-        display.note(`training on rows that are marked for tests or validation, as asked: ${names}`);
-      }
-      display.note(
-        `plan: ${count(steps)} updates on ${count(utterances)} utterances; ` +
-          `${count(trainable)} of ${count(parameters)} parameters train`,
-      );
+      noteRows(display, started);
+      display.note(planText(started));
     },
-    onUpdate: ({ step, loss, crossEntropy, distillation, gate, learningRate }) => {
+    onTime: (time) => display.note(timeText(time)),
+    onUpdate: ({ step, loss, crossEntropy, distillation, gate, learningRate }, pace) => {
       const parts = [`loss ${loss.toFixed(3)}`, `ce ${crossEntropy.toFixed(3)}`];
       if (distillation > 0) parts.push(`kd ${distillation.toFixed(3)}`);
       if (gate > 0) parts.push(`gate ${gate.toFixed(2)}`);
       parts.push(`lr ${learningRate.toExponential(1)}`);
+      if (pace.audioSeconds > 0) parts.push(`${(pace.audioSeconds / pace.seconds).toFixed(1)} × real time`);
+      parts.push(`waiting ${((100 * pace.waited) / pace.seconds).toFixed(0)}%`);
       display.progress('training', step, plan?.steps ?? step, parts.join('  '));
     },
     onValidation: (step, { score, cer, gateShare }, isBest) => {

@@ -9,7 +9,7 @@ import {
   searchOptions,
   withTranscriber,
 } from './decoding.js';
-import { audioOptions, endHelp, jsonOption, maxDurationOption, strictOption } from './options.js';
+import { audioOptions, endHelp, jsonOption, maxDurationOption, NAMES, strictOption } from './options.js';
 import { type CommandContext, run } from './run.js';
 import { errorLine } from './streams.js';
 import { FORMATS, type Format, type Outcome, transcriptOutput } from './transcript-output.js';
@@ -61,12 +61,12 @@ export function define(command: Command): void {
       'standard error (with --json in its place too, as {file, error}), the others go on, and the exit code is 1. Ctrl-C leaves\n' +
       'what is done: with --json an array too. File names with tabs or newlines come in quotes, with escapes.\n' +
       'With --timestamps a line is a part of the text, as [00:00.000 --> 00:03.200]  text. Subtitles of several files go to a\n' +
-      'folder, talk.srt for talk.mp3.',
+      `folder, talk.srt for talk.mp3.\n\n${NAMES}`,
     examples: [
       'distilwhisper transcribe talk.mp3 --language ca',
-      'distilwhisper transcribe talk.mp3 --model whisper-small --expert runs/ca/expert.catalan.safetensors --language ca',
-      'distilwhisper transcribe talk.mp3 --model whisper-small --language ca --beam-size 5',
-      'distilwhisper transcribe talk.mp3 --model whisper-small --format srt --output talk.srt',
+      'distilwhisper transcribe talk.mp3 --model small --expert runs/ca --language ca',
+      'distilwhisper transcribe talk.mp3 --model large-v3 --language ca --beam-size 5',
+      'distilwhisper transcribe talk.mp3 --model org/whisper-small-ca@v1 --offline --format srt --output talk.srt',
       'distilwhisper transcribe recordings/*.flac --json --output transcripts.json',
     ],
   });

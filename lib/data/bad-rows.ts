@@ -68,6 +68,7 @@ const BLAMES: ReadonlySet<ErrorCode> = new Set([
   'ERR_LABEL_TOO_LONG',
   'ERR_LANGUAGE',
   'ERR_MANIFEST',
+  'ERR_PACKED',
   'ERR_TOKENIZER',
 ]);
 

@@ -1,6 +1,12 @@
 export { type BadRow, BadRowsError, badRow, blamesRow, listRows, sortRows } from './bad-rows.js';
+export { SUBSETS, type Subset } from './corpora/index.js';
+export { Dataset, type RowAudio } from './dataset.js';
+export { digestOfRows } from './digest.js';
 export { type LoadedBatch, PrefetchLoader, type PrefetchLoaderOptions } from './loader.js';
 export { type ManifestColumn, type ManifestEntry, type ManifestOptions, readManifest, type Task } from './manifest.js';
+export { type DatasetOptions, openDataset, TEXT_FORMS, type TextForm } from './open.js';
 export { Prefetcher, type PrefetcherOptions } from './prefetcher.js';
+export { type PrepareOptions, type PrepareProgress, type PrepareReport, prepare } from './prepare.js';
 export type { ManifestFormat } from './rows.js';
 export { type Batch, EpochSampler, SAMPLER_OPTIONS, type SamplerItem, type SamplerOptions } from './sampler.js';
+export { type CorpusKind, type DatasetSpec, parseSpec } from './spec.js';

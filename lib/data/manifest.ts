@@ -1,11 +1,11 @@
 /** Manifests: the list of utterances that training and evaluation run on, in the forms that corpora come in. */
-import { statSync } from 'node:fs';
 import { basename, dirname, extname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { checkOptions, DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { resolveLanguage } from '../text/index.js';
 import { type BadRow, BadRowsError, badRow } from './bad-rows.js';
-import { type ManifestFormat, type Row, readRows } from './rows.js';
+import { isFile } from './confined.js';
+import { MAX_BYTES, type ManifestFormat, type Row, type Rows, readRows } from './rows.js';
 
 export type Task = 'transcribe' | 'translate';
 
@@ -14,6 +14,7 @@ export interface ManifestEntry {
   id: string;
   /** Absolute path. */
   audio: string;
+  /** In Unicode's composed form (NFC). */
   text: string;
   /** Whisper's code of the language, as `resolveLanguage` gives it. */
   language: string;
@@ -111,7 +112,47 @@ type Filter = ReadonlySet<string> | undefined;
  * ERR_LANGUAGE for an unknown language in the options; ERR_ARGUMENT for other options
  */
 export function readManifest(path: string, options: ManifestOptions = {}): ManifestEntry[] {
+  const entries: ManifestEntry[] = [];
+  scanManifest(path, options, (entry) => entries.push(entry), { maxBytes: MAX_BYTES });
+  return entries;
+}
+
+/** How the tables of a corpus differ from a manifest's. */
+export interface TableSettings {
+  /** Where a row's audio lies; null where it is nowhere. Throws what is wrong with its name. Default: as `readManifest` looks for it. */
+  find?: ((audio: string) => string | null) | undefined;
+  /** Split of the rows that name none. */
+  split?: string | undefined;
+  /** Refuse a larger file; any size by default. */
+  maxBytes?: number | undefined;
+  /** A table without any row that is wanted is no error. */
+  mayBeEmpty?: boolean | undefined;
+}
+
+type Take = (entry: ManifestEntry, values: ReadonlyMap<string, unknown>) => void;
+
+/** Names that a column of audio is known by. */
+export const audioNames = (options: ManifestOptions): readonly string[] => namesOf('audio', options);
+
+/** All names that are read. */
+export const knownNames = (options: ManifestOptions): ReadonlySet<string> =>
+  new Set(COLUMNS.flatMap((column) => namesOf(column, options)));
+
+/** Hands over the entries of a manifest one after the other, with the values of their rows. Errors: as `readManifest`. */
+export function scanManifest(path: string, options: ManifestOptions, take: Take, settings: TableSettings = {}): void {
   checkManifestOptions(path, options);
+  const isAudio = (name: string): boolean => audioNames(options).includes(name);
+  scanRows(path, readRows(path, options.format, isAudio, settings.maxBytes), options, take, settings);
+}
+
+/** The same for rows that were read already. */
+export function scanRows(
+  path: string,
+  { rows, header, fleurs }: Rows,
+  options: ManifestOptions,
+  take: Take,
+  settings: TableSettings = {},
+): void {
   const names = Object.fromEntries(COLUMNS.map((column) => [column, namesOf(column, options)])) as Names;
   const keep = {
     split: wanted(options.split),
@@ -119,7 +160,6 @@ export function readManifest(path: string, options: ManifestOptions = {}): Manif
     language: wanted(options.language, (name) => resolveLanguage(name).code),
   };
   if (keep.split?.has('all')) keep.split = undefined;
-  const { rows, header, fleurs } = readRows(path, options.format, (name) => names.audio.includes(name));
   const given = options.defaultLanguage && resolveLanguage(options.defaultLanguage).code;
   // Of rows that name no language, unless others do.
   const implied = keep.language?.size === 1 ? [...keep.language][0] : undefined;
@@ -138,44 +178,47 @@ export function readManifest(path: string, options: ManifestOptions = {}): Manif
 
   const bad: BadRow[] = [];
   const report = options.onBadRow ?? ((row: BadRow) => bad.push(row));
-  const reader = new RowReader(path, options, names, keep, given ?? folder);
-  let [total, refused] = [0, 0];
-  const kept: (ManifestEntry | Nameless)[] = [];
-  let named = false;
+  const reader = new RowReader(path, options, names, keep, given ?? folder, settings);
+  let [total, taken, refused] = [0, 0, 0];
   const refuse = (line: number, error: unknown): void => {
     if (!isDistilWhisperError(error)) throw error;
     refused++;
     report(badRow({ manifest: path, line }, error));
   };
+  const accept = ({ entry, missing }: Read, language: string, values: ReadonlyMap<string, unknown>): void => {
+    if (keep.language && !keep.language.has(language)) return;
+    if (options.checkFiles !== false && missing) {
+      const shown = JSON.stringify(entry.audio).slice(1, -1);
+      refuse(entry.line, new DistilWhisperError('ERR_FILE_NOT_FOUND', `there is no audio file ${shown}`));
+      return;
+    }
+    take({ ...entry, language }, values);
+    taken++;
+  };
+  // Rows without a language, until one names its own: none of them counts then.
+  let nameless: { read: Read; values: ReadonlyMap<string, unknown> }[] | null = [];
+  const unnamed = (line: number): void => refuse(line, missing(names.language));
   for (const row of rows) {
     total++;
+    let read: Read | null = null;
     try {
-      const entry = reader.read(row);
-      if (entry) kept.push(entry);
+      read = reader.read(row);
     } catch (error) {
       refuse(row.line, error);
     }
-    named ||= reader.named;
-  }
-  const entries: ManifestEntry[] = [];
-  for (const entry of kept) {
-    const language = entry.language ?? (named ? undefined : implied);
-    try {
-      if (language === undefined) throw missing(names.language);
-      if (keep.language && !keep.language.has(language)) continue;
-      if (options.checkFiles !== false && reader.missing.has(entry)) {
-        throw new DistilWhisperError(
-          'ERR_FILE_NOT_FOUND',
-          `there is no audio file ${JSON.stringify(entry.audio).slice(1, -1)}`,
-        );
-      }
-      entries.push({ ...entry, language });
-    } catch (error) {
-      refuse(entry.line, error);
+    if (reader.named && nameless) {
+      for (const { read } of nameless) unnamed(read.entry.line);
+      nameless = null;
     }
+    if (!read || 'problem' in row) continue;
+    const { language } = read.entry;
+    if (language !== undefined) accept(read, language, row.values);
+    else if (nameless && implied !== undefined) nameless.push({ read, values: row.values });
+    else unnamed(row.line);
   }
+  for (const { read, values } of nameless ?? []) accept(read, implied!, values);
   if (bad.length > 0) throw new BadRowsError(bad.sort((a, b) => a.line - b.line));
-  if (entries.length === 0 && refused === 0) {
+  if (taken === 0 && refused === 0 && !settings.mayBeEmpty) {
     const filters = (['split', 'domain', 'language'] as const).flatMap((key) =>
       keep[key] ? `${key} ${[...keep[key]].join(' or ')}` : [],
     );
@@ -183,7 +226,6 @@ export function readManifest(path: string, options: ManifestOptions = {}): Manif
     const why = total === 0 ? 'it has no rows' : `none of its ${total} rows has ${has}`;
     throw new DistilWhisperError('ERR_MANIFEST', `${path}: the manifest gives no example: ${why}`);
   }
-  return entries;
 }
 
 function checkManifestOptions(path: string, options: ManifestOptions): void {
@@ -212,15 +254,16 @@ const namesOf = (column: ManifestColumn, options: ManifestOptions): readonly str
 const fault = (what: string): DistilWhisperError => new DistilWhisperError('ERR_MANIFEST', what);
 const missing = (names: readonly string[]): DistilWhisperError => fault(`missing column ${names.join(' or ')}`);
 
-/** A row that is whole but for its language. */
-type Nameless = Omit<ManifestEntry, 'language'> & { language?: undefined };
+/** A row that is whole but perhaps for its language and its audio's file. */
+interface Read {
+  entry: Omit<ManifestEntry, 'language'> & { language?: string | undefined };
+  missing: boolean;
+}
 
 /** Makes entries of rows, one after the other: ids are told apart. */
 class RowReader {
   /** Whether the last row named a language. */
   named = false;
-  /** Entries whose audio is nowhere. */
-  readonly missing = new Set<object>();
   private readonly ids = new Map<string, number>();
   private readonly root: string;
 
@@ -230,36 +273,39 @@ class RowReader {
     private readonly names: Names,
     private readonly keep: { split: Filter; domain: Filter },
     private readonly defaultLanguage: string | undefined,
+    private readonly settings: TableSettings,
   ) {
     this.root = options.audioRoot ?? dirname(path);
   }
 
   /** The row's entry, or null where it is left out. Throws what is wrong with it. */
-  read(row: Row): ManifestEntry | Nameless | null {
+  read(row: Row): Read | null {
     this.named = false;
     if ('problem' in row) throw fault(row.problem);
     const { values, line } = row;
-    const split = this.value('split', values);
+    const split = this.value('split', values) || this.settings.split;
     const domain = this.value('domain', values);
     if (this.keep.split && !this.keep.split.has(split ?? '')) return null;
     if (this.keep.domain && !this.keep.domain.has(domain ?? '')) return null;
     const audio = this.audio(values);
-    const text = this.need('text', values);
+    const text = this.need('text', values).normalize('NFC');
     const language = this.language(values);
     if (text === '') return null;
     const given = this.value('id', values);
     let id = given || audio;
     const before = this.ids.get(id);
     if (before !== undefined) {
-      if (given) throw fault(`id ${JSON.stringify(id)} was already used on line ${before}`);
-      id = `${audio}:${line}`;
+      // Corpora as others made them repeat ids: two data sets in one shard, a sentence that several read.
+      if (given && !this.settings.find) throw fault(`id ${JSON.stringify(id)} was already used on line ${before}`);
+      id = `${id}:${line}`;
     }
-    const found = locate(audio, this.root, this.path);
-    const entry: ManifestEntry | Nameless = {
+    const { find } = this.settings;
+    const found = find ? find(audio) : locate(audio, this.root, this.path);
+    const entry: Read['entry'] = {
       id,
       audio: found ?? resolve(this.root, audio),
       text,
-      ...(language !== undefined && { language }),
+      language,
       manifest: this.path,
       line,
       ...(split && { split }),
@@ -267,8 +313,7 @@ class RowReader {
       ...this.optional(values),
     };
     this.ids.set(id, line);
-    if (found === null) this.missing.add(entry);
-    return entry;
+    return { entry, missing: found === null };
   }
 
   /** A column's text; undefined where the row has none. */
@@ -378,13 +423,4 @@ function wanted(filter: string | readonly string[] | undefined, map = (name: str
   if (!Array.isArray(list) || !list.every((name) => typeof name === 'string'))
     throw new DistilWhisperError('ERR_ARGUMENT', `readManifest: expected filters to be names, got ${typeof filter}`);
   return new Set(list.map(map));
-}
-
-/** A regular file: rows are read more than once, which a pipe or a device is not for. */
-function isFile(path: string): boolean {
-  try {
-    return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
-  } catch {
-    return false;
-  }
 }

@@ -1,7 +1,7 @@
 /** The rows of a manifest's file, whatever their format: JSON lines, a JSON array, TSV, CSV, or FLEURS' table without a header. */
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { extname } from 'node:path';
-import { DistilWhisperError } from '../errors/index.js';
+import { DistilWhisperError, fileReadError } from '../errors/index.js';
 import { parseJson, TextError } from '../files/index.js';
 
 export type ManifestFormat = 'jsonl' | 'json' | 'tsv' | 'csv';
@@ -17,9 +17,10 @@ export interface Rows {
   fleurs?: true;
 }
 
-// Far more than training on one machine needs, and far less than what would take its memory.
-const MAX_BYTES = 2 ** 28;
-const MAX_ROWS = 2 ** 21;
+/** Of what is held as a whole: far more than training on one machine needs, and far less than what would take its memory. */
+export const MAX_BYTES = 2 ** 28;
+/** Rows of a table: the durations of a large corpus have some millions. */
+const MAX_ROWS = 2 ** 24;
 /** Characters of a row. */
 const MAX_ROW = 2 ** 24;
 const MAX_COLUMNS = 1024;
@@ -27,20 +28,32 @@ const MAX_COLUMNS = 1024;
 const count = (n: number): string => n.toLocaleString('en');
 
 /**
- * Reads a manifest's rows. `isAudio` tells the name of a column of audio, which a header must have. Errors, which end it all:
- * ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_MANIFEST (no text, too large, an array or a quote that is never closed). What is wrong
+ * Reads a manifest's rows; lines of a file of at most `maxBytes` in pieces. `isAudio` tells the name of a column of audio, which a
+ * header must have. Errors, which end it all: ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_MANIFEST (no text, too large, an array or a quote that is never closed). What is wrong
  * with one row stands in its place.
  */
-export function readRows(path: string, format: ManifestFormat | undefined, isAudio: (name: string) => boolean): Rows {
-  const text = readText(path);
+export function readRows(
+  path: string,
+  format: ManifestFormat | undefined,
+  isAudio: (name: string) => boolean,
+  maxBytes = Number.POSITIVE_INFINITY,
+): Rows {
   const ending = extname(path).toLowerCase();
+  const begins = beginOfLarge(path, maxBytes);
+  if (begins !== null) {
+    const opens = /[^\s\ufeff]/.exec(begins)?.[0];
+    const kind = format ?? formatOf(ending, opens);
+    if (kind === 'tsv') return tableRows(path, () => tabRecords(pieces(path)), isAudio);
+    if (kind !== 'csv' && opens !== '[') return { rows: lineRows(pieces(path), path, ending === '.json') };
+  }
+  const text = readText(path);
   const opens = /[^\s\ufeff]/.exec(text)?.[0];
   switch (format ?? formatOf(ending, opens)) {
     case 'jsonl':
     case 'json':
-      return { rows: opens === '[' ? arrayRows(text, path) : lineRows(text, path, ending === '.json') };
+      return { rows: opens === '[' ? arrayRows(text, path) : lineRows([text], path, ending === '.json') };
     case 'tsv':
-      return tableRows(path, () => tabRecords(text), isAudio);
+      return tableRows(path, () => tabRecords([text]), isAudio);
     case 'csv':
       return tableRows(path, () => quotedRecords(text, delimiterOf(text, isAudio), path), isAudio);
   }
@@ -123,6 +136,74 @@ function readBytes(path: string): Buffer {
   }
 }
 
+/** Files of lines that are larger are read in pieces: the tables of large releases have more bytes than memory should hold. */
+const LARGE = 2 ** 24;
+const PIECE = 2 ** 20;
+
+/** How a large UTF-8 file begins; null for what is read as a whole, or refused for its size: small, a pipe, UTF-16, or of another kind, which `readText` names. */
+function beginOfLarge(path: string, maxBytes: number): string | null {
+  try {
+    const kind = statSync(path);
+    if (!kind.isFile() || kind.size <= LARGE || kind.size > maxBytes) return null;
+  } catch {
+    // What is wrong with it is told when it is read.
+    return null;
+  }
+  const bytes = piece(path, 0, 1 << 12);
+  const begins = bytes.toString('latin1');
+  const foreign =
+    /^(\xff\xfe|\xfe\xff|version https:)/.test(begins) || MAGIC.some(([magic]) => begins.startsWith(magic));
+  return foreign ? null : bytes.toString('utf8');
+}
+
+/** Bytes of a file from `from` on; it is open no longer than that. */
+function piece(path: string, from: number, length: number): Buffer {
+  let file: number | undefined;
+  try {
+    file = openSync(path, 'r');
+    const bytes = Buffer.allocUnsafe(length);
+    return bytes.subarray(0, readSync(file, bytes, 0, length, from));
+  } catch (error) {
+    throw fileReadError(error, path);
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+}
+
+/** The text of a large file, in pieces of whole lines. Throws ERR_MANIFEST as `readText`, and for a line that never ends. */
+function* pieces(path: string): Generator<string> {
+  let rest = Buffer.alloc(0);
+  let line = 1;
+  for (let at = 0; ; ) {
+    const more = piece(path, at, PIECE);
+    at += more.length;
+    const bytes = Buffer.concat([rest, more]);
+    const end = more.length === 0 ? bytes.length : bytes.lastIndexOf(10) + 1;
+    const whole = bytes.subarray(0, end);
+    rest = bytes.subarray(end);
+    if (rest.length > 4 * MAX_ROW) {
+      const most = count(MAX_ROW);
+      throw new DistilWhisperError(
+        'ERR_MANIFEST',
+        `${path} line ${line}: expected a row of at most ${most} characters`,
+      );
+    }
+    const text = decode(whole, 'utf-8');
+    if (text === null) {
+      const broken = line - 1 + firstBrokenLine(whole);
+      throw new DistilWhisperError('ERR_MANIFEST', `${path} line ${broken}: expected UTF-8 text, got other bytes`);
+    }
+    if (text.includes('\0'))
+      throw new DistilWhisperError(
+        'ERR_MANIFEST',
+        `${path}: expected a manifest, got a binary file (it holds NUL bytes)`,
+      );
+    for (let newline = text.indexOf('\n'); newline >= 0; newline = text.indexOf('\n', newline + 1)) line++;
+    if (text !== '') yield text;
+    if (more.length === 0) return;
+  }
+}
+
 /** The text without its byte-order mark; null where the bytes are no such text. */
 function decode(bytes: Uint8Array, encoding: string): string | null {
   try {
@@ -143,14 +224,17 @@ function firstBrokenLine(bytes: Buffer): number {
   return line;
 }
 
-/** Lines that are not blank, with their numbers. */
-function* linesOf(text: string): Generator<{ line: number; text: string }> {
-  for (let from = 0, line = 1; from < text.length; line++) {
-    const end = text.indexOf('\n', from);
-    const to = end < 0 ? text.length : end;
-    const one = text.slice(from, text.charCodeAt(to - 1) === 13 && to > from ? to - 1 : to);
-    if (/\S/.test(one)) yield { line, text: one };
-    from = to + 1;
+/** Lines that are not blank, with their numbers, of a text in pieces of whole lines. */
+function* linesOf(texts: Iterable<string>): Generator<{ line: number; text: string }> {
+  let line = 1;
+  for (const text of texts) {
+    for (let from = 0; from < text.length; line++) {
+      const end = text.indexOf('\n', from);
+      const to = end < 0 ? text.length : end;
+      const one = text.slice(from, text.charCodeAt(to - 1) === 13 && to > from ? to - 1 : to);
+      if (/\S/.test(one)) yield { line, text: one };
+      from = to + 1;
+    }
   }
 }
 
@@ -169,9 +253,9 @@ function* bounded<T>(rows: Iterable<T>, path: string): Generator<T> {
 
 // ---- JSON ----
 
-function* lineRows(text: string, path: string, mayBeWhole: boolean): Generator<Row> {
+function* lineRows(texts: Iterable<string>, path: string, mayBeWhole: boolean): Generator<Row> {
   let first = true;
-  for (const { line, text: one } of bounded(linesOf(text), path)) {
+  for (const { line, text: one } of bounded(linesOf(texts), path)) {
     const row = jsonRow(one.trim(), line, 'on this line');
     if (first && mayBeWhole && 'problem' in row && /^[{\s]*$/.test(one)) {
       throw new DistilWhisperError(
@@ -302,8 +386,8 @@ function* valuesOf(
   }
 }
 
-function* tabRecords(text: string): Generator<TableRecord> {
-  for (const { line, text: one } of linesOf(text)) {
+function* tabRecords(texts: Iterable<string>): Generator<TableRecord> {
+  for (const { line, text: one } of linesOf(texts)) {
     if (one.length > MAX_ROW) yield { line, problem: tooLong(one.length) };
     else yield { line, fields: one.split('\t', MAX_COLUMNS + 1).map(unquote) };
   }
@@ -318,7 +402,7 @@ function unquote(field: string): string {
 
 /** What stands between a CSV file's columns: the first of the usual ones that gives it a column of audio. */
 function delimiterOf(text: string, isAudio: (name: string) => boolean): string {
-  const [head] = linesOf(text);
+  const [head] = linesOf([text]);
   const gives = (delimiter: string): boolean =>
     head !== undefined &&
     head.text.length <= MAX_ROW &&

@@ -1,6 +1,7 @@
 /** Which examples form which batch: a pure function of (seed, epoch, items), so that a resumed run goes on at (epoch, position). */
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { permutation, SAMPLER_STREAMS } from '../random/index.js';
+import { blockEpochSize, blockOrder, type ItemBlocks } from './block-order.js';
 
 export interface SamplerItem {
   language?: string;
@@ -27,6 +28,10 @@ export interface SamplerOptions {
   temperature?: number;
   /** Examples in an epoch; as many as there are items by default. */
   epochSize?: number;
+  /** Where the items of a `Dataset` lie (`Dataset.sampling`): those that are read together come near one another. */
+  blocks?: ItemBlocks | undefined;
+  /** How often the rows of each source of `blocks` come in an epoch; once each by default. */
+  sourceWeights?: readonly number[] | undefined;
   /** Sort by duration within windows of so many batches, to save padding, and shuffle the batches. 0, the default: do not. */
   bucketBatches?: number;
 }
@@ -41,6 +46,8 @@ export const SAMPLER_OPTIONS: Record<keyof SamplerOptions, true> = {
   languageWeights: true,
   temperature: true,
   epochSize: true,
+  blocks: true,
+  sourceWeights: true,
   bucketBatches: true,
 };
 
@@ -57,7 +64,8 @@ export class EpochSampler {
   /** Batches in an epoch; the same in every epoch. */
   readonly batchesPerEpoch: number;
   readonly #items: readonly SamplerItem[];
-  readonly #options: Required<Omit<SamplerOptions, 'languageWeights' | 'temperature'>>;
+  readonly #options: Required<Omit<SamplerOptions, 'languageWeights' | 'temperature' | 'blocks' | 'sourceWeights'>> &
+    Pick<SamplerOptions, 'blocks' | 'sourceWeights'>;
   /** Indices of each language and how many of them an epoch takes; undefined when an epoch takes every item once. */
   readonly #quotas: { members: Int32Array; quota: number }[] | undefined;
   #cached: { epoch: number; batches: Int32Array[] } | undefined;
@@ -65,7 +73,8 @@ export class EpochSampler {
   /** @throws ERR_ARGUMENT for options out of range, a missing language or duration, or no items */
   constructor(items: readonly SamplerItem[], options: SamplerOptions) {
     checkOptions('EpochSampler', options, SAMPLER_OPTIONS);
-    const { batchSize, seed = 0, epochSize = items.length, bucketBatches = 0 } = options;
+    const { batchSize, seed = 0, bucketBatches = 0, blocks, sourceWeights } = options;
+    const epochSize = options.epochSize ?? (blocks ? blockEpochSize(blocks, sourceWeights) : items.length);
     const whole = (name: string, value: number, least: number, most = Number.MAX_SAFE_INTEGER) => {
       if (!Number.isInteger(value) || value < least || value > most)
         throw argument(`${name} must be a whole number from ${least} to ${most}, got ${value}`);
@@ -73,11 +82,18 @@ export class EpochSampler {
     if (items.length === 0) throw argument('there are no items');
     whole('batchSize', batchSize, 1);
     whole('seed', seed, 0);
-    whole('epochSize', epochSize, 1, 2 ** 31 - 1);
+    if (options.epochSize !== undefined) whole('epochSize', epochSize, 1, 2 ** 31 - 1);
     whole('bucketBatches', bucketBatches, 0);
     const { languageWeights, temperature, shuffle = true, dropLast = false, groupByLanguage = false } = options;
     if (languageWeights && temperature !== undefined) throw argument('give languageWeights or temperature, not both');
-    const weighted = languageWeights !== undefined || temperature !== undefined || epochSize !== items.length;
+    const drawn = languageWeights !== undefined || temperature !== undefined || options.epochSize !== undefined;
+    if (blocks && drawn) throw argument('blocks do not go with languageWeights, temperature or epochSize');
+    if (blocks && blocks.source.length !== items.length)
+      throw argument(`blocks are of ${blocks.source.length} items, expected ${items.length}`);
+    if (sourceWeights && !(blocks && shuffle)) throw argument('sourceWeights need blocks and shuffle');
+    if (epochSize === 0) throw argument('the weights of all sources are 0');
+    const weighted =
+      languageWeights !== undefined || temperature !== undefined || (!blocks && epochSize !== items.length);
     if (weighted && !shuffle)
       throw argument('languageWeights, temperature and epochSize draw examples at random: they need shuffle');
     if (groupByLanguage || languageWeights || temperature !== undefined) {
@@ -90,7 +106,17 @@ export class EpochSampler {
         throw argument(`bucketBatches needs the duration of every item, item ${at} has ${items[at]!.duration}`);
     }
     this.#items = items;
-    this.#options = { batchSize, seed, shuffle, dropLast, groupByLanguage, epochSize, bucketBatches };
+    this.#options = {
+      batchSize,
+      seed,
+      shuffle,
+      dropLast,
+      groupByLanguage,
+      epochSize,
+      bucketBatches,
+      blocks,
+      sourceWeights,
+    };
     this.#quotas = weighted ? quotas(items, epochSize, languageWeights, temperature) : undefined;
     this.batchesPerEpoch = dropLast ? Math.floor(epochSize / batchSize) : Math.ceil(epochSize / batchSize);
     if (this.batchesPerEpoch === 0)
@@ -151,8 +177,9 @@ export class EpochSampler {
 
   /** The epoch's examples in random order. */
   #order(epoch: number): Int32Array {
-    const { seed, shuffle, epochSize } = this.#options;
+    const { seed, shuffle, epochSize, blocks, sourceWeights } = this.#options;
     if (!shuffle) return Int32Array.from(this.#items, (_, i) => i);
+    if (blocks) return blockOrder(blocks, sourceWeights, seed, epoch);
     if (!this.#quotas) return permutation(epochSize, seed, epoch, SAMPLER_STREAMS.order);
     // Each language is dealt in whole passes, so that no example comes a second time before all others came once.
     const drawn = new Int32Array(epochSize);

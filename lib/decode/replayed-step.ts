@@ -1,11 +1,8 @@
 import type { DecoderState, ReplayedPosition } from '../model/index.js';
 import type { Recording, Stream, Tensor } from '../tensor/index.js';
 
-/** Tokens that one recording is for: within them the kernels' grids stay (kSpan of cuda/attention_few.cu). */
-const SPAN = 128;
-
 /**
- * The calls of one token of every item, recorded once for each 128 positions of the caches and replayed for each token: on a GPU
+ * The calls of one token of every item, recorded once for each `graphSpan` positions of the caches and replayed for each token: on a GPU
  * one launch of a CUDA graph. What changes from token to token lies on the device: `fed` i32 [B + 1 + 4·B], the ids, their
  * position and, where there are rules, the ids that each item may go on by.
  */
@@ -36,7 +33,8 @@ export class ReplayedStep<T> {
     const { batch, length } = state;
     if (!this.recording || length > this.most) {
       this.recording?.dispose();
-      this.most = Math.min(length - (length % SPAN) + SPAN, this.positions) - 1;
+      const span = stream.graphSpan;
+      this.most = Math.min(length - (length % span) + span, this.positions) - 1;
       const at = { position: fed.slice(batch, batch + 1), most: this.most };
       this.recording = stream.record(() =>
         this.calls(

@@ -167,7 +167,7 @@ export class TokenSteps {
     const { model, rows, options } = this;
     const state = this.state!;
     const languages = options.languages && this.ofRows(options.languages);
-    return this.measured(rows, languages, (pass) => model.decode(ids, null, { ...pass, state, ...(at && { at }) }));
+    return this.measured(rows, languages, (pass) => model.decode(ids, null, { ...pass, state, at }));
   }
 
   private measured(
@@ -175,7 +175,7 @@ export class TokenSteps {
     languages: DecodingOptions['languages'],
     run: (pass: ModelPass) => Forward,
   ): [hidden: Tensor, gates: Gates | null] {
-    const { hidden, gates } = run(languages ? { languages } : {});
+    const { hidden, gates } = run({ languages: languages ?? undefined });
     const [first, ...rest] = gates;
     if (!this.measures || !first) return [hidden, null];
     const { stream } = this.model;

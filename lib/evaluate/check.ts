@@ -1,5 +1,5 @@
 import { type DecodeOptions, DecodePool } from '../audio/index.js';
-import { type BadRow, badRow, blamesRow, type ManifestEntry, PrefetchLoader } from '../data/index.js';
+import { type BadRow, badRow, blamesRow, type Dataset, PrefetchLoader } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 
 export interface CheckOptions extends Pick<DecodeOptions, 'strict' | 'maxDuration'> {
@@ -14,17 +14,22 @@ export interface CheckOptions extends Pick<DecodeOptions, 'strict' | 'maxDuratio
  * Errors: ERR_INTERRUPTED.
  */
 export async function checkAudio(
-  entries: readonly ManifestEntry[],
+  data: Dataset,
   { signal, onProgress, onWarning, ...decoding }: CheckOptions = {},
 ): Promise<BadRow[]> {
-  if (entries.length === 0) return [];
+  const total = data.length;
+  if (total === 0) return [];
   const pool = new DecodePool();
-  const loader = new PrefetchLoader<ManifestEntry, BadRow | null, BadRow[]>({
-    examples: entries,
-    batches: entries.map((_, position) => ({ epoch: 0, position, indices: Int32Array.of(position) })),
-    load: async (entry) => {
+  const loader = new PrefetchLoader<number, BadRow | null, BadRow[]>({
+    examples: [...data.numbers()],
+    batches: Array.from({ length: total }, (_, position) => ({ epoch: 0, position, indices: Int32Array.of(position) })),
+    load: async (row) => {
+      const entry = data.entry(row);
       try {
-        const audio = await pool.open(entry.audio, decoding);
+        const source = await data.audio(row);
+        // Samples have been decoded.
+        if (typeof source !== 'string' && !(source instanceof Uint8Array)) return null;
+        const audio = await pool.open(source, { ...decoding, name: entry.audio });
         for await (const _ of audio.pieces);
         for (const warning of audio.warnings) onWarning?.(entry.audio, warning);
         return null;
@@ -34,16 +39,19 @@ export async function checkAudio(
       }
     },
     collate: (rows) => rows.filter((row) => row !== null),
-    describe: (entry) => `${entry.id} (${entry.manifest} line ${entry.line})`,
+    describe: (row) => {
+      const { id, manifest, line } = data.entry(row);
+      return `${id} (${manifest} line ${line})`;
+    },
     onClose: () => pool.close(),
   });
   const bad: BadRow[] = [];
-  for await (const { position, data } of loader) {
+  for await (const { position, data: rows } of loader) {
     if (signal?.aborted) {
       throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
     }
-    bad.push(...data);
-    await onProgress?.(position + 1, entries.length);
+    bad.push(...rows);
+    await onProgress?.(position + 1, total);
   }
   return bad;
 }

@@ -1,9 +1,19 @@
-import { type BadRow, BadRowsError, badRow, blamesRow, type ManifestEntry, sortRows } from '../data/index.js';
+import {
+  type BadRow,
+  BadRowsError,
+  badRow,
+  blamesRow,
+  Dataset,
+  type ManifestEntry,
+  type RowAudio,
+  sortRows,
+} from '../data/index.js';
 import type { BeamOptions } from '../decode/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { cer, extendedNormalizer, type Normalizer, wer } from '../text/index.js';
 import type { TranscribeProgress, Transcriber, Transcript } from '../transcribe/index.js';
 import { checkAudio } from './check.js';
+import { groupsOf } from './groups.js';
 
 /** Of the beam options `beamSize` is 1 by default: greedy decoding. */
 export interface EvaluateOptions extends Partial<BeamOptions> {
@@ -76,6 +86,8 @@ export interface EvaluationGroup extends ErrorCounts {
 
 export interface Hypothesis {
   id: string;
+  language: string;
+  domain: string;
   /** Both as they are, before the normaliser. */
   reference: string;
   hypothesis: string;
@@ -97,30 +109,46 @@ export interface EvaluationReport {
 /** How the reference counts: its normaliser, letters of unspaced scripts apart. */
 export const defaultNormalizer: Normalizer = extendedNormalizer({ splitLetters: true });
 
+/** Utterances whose audio is in memory together, where it is read from an archive. */
+const READ_AT_ONCE = 128;
+
+function partsOf<T>(list: readonly T[], length: number): T[][] {
+  if (list.length <= length) return [[...list]];
+  const parts = Array.from({ length: Math.ceil(list.length / length) }, (_, i) => i * length);
+  return parts.map((from) => list.slice(from, from + length));
+}
+
 interface Scored {
   entry: ManifestEntry;
   transcript: Transcript;
 }
 
 /**
- * Transcribes the entries, each in its own language, and counts word and character errors by language and domain. Utterances
+ * Transcribes the rows of a data set or a manifest, each in its own language, and counts word and character errors by language and domain. Utterances
  * of the same language and similar length are decoded together; what is reported does not depend on that order.
  * Errors: ERR_ARGUMENT when no entry has a reference left after the normaliser; BadRowsError (ERR_LANGUAGE, those of
  * `decodeAudio`) for rows that cannot be used, with `skipBad` when none is left; those of `Transcriber.transcribe`.
  */
 export async function evaluate(
   transcriber: Transcriber,
-  entries: readonly ManifestEntry[],
+  data: Dataset | readonly ManifestEntry[],
   options: EvaluateOptions = {},
 ): Promise<EvaluationReport> {
   checkOptions('evaluate', options, OPTIONS);
-  if (!Array.isArray(entries))
-    throw new DistilWhisperError('ERR_ARGUMENT', `entries: expected a list of manifest entries, got ${typeof entries}`);
+  if (!(data instanceof Dataset) && !Array.isArray(data))
+    throw new DistilWhisperError(
+      'ERR_ARGUMENT',
+      `entries: expected a list of manifest entries or a data set, got ${typeof data}`,
+    );
+  const dataset = data instanceof Dataset ? data : Dataset.of(data);
+  const entries = [...dataset.entries()];
+  const numbers = new Map(entries.map((entry, row) => [entry, row]));
   const { normalizer = defaultNormalizer, onProgress, beamSize = 1, patience = 1, lengthPenalty } = options;
   const { skipBad = false, signal, strict = false, maxDuration, onWarning } = options;
   const decoding = { strict, maxDuration, signal };
   const start = performance.now();
   const bad = [...(options.badRows ?? [])];
+  const rowOf = (entry: ManifestEntry): number => numbers.get(entry)!;
   const kept = entries.filter((entry) => normalizer(entry.text).trim() !== '');
   if (kept.length === 0 && bad.length === 0) {
     throw new DistilWhisperError(
@@ -146,7 +174,7 @@ export async function evaluate(
   if (!skipBad) {
     if (!options.checked) {
       const { onCheck: onProgress } = options;
-      const tried = [...runs.values()].flat();
+      const tried = dataset.select([...runs.values()].flat().map(rowOf));
       bad.push(...(await checkAudio(tried, { ...decoding, onProgress })));
     }
     if (bad.length > 0) throw new BadRowsError(sortRows(bad));
@@ -154,13 +182,24 @@ export async function evaluate(
   const total = [...runs.values()].reduce((sum, run) => sum + run.length, 0);
   const transcripts = new Map<ManifestEntry, Transcript>();
   let [done, seconds] = [0, 0];
-  for (const run of runs.values()) {
+  // Where rows that lie together are read together they are taken in their order, some at a time.
+  const atOnce = dataset.ordered ? READ_AT_ONCE : Number.POSITIVE_INFINITY;
+  for (const part of [...runs.values()].flatMap((run) => partsOf(run, atOnce))) {
     // The text's length, not the audio's, says how many steps a batch takes: audio is padded to the window anyway.
-    const sorted = [...run].sort((a, b) => b.text.length - a.text.length);
+    const sorted = [...part].sort((a, b) => b.text.length - a.text.length);
     const { language, task = 'transcribe' } = sorted[0]!;
     const before = { done, seconds };
+    const heard: { entry: ManifestEntry; audio: RowAudio }[] = [];
+    for (const entry of sorted) {
+      try {
+        heard.push({ entry, audio: await dataset.audio(rowOf(entry)) });
+      } catch (error) {
+        if (!blamesRow(error)) throw error;
+        bad.push(badRow(entry, error));
+      }
+    }
     const found = await transcriber.transcribe(
-      sorted.map((entry) => entry.audio),
+      heard.map(({ audio }) => audio),
       {
         language,
         task,
@@ -178,16 +217,17 @@ export async function evaluate(
           }),
         onError: (source, error) => {
           if (!blamesRow(error)) throw error;
-          bad.push(badRow(sorted[source]!, error));
+          bad.push(badRow(heard[source]!.entry, error));
         },
       },
     );
-    done += run.length;
+    done += part.length;
     for (const [i, transcript] of found.entries()) {
       if (!transcript) continue;
-      transcripts.set(sorted[i]!, transcript);
+      const { entry } = heard[i]!;
+      transcripts.set(entry, transcript);
       seconds += transcript.duration;
-      for (const warning of transcript.warnings) onWarning?.(sorted[i]!.audio, warning);
+      for (const warning of transcript.warnings) onWarning?.(entry.audio, warning);
     }
   }
   const badRows = sortRows(bad);
@@ -197,10 +237,15 @@ export async function evaluate(
     return transcript ? [{ entry, transcript }] : [];
   });
   return {
-    groups: groupsOf(scored, normalizer),
+    groups: groupsOf(scored, ({ entry }) => entry).map(({ members, ...group }) => ({
+      ...group,
+      ...count(members, normalizer),
+    })),
     total: count(scored, normalizer),
     hypotheses: scored.map(({ entry, transcript }) => ({
       id: entry.id,
+      language: entry.language,
+      domain: entry.domain ?? '',
       reference: entry.text,
       hypothesis: transcript.text,
     })),
@@ -208,21 +253,6 @@ export async function evaluate(
     badRows,
     secondsTaken: (performance.now() - start) / 1000,
   };
-}
-
-function groupsOf(scored: readonly Scored[], normalizer: Normalizer): EvaluationGroup[] {
-  const groups = new Map<string, { language: string; domain: string; members: Scored[] }>();
-  for (const one of scored) {
-    const { language, domain = '' } = one.entry;
-    const key = JSON.stringify([language, domain]);
-    const group = groups.get(key);
-    if (group) group.members.push(one);
-    else groups.set(key, { language, domain, members: [one] });
-  }
-  const order = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
-  return [...groups.values()]
-    .sort((a, b) => order(a.language, b.language) || order(a.domain, b.domain))
-    .map(({ language, domain, members }) => ({ language, domain, ...count(members, normalizer) }));
 }
 
 function count(scored: readonly Scored[], normalizer: Normalizer): ErrorCounts {

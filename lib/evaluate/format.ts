@@ -44,9 +44,9 @@ export function toJSON(report: EvaluationReport): EvaluationReport {
 /** The hypotheses as JSON lines with each utterance's own word error rate; `normalizer` as in the evaluation. */
 export function formatHypotheses(report: EvaluationReport, normalizer: Normalizer = defaultNormalizer): string {
   return report.hypotheses
-    .map(({ id, reference, hypothesis }) => {
+    .map(({ id, language, domain, reference, hypothesis }) => {
       const { rate } = wer([normalizer(reference)], [normalizer(hypothesis)]);
-      return `${JSON.stringify({ id, reference, hypothesis, wer: Number(rate.toFixed(6)) })}\n`;
+      return `${JSON.stringify({ id, language, domain, reference, hypothesis, wer: Number(rate.toFixed(6)) })}\n`;
     })
     .join('');
 }

@@ -1,5 +1,12 @@
 export { checkAudio } from './check.js';
 export {
+  type ComparedGroup,
+  type CompareOptions,
+  type Comparison,
+  compare,
+  formatComparison,
+} from './compare.js';
+export {
   defaultNormalizer,
   type ErrorCounts,
   type EvaluateOptions,
@@ -9,4 +16,5 @@ export {
   type Hypothesis,
 } from './evaluate.js';
 export { formatHypotheses, formatTable, toJSON } from './format.js';
+export { type Interval, pairedBootstrap, studentQuantile, welchInterval } from './statistics.js';
 export { formatColumns } from './table.js';

@@ -1,8 +1,9 @@
 /** Writing whole or not at all: beside, synced, then renamed. */
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { copyFile, mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { DistilWhisperError, systemCode } from '../errors/index.js';
 import { openOutput } from './output.js';
+import { isFile } from './read.js';
 import { besideName, type FileSink, Replacement, syncFolder, typed, writeAll } from './replacement.js';
 import { targetOf } from './target.js';
 
@@ -111,6 +112,20 @@ export async function writeSynced(folder: string, name: string, content: Uint8Ar
     const file = await open(path, 'wx');
     try {
       await writeAll(file, typeof content === 'string' ? new TextEncoder().encode(content) : content, null);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  });
+}
+
+/** Copies a file into a folder that is itself still temporary. Errors: ERR_FILE_NOT_FOUND, ERR_FILE_WRITE, ERR_DISK_FULL. */
+export async function copySynced(from: string, to: string): Promise<void> {
+  if (!(await isFile(from))) throw new DistilWhisperError('ERR_FILE_NOT_FOUND', `There is no file ${from}`);
+  await typed(to, async () => {
+    await copyFile(from, to);
+    const file = await open(to, 'r');
+    try {
       await file.sync();
     } finally {
       await file.close();

@@ -94,3 +94,11 @@ export async function readWhole(path: string): Promise<Uint8Array> {
     await file.close();
   }
 }
+
+/** Whether there is a regular file of this name, links followed. */
+export async function isFile(path: string): Promise<boolean> {
+  return stat(path).then(
+    (kind) => kind.isFile(),
+    () => false,
+  );
+}

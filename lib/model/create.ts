@@ -1,6 +1,6 @@
 /** How parameters are made: from weights, or of random numbers. */
 import { BACKBONE_STREAM, EXPERT_STREAM } from '../random/index.js';
-import { type FloatType, kernels, Parameter, type Stream } from '../tensor/index.js';
+import { elementType, type FloatName, kernels, Parameter, type Stream } from '../tensor/index.js';
 import {
   expertLayerNames,
   expertTensorNames,
@@ -17,11 +17,11 @@ import {
 
 export interface ParameterOptions {
   /** Type of frozen matrices. */
-  compute: FloatType;
+  compute: FloatName;
   /** Which parameters train, by name. Default: none. */
-  trainable?: (name: string) => boolean;
+  trainable?: ((name: string) => boolean) | undefined;
   /** Whether the matrices that every token of a decoding reads are held in int8. */
-  quantizes?: boolean;
+  quantizes?: boolean | undefined;
 }
 
 /** Matrices that are read once for every token, where a token's time is that of reading them. */
@@ -45,7 +45,7 @@ export function loadParameter(
 ): Parameter {
   if (options.trainable?.(name)) return Parameter.trainable(stream, name, inFull(tensor), shape);
   if (options.quantizes && READ_BY_TOKENS.test(name)) return Parameter.quantized(stream, name, inFull(tensor), shape);
-  const type = shape.length > 1 ? options.compute : 'f32';
+  const type = shape.length > 1 ? elementType(options.compute) : 'f32';
   if ('mapping' in tensor) return Parameter.frozen(stream, name, tensor, shape, type);
   const data = tensor.dtype === type ? tensor.data : fromFloat32(toFloat32(tensor), shape, type).data;
   return Parameter.frozen(stream, name, data, shape, type);
@@ -91,7 +91,7 @@ export async function newExpertTensors(
   config: WhisperConfig,
   language: string,
   shared: (name: string) => Promise<Float32Array>,
-  { seed = 0, compat = 'paper' }: { seed?: number; compat?: 'paper' | 'reference' },
+  { seed = 0, compat = 'paper' }: { seed?: number | undefined; compat?: 'paper' | 'reference' | undefined },
 ): Promise<Map<string, HostTensor>> {
   const reference = compat === 'reference';
   const tensors = new Map<string, HostTensor>();

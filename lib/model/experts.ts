@@ -1,5 +1,5 @@
 import { DistilWhisperError } from '../errors/index.js';
-import type { kernels, Parameter, Stream } from '../tensor/index.js';
+import { chosenType, type kernels, type Parameter, type Stream } from '../tensor/index.js';
 import {
   expertLayerNames,
   expertTensorNames,
@@ -41,6 +41,9 @@ export const expertGradients = (layer: ExpertLayer, skipped: boolean): kernels.E
   fc2Bias: skipped ? null : layer.fc2Bias.accumulator(),
 });
 
+/** Whether a parameter of this name is a gate's. */
+export const isGateParameter = (name: string): boolean => name.includes('.gate_');
+
 /** What a language adds to a Whisper: a gate and an FFN in every layer (DistilWhisper, arXiv 2311.01070, section 2). */
 export class LanguageExpert {
   private constructor(
@@ -51,7 +54,7 @@ export class LanguageExpert {
     readonly parameters: ReadonlyMap<string, Parameter>,
   ) {}
 
-  /** Puts an expert's tensors (names and shapes of `expertTensorNames`) on a stream. Throws ERR_EXPERT. */
+  /** Puts an expert's tensors (names and shapes of `expertTensorNames`) on a stream. Throws ERR_EXPERT, ERR_ARGUMENT. */
   static load(
     stream: Stream,
     config: WhisperConfig,
@@ -59,13 +62,14 @@ export class LanguageExpert {
     tensors: ReadonlyMap<string, StoredTensor>,
     options: ParameterOptions,
   ): LanguageExpert {
+    const compute = chosenType('compute', options.compute, ['fp32', 'bf16']);
     const parameters = new Map<string, Parameter>();
     for (const [name, shape] of expertTensorNames(config, language)) {
       const tensor = tensors.get(name);
       if (!tensor) throw new DistilWhisperError('ERR_EXPERT', `the ${language} expert lacks ${name}`);
-      // The gate decides by the sign of its sum: its weights stay in f32.
-      const gate = name.includes('.gate_');
-      parameters.set(name, loadParameter(stream, name, tensor, shape, gate ? { ...options, compute: 'f32' } : options));
+      // The gate decides by the sign of its sum: its weights stay in fp32.
+      const type = isGateParameter(name) ? 'fp32' : compute;
+      parameters.set(name, loadParameter(stream, name, tensor, shape, { ...options, compute: type }));
     }
     const layers = (side: Side): ExpertLayer[] =>
       Array.from({ length: config[`${side}_layers`] }, (_, i) => {

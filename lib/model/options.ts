@@ -1,12 +1,17 @@
 import { DistilWhisperError } from '../errors/index.js';
-import type { FloatType, Stream } from '../tensor/index.js';
+import { chosenType, type FloatName, type Stream, typeName } from '../tensor/index.js';
+
+const COMPUTE_TYPES = ['auto', 'fp32', 'bf16', 'int8'] as const;
 
 /**
- * Type of products and of frozen matrices: f32, bf16, or int8, where the matrices that every token of a decoding reads are held
+ * Type of products and of frozen matrices: fp32, bf16, or int8, where the matrices that every token of a decoding reads are held
  * in int8 with a scale for each output, and all else is as in 'auto'. 'auto' is bf16 where the device has instructions for it,
- * else f32.
+ * else fp32.
  */
-export type ComputeType = 'auto' | FloatType | 'int8';
+export type ComputeType = (typeof COMPUTE_TYPES)[number];
+
+/** What the option `compute` says. Throws ERR_ARGUMENT. */
+export const computeType = (given: unknown): ComputeType => chosenType('compute', given, COMPUTE_TYPES);
 
 /**
  * How the keys and values of the cross-attention are kept while decoding: as the products are computed, or in int8 with a scale
@@ -16,17 +21,17 @@ export type ComputeType = 'auto' | FloatType | 'int8';
 export type CacheType = 'auto' | 'compute' | 'int8';
 
 export interface WhisperOptions {
-  /** Default f32. */
-  compute?: ComputeType;
+  /** Default fp32. */
+  compute?: ComputeType | undefined;
   /** Default 'auto'. int8 runs on the processor. */
-  cache?: CacheType;
+  cache?: CacheType | undefined;
   /** Which parameters of the backbone train, by name. Default: none. */
-  trainable?: (name: string) => boolean;
+  trainable?: ((name: string) => boolean) | undefined;
   /**
    * From files: weights are read into memory of the model's own while it loads, instead of being the file's pages. It takes that
    * memory and time, and then nothing that becomes of the file reaches the model. Default false.
    */
-  copyWeights?: boolean;
+  copyWeights?: boolean | undefined;
 }
 
 /** What a model may be told. */
@@ -48,7 +53,7 @@ export function refuseOnGpu(stream: Stream, option: string, type: string): void 
 
 /** What a model computes in on a stream. */
 export interface Types {
-  compute: FloatType;
+  compute: FloatName;
   /** Whether the matrices that every token of a decoding reads are held in int8. */
   quantizes: boolean;
   cache: Exclude<CacheType, 'auto'>;
@@ -56,8 +61,8 @@ export interface Types {
 
 /** Throws ERR_ARGUMENT for what the stream's device or a model that trains cannot have. */
 export function typesOn(stream: Stream, options: WhisperOptions): Types {
-  const wanted = options.compute ?? 'f32';
-  const compute = wanted === 'f32' || wanted === 'bf16' ? wanted : stream.fastType;
+  const wanted = computeType(options.compute ?? 'fp32');
+  const compute = wanted === 'fp32' || wanted === 'bf16' ? wanted : typeName(stream.fastType);
   const quantizes = wanted === 'int8';
   const kept = options.cache ?? 'auto';
   refuseOnGpu(stream, 'compute', wanted);
@@ -65,7 +70,7 @@ export function typesOn(stream: Stream, options: WhisperOptions): Types {
   const narrow = stream.device === 'cpu' && (quantizes || compute === 'bf16');
   const cache = kept === 'auto' ? (narrow ? 'int8' : 'compute') : kept;
   if (quantizes && options.trainable) {
-    throw new DistilWhisperError('ERR_ARGUMENT', 'compute: expected f32 or bf16 for a model that trains, got int8');
+    throw new DistilWhisperError('ERR_ARGUMENT', 'compute: expected fp32 or bf16 for a model that trains, got int8');
   }
   return { compute, quantizes, cache };
 }

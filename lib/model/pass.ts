@@ -4,13 +4,13 @@ import type { SoftGates } from './gated-ffn.js';
 /** What a forward through a model runs with. */
 export interface ModelPass {
   /** null: inference. */
-  tape?: Tape | null;
+  tape?: Tape | null | undefined;
   /** Soft gates for training, and their randomness; without them gates are hard. */
-  gates?: SoftGates;
+  gates?: SoftGates | undefined;
   /** Language (lower-case name) of each item of the batch; null or absent: no expert. */
-  languages?: readonly (string | null)[];
+  languages?: readonly (string | null)[] | undefined;
   /** On a tape: keep each layer's inputs only, and run its forward again in the backward (Chen et al. 2016). */
-  gradientCheckpointing?: boolean;
+  gradientCheckpointing?: boolean | undefined;
 }
 
 /** What a forward gives. */

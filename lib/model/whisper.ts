@@ -1,7 +1,10 @@
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
+import { type HubOptions, resolveExperts } from '../hub/index.js';
 import {
   addPositions,
+  elementType,
   embedding,
+  type FloatName,
   type FloatType,
   layerNorm,
   Parameter,
@@ -33,9 +36,8 @@ import { cachedDecoderLayer } from './decoder-layer.js';
 import { expertRows, LanguageExpert } from './experts.js';
 import { Linear } from './linear.js';
 import { type CacheType, OPTIONS, refuseOnGpu, typesOn, type WhisperOptions } from './options.js';
+import { EMBEDDING } from './output-table.js';
 import { type Forward, ForwardPass, type ModelPass } from './pass.js';
-
-const EMBEDDING = 'model.decoder.embed_tokens.weight';
 
 /**
  * Whisper (Radford et al. 2022) as Hugging Face lays it out, of any size, with any number of language experts. What it
@@ -54,7 +56,8 @@ export class Whisper {
   private constructor(
     readonly stream: Stream,
     readonly config: WhisperConfig,
-    readonly compute: FloatType,
+    /** The type of its products. */
+    readonly compute: FloatName,
     /** The output projection in int8, where the decoder is; else the embedding table is read. */
     private readonly projection: Parameter | null,
     /** How caches are kept where `startDecoding` is not told. */
@@ -68,9 +71,13 @@ export class Whisper {
     this.head = new Linear(projection ?? this.embeddingTable, null);
   }
 
-  /** Loads a model folder, experts inside it included. Errors: those of `openModelFolder`. */
-  static async load(stream: Stream, path: string, options: WhisperOptions = {}): Promise<Whisper> {
-    const folder = await openModelFolder(path);
+  /** Loads a model folder by its path or a name, experts inside it included. Errors: those of `openModelFolder`. */
+  static async load(
+    stream: Stream,
+    name: string,
+    { hub, ...options }: WhisperOptions & { hub?: HubOptions | undefined } = {},
+  ): Promise<Whisper> {
+    const folder = await openModelFolder(name, hub);
     try {
       return await Whisper.fromFolder(stream, folder, options);
     } finally {
@@ -129,7 +136,7 @@ export class Whisper {
   static async create(
     stream: Stream,
     config: WhisperConfig,
-    options: WhisperOptions & { seed?: number } = {},
+    options: WhisperOptions & { seed?: number | undefined } = {},
   ): Promise<Whisper> {
     checkOptions('Whisper.create', options, { ...OPTIONS, seed: true });
     const { seed = 0, ...others } = options;
@@ -148,12 +155,25 @@ export class Whisper {
   }
 
   /**
+   * Loads the experts that a name stands for (`resolveExperts`: a file, a folder, a repository of the hub) and attaches them.
+   * Errors: those of `resolveExperts` and `loadExpert`.
+   */
+  async loadExperts(
+    name: string,
+    { hub, ...options }: { trainable?: boolean; copyWeights?: boolean; hub?: HubOptions | undefined } = {},
+  ): Promise<LanguageExpert[]> {
+    const experts: LanguageExpert[] = [];
+    for (const path of await resolveExperts(name, hub)) experts.push(await this.loadExpert(path, options));
+    return experts;
+  }
+
+  /**
    * Loads an expert file, as `fromFolder` does, and attaches it. Errors: those of `openExpert`; ERR_EXPERT when the language has
    * one already: which of them was meant is not guessed.
    */
   async loadExpert(
     path: string,
-    options: { trainable?: boolean; copyWeights?: boolean } = {},
+    options: { trainable?: boolean | undefined; copyWeights?: boolean | undefined } = {},
   ): Promise<LanguageExpert> {
     const file = await openExpert(path, this.config);
     try {
@@ -185,7 +205,7 @@ export class Whisper {
    */
   async addExpert(
     language: string,
-    options: { seed?: number; compat?: 'paper' | 'reference' } = {},
+    options: { seed?: number | undefined; compat?: 'paper' | 'reference' | undefined } = {},
   ): Promise<LanguageExpert> {
     this.requireTrainable();
     const { stream, config } = this;
@@ -201,6 +221,7 @@ export class Whisper {
   /** Backbone weights in full precision: from the model folder where the parameters here are rounded to bf16. */
   private async sharedWeights(name: string): Promise<Float32Array> {
     const { value } = this.parameters.get(name)!;
+    if (this.stream.plans) return new Float32Array(value.size);
     if (value.dtype === 'f32' || this.path === null) return (await value.floats()).slice();
     const folder = await openModelFolder(this.path);
     try {
@@ -242,7 +263,7 @@ export class Whisper {
   decode(
     ids: Tensor,
     memory: Tensor | null,
-    options: ModelPass & { state?: DecoderState; at?: ReplayedPosition } = {},
+    options: ModelPass & { state?: DecoderState | undefined; at?: ReplayedPosition | undefined } = {},
   ): Forward {
     const { config, decoder } = this;
     const { state = null, at = null } = options;
@@ -273,12 +294,15 @@ export class Whisper {
    * values are computed here, once, and kept as `cache` says (default and 'auto': as the model was loaded). Errors: ERR_ARGUMENT for int8
    * on a GPU.
    */
-  startDecoding(memory: Tensor, options: { beams?: number; cache?: CacheType } = {}): DecoderState {
+  startDecoding(
+    memory: Tensor,
+    options: { beams?: number | undefined; cache?: CacheType | undefined } = {},
+  ): DecoderState {
     const { beams = 1 } = options;
     const cache = options.cache && options.cache !== 'auto' ? options.cache : this.cache;
     refuseOnGpu(this.stream, 'cache', cache);
     const pass = this.inference();
-    const state = new DecoderState(this.stream, this.config, this.compute, memory.shape[0]!, beams, cache === 'int8');
+    const state = new DecoderState(this.stream, this.config, this.products, memory.shape[0]!, beams, cache === 'int8');
     for (const layer of this.decoder.layers) state.addCross(...crossRows(pass, layer.cross, memory));
     return state;
   }
@@ -293,11 +317,15 @@ export class Whisper {
   }
 
   private inference(): Pass {
-    return { stream: this.stream, tape: null, compute: this.compute };
+    return { stream: this.stream, tape: null, compute: this.products };
   }
 
   private forward(options: ModelPass): ForwardPass {
-    return new ForwardPass(this.stream, this.compute, options);
+    return new ForwardPass(this.stream, this.products, options);
+  }
+
+  private get products(): FloatType {
+    return elementType(this.compute);
   }
 
   /** Throws ERR_SHAPE. */
@@ -324,11 +352,11 @@ export class Whisper {
   /** Throws ERR_ARGUMENT for a model in int8. */
   private requireTrainable(): void {
     if (this.projection) {
-      throw new DistilWhisperError('ERR_ARGUMENT', 'model: expected one in f32 or bf16 to train, got one in int8');
+      throw new DistilWhisperError('ERR_ARGUMENT', 'model: expected one in fp32 or bf16 to train, got one in int8');
     }
   }
 
   private parameterOptions(trainable?: (name: string) => boolean): ParameterOptions {
-    return { compute: this.compute, quantizes: this.projection !== null, ...(trainable && { trainable }) };
+    return { compute: this.compute, quantizes: this.projection !== null, trainable };
   }
 }

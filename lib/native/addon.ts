@@ -17,6 +17,11 @@ export interface NativeMemory {
   stepPeak: number;
   /** Bytes of persistent tensors: parameters, optimiser state, caches. */
   persistent: number;
+  /** Bytes of mapped files that tensors are parts of: in memory as they are touched, and given back when it is short. */
+  mapped: number;
+  /** Of the process beside tensors: packed forms of frozen weights, of all streams, and scratch memory of this stream's kernels. */
+  packed: number;
+  scratch: number;
   /** Of a GPU, with all that uses it: its memory, and what is free. */
   deviceTotal?: number;
   deviceAvailable?: number;
@@ -38,6 +43,8 @@ export interface NativeStream {
   /** Ends it: the recording's number, or, unless it is kept, 0. */
   recorded(keep: boolean): number;
   replay(id: number): void;
+  /** Positions, from one multiple of this to the next, at which one recording of a token gives the bits of calls; 0: no graphs here. */
+  graphSpan(): number;
   /** The recording goes, and the tensors that its calls made. */
   forget(id: number): void;
   read(id: number, behind: boolean): Promise<ArrayBuffer>;
@@ -47,6 +54,8 @@ export interface NativeStream {
   endStep(): void;
   memory(): NativeMemory;
   close(): void;
+  /** What is queued from here on belongs to a part of a training step, by its number in `stepParts`. */
+  part(number: number): void;
   /** From here on what is queued is timed, or no longer. `device`: by the clock of the stream's device too. */
   profile(on: boolean, device: boolean): void;
   /**
@@ -90,15 +99,18 @@ export interface PluginReport {
 export interface Addon {
   ops: string[];
   isas: { name: string; supported: boolean }[];
-  /** (isa, threads), isa -1 for the oracle; or (path of a plugin, device). */
+  /** (isa, threads, whether it only plans), isa -1 for the oracle; or (path of a plugin, device). */
   NativeStream: new (
     isaOrPlugin: number | string,
     threadsOrDevice: number,
+    plans?: boolean,
   ) => NativeStream;
   pluginReport(plugin: string): PluginReport;
   /** The number of a mapping of an open file's first bytes; `name` is the file in an error; `copied`: it is read, not mapped. */
   map(file: number, bytes: number, name: string, copied: boolean): Promise<number>;
   unmap(mapping: number): void;
+  /** Whether an open file is locked now, until it is closed; null: its file system has no locks. */
+  lock(file: number): boolean | null;
   /** Nanoseconds of the clock that records are stamped with. */
   clock(): number;
   /** (number of the instruction set, number of the ceiling, threads, bytes of the buffer that is read). */

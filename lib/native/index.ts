@@ -16,6 +16,7 @@ export {
   isCudaDevice,
 } from './cuda.js';
 export { cgroupProcessors, chooseIsa, defaultThreads, type Isa, isaNames } from './isa.js';
+export { type AvailableMemory, availableMemory, type MemoryLimit } from './limits.js';
 
 let opNumbers: Map<string, number> | undefined;
 
@@ -27,9 +28,10 @@ export function opNumber(name: string): number {
   return n;
 }
 
-export function createNativeStream(isa: Isa | 'oracle', threads: number): NativeStream {
+/** `plans`: it runs nothing and holds nothing. */
+export function createNativeStream(isa: Isa | 'oracle', threads: number, plans: boolean): NativeStream {
   const { NativeStream } = load();
-  return new NativeStream(isa === 'oracle' ? -1 : isaNames.indexOf(isa), threads);
+  return new NativeStream(isa === 'oracle' ? -1 : isaNames.indexOf(isa), threads, plans);
 }
 
 /**
@@ -47,6 +49,18 @@ export async function mapFile(file: number, bytes: number, name: string, copied:
 /** Tensors that lie in the mapping keep it. */
 export function unmapFile(mapping: number): void {
   load().unmap(mapping);
+}
+
+/**
+ * Locks an open file against other processes that lock it (flock(2), exclusive) until it is closed, without waiting: whether that
+ * could be done now, or null where its file system has no such locks. Errors: ERR_NATIVE_LOAD, ERR_FILE_WRITE.
+ */
+export function lockFile(file: number): boolean | null {
+  try {
+    return load().lock(file);
+  } catch (error) {
+    throw typed(error);
+  }
 }
 
 /**

@@ -2,14 +2,14 @@
 import { freemem } from 'node:os';
 import { DistilWhisperError } from '../errors/index.js';
 import { chooseIsa, cpuCeiling, cudaDeviceNumber, defaultThreads, type Isa } from '../native/index.js';
-import { kernels, Stream, type Tensor } from '../tensor/index.js';
+import { chosenType, kernels, Stream, type Tensor } from '../tensor/index.js';
 
 /**
- * What a kernel can be held against. On the processor: fused multiply-adds in f32 and products of bf16 in GFLOP/s, with the
+ * What a kernel can be held against. On the processor: fused multiply-adds in fp32 and products of bf16 in GFLOP/s, with the
  * instructions that the kernels of the instruction set use; reading memory in GB/s. On a GPU: one large product of cuBLASLt in
  * either type; memory, while two long vectors are added.
  */
-export const ceilingNames = ['f32', 'bf16', 'read'] as const;
+export const ceilingNames = ['fp32', 'bf16', 'read'] as const;
 export type CeilingName = (typeof ceilingNames)[number];
 
 export interface CeilingOptions {
@@ -33,14 +33,15 @@ const READ_BYTES = 2 ** 30;
 
 /**
  * One ceiling: GFLOP/s, or GB/s for 'read'. It takes a tenth of a second and does not block this thread, and needs up to 1 GiB
- * of memory for that time. Errors: ERR_ARGUMENT (device, instruction set, threads), ERR_NATIVE_LOAD, ERR_OUT_OF_MEMORY; of a
+ * of memory for that time. Errors: ERR_ARGUMENT (name, device, instruction set, threads), ERR_NATIVE_LOAD, ERR_OUT_OF_MEMORY; of a
  * GPU those of opening a stream on it.
  */
 export async function measureCeiling(which: CeilingName, options: CeilingOptions = {}): Promise<number> {
   const { device, threads, isa } = settled(options);
-  if (isa === 'cuda') return deviceCeiling(which, device);
+  const name = chosenType('which', which, ceilingNames);
+  if (isa === 'cuda') return deviceCeiling(name, device);
   const bytes = Math.min(READ_BYTES, Math.floor(freemem() / 4));
-  return cpuCeiling(isa, ceilingNames.indexOf(which), threads, bytes);
+  return cpuCeiling(isa, ceilingNames.indexOf(name), threads, bytes);
 }
 
 /**
@@ -49,7 +50,7 @@ export async function measureCeiling(which: CeilingName, options: CeilingOptions
  */
 export async function measureCeilings(options: CeilingOptions = {}): Promise<Ceilings> {
   const known = settled(options);
-  const best = { ...known, f32: 0, bf16: 0, read: 0 };
+  const best = { ...known, fp32: 0, bf16: 0, read: 0 };
   for (let i = 0; i < 3; i++) {
     for (const which of ceilingNames) best[which] = Math.max(best[which], await measureCeiling(which, options));
   }

@@ -18,7 +18,8 @@ export interface CountedWork {
  */
 export async function countWork(stream: ProfiledStream, body: () => void | Promise<void>): Promise<CountedWork> {
   const { native } = stream;
-  if (recording()) throw new DistilWhisperError('ERR_ARGUMENT', 'countWork: expected no profile to be taken, got one');
+  if (recording() && !stream.plans)
+    throw new DistilWhisperError('ERR_ARGUMENT', 'countWork: expected no profile to be taken, got one');
   native.profile(true, false);
   try {
     await body();

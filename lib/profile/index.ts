@@ -7,4 +7,5 @@ export {
 } from './ceilings.js';
 export { type CountedWork, countWork } from './count.js';
 export { Profile, type ProfileOptions } from './profile.js';
-export { type KernelSummary, type ProfileReport, readProfile, type StreamSummary } from './report.js';
+export { readProfile } from './report.js';
+export type { KernelSummary, PartSummary, ProfileReport, StreamSummary } from './summary.js';

@@ -3,60 +3,11 @@ import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { DistilWhisperError, fileReadError } from '../errors/index.js';
 import { parseJson } from '../files/index.js';
+import { stepParts, typeName } from '../tensor/index.js';
+import { adviceOf } from './advice.js';
 import { type Ceilings, ceilingNames } from './ceilings.js';
 import { END, FORMAT, HEAD } from './profile.js';
-
-/** Calls of a kernel that computed in one type. */
-export interface KernelSummary {
-  name: string;
-  type: string;
-  /** With `byShape`: as in the trace. */
-  shape: string | null;
-  calls: number;
-  seconds: number;
-  /** Of the profile's time. */
-  share: number;
-  /** Of the calls together: GFLOP/s and GB/s; null where the calls took no time that the clock shows. */
-  gflops: number | null;
-  gbs: number | null;
-  /**
-   * The least time that these calls could take at the machine's ceilings (each the longer of its operations at the type's
-   * rate and of its bytes at the rate of reading memory), by the time that they took. More than 1: the bytes came from a
-   * cache. null where the trace does not tell: streams on another device or of other threads than the ceilings were measured for.
-   */
-  ofCeiling: number | null;
-  /** Which of the two takes longer at the ceilings. */
-  boundBy: 'compute' | 'memory' | null;
-}
-
-export interface StreamSummary {
-  /** As the trace names it. */
-  name: string;
-  threads: number;
-  /** `waitingForData`: nothing ran while the model waited for its next batch; told of the busiest stream, 0 of the others. */
-  seconds: { kernels: number; transfers: number; waitingForData: number; idle: number };
-  /** The longest first; transfers are 'read' and 'write'. */
-  kernels: KernelSummary[];
-}
-
-export interface ProfileReport {
-  file: string;
-  /** Of the whole profile; of an interrupted one, until its last event. */
-  seconds: number;
-  /** The trace has no end: its process was killed. */
-  interrupted: boolean;
-  /** Calls that are not in the trace, because the JavaScript thread was busy for too long. */
-  lost: number;
-  /** `gpu`: that of the ceilings, where they are a GPU's. */
-  machine: { cpu: string; processors: number; gpu?: string; node: string };
-  ceilings: Ceilings;
-  /** Those that ran something, the busiest first. */
-  streams: StreamSummary[];
-  /** Busy seconds of the other lanes, together by kind, and how many lanes of a kind there were. */
-  lanes: { name: string; lanes: number; seconds: number }[];
-  /** The JavaScript thread, as a share of the time, and seconds that it collected garbage; null in a very short profile. */
-  javascript: { busy: number | null; garbageCollection: number };
-}
+import type { KernelSummary, ProfileReport, StreamSummary } from './summary.js';
 
 interface Event {
   ph: string;
@@ -85,6 +36,7 @@ interface Lane {
   isa: string;
   threads: number;
   sums: Map<string, Sum>;
+  parts: Map<string, { us: number; flop: number }>;
   kernels: number;
   transfers: number;
   end: number;
@@ -109,10 +61,14 @@ function isEvent(value: unknown): value is Event {
   return numbers(ts, dur, args.flop, args.bytes) && typeof args.type === 'string';
 }
 
+/** Traces have called the ceiling of fp32 f32. */
+const named = (ceilings: object): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(ceilings).map(([name, value]) => [typeName(name), value]));
+
 function isHead({ format, machine, ceilings }: Record<string, unknown>): boolean {
-  return (
-    format === FORMAT && object(machine) && object(ceilings) && ceilingNames.every((name) => Number(ceilings[name]) > 0)
-  );
+  if (format !== FORMAT || !object(machine) || !object(ceilings)) return false;
+  const known = named(ceilings);
+  return ceilingNames.every((name) => Number(known[name]) > 0);
 }
 
 /** Shorter pauses between two calls are not looked at one by one: they are idle time. */
@@ -179,7 +135,7 @@ class Reader {
 
   private event(event: Event): void {
     const { ph, tid = 0, ts = 0, dur = 0, cat = '', name, args } = event;
-    if (ph === 'M' && name === HEAD) this.head = args;
+    if (ph === 'M' && name === HEAD) this.head = { ...args, ceilings: named(args.ceilings) };
     else if (ph === 'M' && name === END) this.end = args;
     else if (ph === 'M' && name === 'thread_name') this.lane(tid, args);
     this.last = Math.max(this.last, ts + dur);
@@ -208,7 +164,7 @@ class Reader {
   private lane(tid: number, args: { name: string; device?: string; isa: string; threads: number }): void {
     const { name, device, isa, threads } = args;
     if (device === undefined) return;
-    const none = { sums: new Map(), kernels: 0, transfers: 0, end: 0, gaps: [] };
+    const none = { sums: new Map(), parts: new Map(), kernels: 0, transfers: 0, end: 0, gaps: [] };
     this.streams.set(tid, { name, device, isa, threads, ...none });
   }
 
@@ -217,7 +173,8 @@ class Reader {
     lane.end = ts + dur;
     if (cat === 'kernel') lane.kernels += dur;
     else lane.transfers += dur;
-    const { type, flop, bytes } = args as { type: string; flop: number; bytes: number };
+    const { flop, bytes, part } = args as { flop: number; bytes: number; part?: string };
+    const type = typeName(args.type as string);
     const shape = this.byShape ? (args.shape as string) : null;
     const key = `${name} ${type} ${shape ?? ''}`;
     let sum = lane.sums.get(key);
@@ -226,13 +183,17 @@ class Reader {
       sum = { name, type, shape, ...none };
       lane.sums.set(key, sum);
     }
+    if (part !== undefined) {
+      const sofar = lane.parts.get(part) ?? { us: 0, flop: 0 };
+      lane.parts.set(part, { us: sofar.us + dur, flop: sofar.flop + flop });
+    }
     sum.calls++;
     sum.us += dur;
     sum.flop += flop;
     sum.bytes += bytes;
-    const { f32, bf16, read } = this.head!.ceilings;
+    const { fp32, bf16, read } = this.head!.ceilings;
     // 1e9 operations a second are 1e3 a microsecond.
-    const compute = flop / (type === 'bf16' ? bf16 : f32) / 1e3;
+    const compute = flop / (type === 'bf16' ? bf16 : fp32) / 1e3;
     const memory = bytes / read / 1e3;
     sum.compute += compute;
     sum.memory += memory;
@@ -249,7 +210,7 @@ class Reader {
       .sort((a, b) => b.kernels - a.kernels)
       .map((lane, i) => this.stream(lane, us, ceilings, i === 0 ? this.waits : []));
     const { thread } = this;
-    return {
+    const report = {
       file: this.path,
       seconds: us / 1e6,
       interrupted: this.end === null,
@@ -263,6 +224,7 @@ class Reader {
         garbageCollection: this.garbage / 1e6,
       },
     };
+    return { ...report, advice: adviceOf(report) };
   }
 
   private stream(lane: Lane, us: number, ceilings: Ceilings, waits: [number, number][]): StreamSummary {
@@ -298,6 +260,12 @@ class Reader {
         idle: idle / 1e6,
       },
       kernels: kernels.sort((a, b) => b.seconds - a.seconds),
+      parts: stepParts.flatMap((name) => {
+        const part = lane.parts.get(name);
+        if (!part) return [];
+        const gflops = part.us > 0 ? part.flop / part.us / 1e3 : null;
+        return [{ name, seconds: part.us / 1e6, share: us > 0 ? part.us / us : 0, gflops }];
+      }),
     };
   }
 }

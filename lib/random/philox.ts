@@ -20,6 +20,9 @@ export function philox4x32(
   return Uint32Array.of(c0, c1, c2, c3);
 }
 
+/** The key of a seed, a whole number below 2^53. */
+export const philoxKey = (seed: number): [number, number] => [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
+
 /** The upper 32 bits of the product of two unsigned 32-bit numbers. */
 function multiplyHigh(a: number, b: number): number {
   const [aHigh, aLow, bHigh, bLow] = [a >>> 16, a & 0xffff, b >>> 16, b & 0xffff];
@@ -34,7 +37,7 @@ function multiplyHigh(a: number, b: number): number {
  */
 export function permutation(length: number, seed: number, epoch: number, stream: number): Int32Array {
   const order = Int32Array.from({ length }, (_, i) => i);
-  const key = [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0] as const;
+  const key = philoxKey(seed);
   for (let i = length - 1; i > 0; i--) {
     const [high, low] = philox4x32([i, stream >>> 0, epoch >>> 0, 0], key) as unknown as [number, number];
     const j = Math.floor((((high >>> 5) * 0x4000000 + (low >>> 6)) / 2 ** 53) * (i + 1));

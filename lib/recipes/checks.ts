@@ -1,28 +1,28 @@
 /** What a training recipe must be, before anything is read. */
 import { resolve } from 'node:path';
+import { SUBSETS, TEXT_FORMS } from '../data/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
+import { chosenType, type FloatName } from '../tensor/index.js';
 import { trainingOptions } from '../train/index.js';
 import { methods } from './method.js';
-import { recipeDefaults, type TrainRecipe } from './recipe.js';
+import { recipeDefaults, type SaveType, saveTypes, type TrainRecipe } from './recipe.js';
+import { ROWS } from './training-rows.js';
 
 const RECIPE: Record<keyof TrainRecipe, true> = {
+  ...ROWS,
   model: true,
-  manifest: true,
   output: true,
   method: true,
-  language: true,
   fromScratch: true,
   teacher: true,
-  split: true,
-  audioRoot: true,
+  teacherCache: true,
   validation: true,
-  skipEmptyText: true,
-  skipBad: true,
-  strict: true,
   batchSize: true,
+  maxMemory: true,
   epochs: true,
   steps: true,
   checkpointEvery: true,
+  tensorboard: true,
   options: true,
   compute: true,
   gradientCheckpointing: true,
@@ -30,14 +30,13 @@ const RECIPE: Record<keyof TrainRecipe, true> = {
   copyWeights: true,
   device: true,
   stream: true,
-  signal: true,
-  onCheck: true,
-  onWarning: true,
   onStart: true,
+  onTime: true,
   onUpdate: true,
   onValidation: true,
 };
 const VALIDATION: Record<keyof NonNullable<TrainRecipe['validation']>, true> = {
+  data: true,
   manifest: true,
   split: true,
   every: true,
@@ -63,27 +62,39 @@ const names: Kind = [
   'a name or a list of names',
 ];
 
+const dataSets: Kind = [names[0], 'the path or name of a data set or a list of them'];
+const seconds: Kind = [(value) => Number.isFinite(value) && (value as number) >= 0, 'a number of seconds'];
+
 const KINDS: Partial<Record<keyof TrainRecipe, Kind>> = {
   method: oneOf(...Object.keys(methods)),
   language: text('a code or name of a language'),
   fromScratch: yesOrNo,
-  teacher: text('the path of a model folder'),
+  teacher: text('the path of a model folder, or a name'),
+  teacherCache: text("the path of a folder or 'auto'"),
   split: names,
+  languages: names,
+  minDuration: seconds,
+  maxDuration: seconds,
+  maxLabels: whole(1),
+  limit: whole(1),
+  subset: oneOf(...Object.keys(SUBSETS)),
+  text: oneOf(...TEXT_FORMS),
   audioRoot: text('the path of a folder'),
   skipEmptyText: yesOrNo,
   skipBad: yesOrNo,
   strict: yesOrNo,
   copyWeights: yesOrNo,
-  batchSize: whole(1),
+  batchSize: [(value) => value === 'auto' || whole(1)[0](value), "'auto' or a whole number from 1"],
+  maxMemory: whole(1),
   epochs: [(value) => Number.isFinite(value) && (value as number) > 0, 'a number above 0'],
   steps: whole(1),
   checkpointEvery: whole(0),
-  compute: oneOf('f32', 'bf16'),
+  tensorboard: yesOrNo,
   gradientCheckpointing: yesOrNo,
-  saveAs: oneOf('f32', 'bf16', 'f16'),
   onCheck: call,
   onWarning: call,
   onStart: call,
+  onTime: call,
   onUpdate: call,
   onValidation: call,
 };
@@ -94,15 +105,35 @@ function check(name: string, value: unknown, [ok, expected]: Kind): void {
   throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected ${expected}, got ${got}`);
 }
 
-/** Refuses a recipe that cannot be meant. Throws ERR_ARGUMENT that names the option. */
-export function checkRecipe(recipe: TrainRecipe): void {
-  checkOptions('train', recipe, RECIPE);
-  check('model', recipe.model, text('the path of a model folder'));
-  check('manifest', recipe.manifest, text('the path of a manifest'));
-  check('output', recipe.output, text('the path of a run folder'));
+/** In which types a recipe computes, where it says so, and writes. Throws ERR_ARGUMENT. */
+export const typesOf = ({
+  compute,
+  saveAs = recipeDefaults.saveAs,
+}: Pick<TrainRecipe, 'compute' | 'saveAs'>): { compute: FloatName | undefined; saveAs: SaveType } => ({
+  compute: compute === undefined ? undefined : chosenType<FloatName>('compute', compute, ['fp32', 'bf16']),
+  saveAs: chosenType('saveAs', saveAs, saveTypes),
+});
+
+/** What every recipe that reads data and writes a folder must be. Throws ERR_ARGUMENT that names the option. */
+export function checkValues(recipe: Partial<Record<keyof TrainRecipe, unknown>>): void {
+  if (recipe.manifest !== undefined) check('manifest', recipe.manifest, text('the path of a manifest'));
+  else check('data', recipe.data, dataSets);
+  if (recipe.data !== undefined && recipe.manifest !== undefined)
+    throw new DistilWhisperError('ERR_ARGUMENT', 'manifest: expected either data or a manifest, got both');
+  if (recipe.language !== undefined && recipe.languages !== undefined)
+    throw new DistilWhisperError('ERR_ARGUMENT', 'languages: expected either language or languages, got both');
+  check('output', recipe.output, text('the path of a folder'));
   for (const [name, kind] of Object.entries(KINDS) as [keyof TrainRecipe, Kind][]) {
     if (recipe[name] !== undefined) check(name, recipe[name], kind);
   }
+  typesOf(recipe as Pick<TrainRecipe, 'compute' | 'saveAs'>);
+}
+
+/** Refuses a recipe that cannot be meant. Throws ERR_ARGUMENT that names the option. */
+export function checkRecipe(recipe: TrainRecipe): void {
+  checkOptions('train', recipe, RECIPE);
+  check('model', recipe.model, text('the path of a model folder, or a name'));
+  checkValues(recipe);
   const { options = {}, validation, method = recipeDefaults.method } = recipe;
   const refuse = (what: string): never => {
     throw new DistilWhisperError('ERR_ARGUMENT', what);
@@ -113,13 +144,25 @@ export function checkRecipe(recipe: TrainRecipe): void {
   if (recipe.epochs !== undefined && recipe.steps !== undefined) {
     refuse('steps: expected either epochs or steps, got both');
   }
+  if (recipe.teacherCache !== undefined) {
+    if (recipe.teacher === undefined) refuse('teacherCache: expected with a teacher, got it without one');
+    if (options.distillation === 'none') refuse("teacherCache: expected with a distillation, got distillation 'none'");
+    // It averages over padding too, of which a cache has no rows.
+    if (options.compat === 'reference') refuse("teacherCache: expected with compat 'paper', got 'reference'");
+  }
   if (validation === undefined) return;
   checkOptions('train, validation', validation, VALIDATION);
-  const { manifest, split, every } = validation;
+  const { data, manifest, split, every } = validation;
+  if (data !== undefined) check('validation.data', data, dataSets);
+  if (data !== undefined && manifest !== undefined) {
+    refuse('validation.manifest: expected either data or a manifest, got both');
+  }
   if (manifest !== undefined) check('validation.manifest', manifest, text('the path of a manifest'));
   if (split !== undefined) check('validation.split', split, names);
   if (every !== undefined) check('validation.every', every, whole(0));
-  const other = manifest !== undefined && resolve(manifest) !== resolve(recipe.manifest);
+  const other =
+    data !== undefined ||
+    (manifest !== undefined && (recipe.manifest === undefined || resolve(manifest) !== resolve(recipe.manifest)));
   if (!other && split === undefined) {
     refuse(
       'validation: expected a split or a manifest of its own, got neither: it would validate on what it trains on',

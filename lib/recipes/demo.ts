@@ -3,13 +3,20 @@ import { join } from 'node:path';
 import { BadRowsError, type ManifestEntry, readManifest } from '../data/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { type EvaluationGroup, type EvaluationReport, evaluate, formatColumns } from '../evaluate/index.js';
+import type { HubOptions } from '../hub/index.js';
 import { packageRoot } from '../native/index.js';
 import type { Stream } from '../tensor/index.js';
 import { resolveLanguage } from '../text/index.js';
-import { RunFolder, type TrainingOptions, type UpdateReport, type ValidationReport } from '../train/index.js';
+import {
+  type Pace,
+  RunFolder,
+  type TrainingOptions,
+  type UpdateReport,
+  type ValidationReport,
+} from '../train/index.js';
 import { Transcriber } from '../transcribe/index.js';
 import { checkRecipe } from './checks.js';
-import type { TrainPlan, TrainRecipe, TrainResult } from './recipe.js';
+import type { TimePlan, TrainPlan, TrainRecipe, TrainResult } from './recipe.js';
 import { train } from './train.js';
 
 /** Where the embedded models and corpus lie. */
@@ -34,22 +41,26 @@ export interface DemoSettings {
   /** Folder of the run. */
   output: string;
   /** Model folders, manifest (with splits train, validation and test) and language. Default: the embedded ones. */
-  student?: string;
-  teacher?: string;
-  manifest?: string;
-  language?: string;
-  epochs?: number;
-  stream?: Stream;
-  signal?: AbortSignal;
-  onStage?: (stage: DemoStage) => void;
+  student?: string | undefined;
+  teacher?: string | undefined;
+  manifest?: string | undefined;
+  language?: string | undefined;
+  epochs?: number | undefined;
+  stream?: Stream | undefined;
+  signal?: AbortSignal | undefined;
+  /** How names are found and fetched. */
+  hub?: HubOptions | undefined;
+  onStage?: ((stage: DemoStage) => void) | undefined;
   /** Utterances evaluated. */
-  onProgress?: (done: number, total: number) => void;
+  onProgress?: ((done: number, total: number) => void) | undefined;
   /** Utterances whose audio was checked, before the first evaluation and before training. */
-  onCheck?: (done: number, total: number) => void;
-  onWarning?: (audio: string, warning: string) => void;
-  onStart?: (plan: TrainPlan) => void;
-  onUpdate?: (report: UpdateReport) => void;
-  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void;
+  onCheck?: ((done: number, total: number) => void) | undefined;
+  onWarning?: ((audio: string, warning: string) => void) | undefined;
+  onStart?: ((plan: TrainPlan) => void) | undefined;
+  /** Before training: how long it will take. */
+  onTime?: ((time: TimePlan) => void) | undefined;
+  onUpdate?: ((report: UpdateReport, pace: Pace) => void) | undefined;
+  onValidation?: ((step: number, report: ValidationReport, isBest: boolean) => void) | undefined;
 }
 
 const SETTINGS: Record<keyof DemoSettings, true> = {
@@ -61,11 +72,13 @@ const SETTINGS: Record<keyof DemoSettings, true> = {
   epochs: true,
   stream: true,
   signal: true,
+  hub: true,
   onStage: true,
   onProgress: true,
   onCheck: true,
   onWarning: true,
   onStart: true,
+  onTime: true,
   onUpdate: true,
   onValidation: true,
 };
@@ -105,8 +118,10 @@ export interface DemoResult {
 export async function demo(settings: DemoSettings): Promise<DemoResult> {
   checkOptions('demo', settings, SETTINGS);
   const start = performance.now();
-  const { teacher, student, manifest } = { ...embedded(), ...settings };
-  const { signal, stream, onStage, onProgress, onCheck, onWarning, onStart, onUpdate, onValidation } = settings;
+  const own = embedded();
+  const { teacher = own.teacher, student = own.student, manifest = own.manifest } = settings;
+  const hub = { signal: settings.signal, ...settings.hub };
+  const { signal, stream, onStage, onProgress, onCheck, onWarning, onStart, onTime, onUpdate, onValidation } = settings;
   const target = resolveLanguage(settings.language ?? DEMO_LANGUAGE);
   const recipe: TrainRecipe = {
     model: student,
@@ -119,13 +134,15 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
     batchSize: DEMO_BATCH,
     epochs: settings.epochs ?? DEMO_EPOCHS,
     options: DEMO_OPTIONS,
-    ...(stream && { stream }),
-    ...(signal && { signal }),
-    ...(onCheck && { onCheck }),
-    ...(onWarning && { onWarning }),
-    ...(onStart && { onStart }),
-    ...(onUpdate && { onUpdate }),
-    ...(onValidation && { onValidation }),
+    stream,
+    signal,
+    hub,
+    onCheck,
+    onWarning,
+    onStart,
+    onTime,
+    onUpdate,
+    onValidation,
   };
   checkRecipe(recipe);
   const tests = readManifest(manifest, { split: 'test' });
@@ -135,9 +152,10 @@ export async function demo(settings: DemoSettings): Promise<DemoResult> {
   const test = async (experts: string[]): Promise<EvaluationReport> => {
     const transcriber = await Transcriber.load(student, {
       experts,
-      compute: 'f32',
+      compute: 'fp32',
       batchSize: 40,
       stream,
+      hub,
     });
     try {
       const report = await evaluate(transcriber, tests, {

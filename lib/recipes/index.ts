@@ -1,4 +1,11 @@
 export {
+  type CacheTeacherPlan,
+  type CacheTeacherRecipe,
+  type CacheTeacherResult,
+  cacheTeacher,
+} from './cache-teacher.js';
+export { compareFiles, readHypotheses } from './compare.js';
+export {
   DEMO_EPOCHS,
   DEMO_LANGUAGE,
   DEMO_OPTIONS,
@@ -10,5 +17,21 @@ export {
   embedded,
   formatDemo,
 } from './demo.js';
-export { recipeDefaults, type TrainMethod, type TrainPlan, type TrainRecipe, type TrainResult } from './recipe.js';
-export { train } from './train.js';
+export { exportOnnx, type OnnxExport, type OnnxExportOptions } from './export-onnx.js';
+export { memoryParts } from './plan.js';
+export { type PushResult, type PushSettings, push } from './push.js';
+export {
+  type BatchPlan,
+  gibibytes,
+  type MemoryPlan,
+  recipeDefaults,
+  type SaveType,
+  saveTypes,
+  type TeacherKind,
+  type TimePlan,
+  type TrainMethod,
+  type TrainPlan,
+  type TrainRecipe,
+  type TrainResult,
+} from './recipe.js';
+export { planTraining, train } from './train.js';

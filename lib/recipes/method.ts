@@ -40,7 +40,7 @@ export interface Method {
   /** Refuses what this method cannot do. Throws ERR_ARGUMENT. */
   check(recipe: TrainRecipe): void;
   /** Which parameters of the backbone train, by name; absent: none. */
-  trainable?: (name: string) => boolean;
+  trainable?: ((name: string) => boolean) | undefined;
   /** Adds to the model what is not in its folder, and returns those parameters. */
   prepare(model: Whisper, preparation: Preparation): Promise<readonly Parameter[]>;
   /** Writes the result and returns its path. Errors: ERR_DISK_FULL, ERR_FILE_WRITE. */
@@ -84,8 +84,8 @@ const full: Method = {
       {
         config: folder.config,
         configExtra: folder.configJson,
-        ...(folder.generationConfig && { generationConfig: folder.generationConfig }),
-        ...(folder.preprocessorConfig && { preprocessorConfig: folder.preprocessorConfig }),
+        generationConfig: folder.generationConfig ?? undefined,
+        preprocessorConfig: folder.preprocessorConfig ?? undefined,
         files,
         tensors: weightEntries(tensors),
       },

@@ -1,182 +1,120 @@
-/** Whole training runs: from a model folder and a manifest to an expert file or a model folder. */
+/** Whole training runs: from a model folder and data to an expert file or a model folder. */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { BadRowsError } from '../data/index.js';
-import { DistilWhisperError } from '../errors/index.js';
+import { BadRowsError, type Dataset } from '../data/index.js';
 import { evaluate } from '../evaluate/index.js';
-import { ifThere, proveOutput, writeFileAtomic } from '../files/index.js';
-import { Whisper } from '../model/index.js';
-import { Stream } from '../tensor/index.js';
-import { resolveLanguage, WhisperTokenizer } from '../text/index.js';
-import {
-  AudioBatches,
-  checkTeacher,
-  noTeacher,
-  RunFolder,
-  type Teacher,
-  Trainer,
-  trainingDefaults,
-  trainingOptions,
-} from '../train/index.js';
+import { ifThere, writeFileAtomic } from '../files/index.js';
+import { repositoryOf } from '../hub/index.js';
+import type { Whisper } from '../model/index.js';
+import { elementType } from '../tensor/index.js';
+import { Trainer, type TrainerSettings } from '../train/index.js';
 import { Transcriber } from '../transcribe/index.js';
-import { openModelFolder } from '../weights/index.js';
-import { checkRecipe } from './checks.js';
-import { digestOfRows, digestOfTokenizer, digestOfWeights } from './identity.js';
-import { methods } from './method.js';
-import { recipeDefaults, type TrainPlan, type TrainRecipe, type TrainResult } from './recipe.js';
-import { checkRows, readTrainingRows } from './training-rows.js';
-
-const size = (parameters: Iterable<{ size: number }>): number => [...parameters].reduce((sum, p) => sum + p.size, 0);
+import { Closers } from './closers.js';
+import type { TimePlan, TrainPlan, TrainRecipe, TrainResult } from './recipe.js';
+import { identityOf, loadRun, openRun, type Run, throwIfInterrupted, timeOf } from './run.js';
+import { namesOfData } from './training-rows.js';
 
 /**
  * Runs a recipe to its end, or on from its last checkpoint. Everything is checked before the run folder is touched.
- * Errors: ERR_ARGUMENT for the recipe itself; those of model folders and manifests; BadRowsError for rows that cannot be used, of
- * manifests, labels and audio (with `skipBad` when none is left); ERR_INTERRUPTED leaves a run that the same recipe resumes.
+ * Errors: ERR_ARGUMENT for the recipe itself; ERR_MEMORY for a run that does not fit; those of `resolveModel`, of model folders,
+ * `openDataset` and teacher caches; BadRowsError for rows that cannot be used, of tables, labels and audio (where they are left
+ * out, when none is left); ERR_INTERRUPTED leaves a run that the same recipe resumes.
  */
 export async function train(recipe: TrainRecipe): Promise<TrainResult> {
-  checkRecipe(recipe);
-  const { method: name = recipeDefaults.method, batchSize = recipeDefaults.batchSize, validation } = recipe;
-  const { compute = recipeDefaults.compute, saveAs = recipeDefaults.saveAs } = recipe;
-  const method = methods[name];
-  const language = recipe.language === undefined ? null : resolveLanguage(recipe.language);
-  const reportPath = join(recipe.output, 'report.json');
-  const resumes = await RunFolder.check(recipe.output);
-  if (resumes) await proveOutput(reportPath);
-  const { signal } = recipe;
-  const throwIfInterrupted = (): void => {
-    if (!signal?.aborted) return;
-    throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted before the training began; nothing was written');
-  };
-  const rows = readTrainingRows(recipe, language?.code);
-
-  const folder = await openModelFolder(recipe.model);
-  const stream = recipe.stream ?? new Stream({ device: recipe.device ?? 'cpu' });
-  let model: Whisper | null = null;
-  let taught: Whisper | null = null;
-  let trainer: Trainer | null = null;
-  let transcriber: Transcriber | null = null;
+  const closers = new Closers();
   let outcome: TrainResult | undefined;
   try {
-    const tokenizer = await WhisperTokenizer.fromFolder(recipe.model);
-    if (language) tokenizer.checkLanguage(language.code);
-    throwIfInterrupted();
-    const { seed, compat, accumulation, distillation } = { ...trainingDefaults, ...recipe.options };
-    const copyWeights = recipe.copyWeights ?? false;
-    const settings = { compute, copyWeights, ...(method.trainable && { trainable: method.trainable }) };
-    model = recipe.fromScratch
-      ? await Whisper.create(stream, folder.config, { ...settings, seed })
-      : await Whisper.fromFolder(stream, folder, settings);
-    throwIfInterrupted();
-    let teacher: Teacher | Whisper | null = null;
-    let teacherWeights: string | null = null;
-    if (recipe.teacher !== undefined) {
-      const source = await openModelFolder(recipe.teacher);
-      try {
-        if (distillation !== 'none') taught = await Whisper.fromFolder(stream, source, { compute, copyWeights });
-        checkTeacher(model, source.config);
-        teacher = taught ?? noTeacher(source.config);
-        teacherWeights = await digestOfWeights(source, signal);
-      } finally {
-        await source.close();
-      }
-    }
-    throwIfInterrupted();
-    const sampling = { batchSize, seed, compat };
-    const { strict = false, onWarning } = recipe;
-    const warned = { strict, ...(onWarning && { onWarning }) };
-    const {
-      batches,
-      validation: validationRows,
-      leftOut,
-      bad: badRows,
-    } = await checkRows(
-      rows,
-      recipe,
-      tokenizer,
-      (entries, onBadRow) => new AudioBatches(entries, folder.config, tokenizer, { ...sampling, ...warned, onBadRow }),
-    );
-    const perEpoch = Math.max(1, Math.floor(batches.sampler.batchesPerEpoch / accumulation));
-    const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? recipeDefaults.epochs) * perEpoch);
-    const options = trainingOptions({ ...recipe.options, steps });
-    const added = await method.prepare(model, { language: language?.name ?? null, seed, compat });
-    const generation = folder.generationConfig ? { generation: folder.generationConfig } : {};
-    if (validationRows.length > 0) transcriber = new Transcriber(model, tokenizer, generation);
-
-    trainer = new Trainer({
+    const run = await openRun(recipe, closers);
+    const { model, teacher, batches, plan, rows } = await loadRun(run, closers, { adds: true });
+    const { signal, output } = recipe;
+    const { folder, options, perEpoch } = run;
+    const trainer = new Trainer({
       model,
       teacher,
       batches,
       options,
-      folder: recipe.output,
-      identity: {
-        method: name,
-        language: language?.code ?? null,
-        batchSize,
-        utterances: batches.length,
-        ...(leftOut.length > 0 && { leftOut }),
-        'training rows': await digestOfRows(batches.entries),
-        ...(transcriber && {
-          'validation rows': await digestOfRows(validationRows),
-          validateEvery: validation?.every ?? perEpoch,
-          generation: folder.generationConfig ?? null,
-        }),
-        'model weights': recipe.fromScratch ? 'from scratch' : await digestOfWeights(folder, signal),
-        'teacher weights': teacherWeights,
-        tokenizer: await digestOfTokenizer(folder),
-      },
-      ...(recipe.checkpointEvery !== undefined && { checkpointEvery: recipe.checkpointEvery }),
-      gradientCheckpointing: recipe.gradientCheckpointing ?? false,
-      ...(transcriber && {
-        validateEvery: validation?.every ?? perEpoch,
-        validate: async () => {
-          const { total, badRows: lost } = await evaluate(transcriber!, validationRows, {
-            checked: true,
-            ...(recipe.signal && { signal: recipe.signal }),
-          });
-          // Scores over other rows cannot be compared.
-          if (lost.length > 0) throw new BadRowsError(lost);
-          return { score: total.wer, wer: total.wer, cer: total.cer, gateShare: total.gateShare };
-        },
-      }),
-      ...(signal && { signal }),
+      ...howToRun(run),
+      folder: output,
+      identity: await identityOf(run, rows),
+      checkpointEvery: recipe.checkpointEvery,
+      tensorboard: recipe.tensorboard,
+      validateEvery: recipe.validation?.every ?? perEpoch,
+      validate: run.validation ? validationOf(run, run.validation, model, closers) : undefined,
+      signal,
       onEnd: async (report) => {
-        const result = await method.save(model!, {
-          output: recipe.output,
+        const result = await run.method.save(model, {
+          output,
           folder,
-          language: language?.name ?? null,
-          dtype: saveAs,
+          language: run.language?.name ?? null,
+          dtype: elementType(run.saveAs),
           steps: report.steps,
         });
-        outcome = { ...report, ...plan, result, language: language?.code ?? null };
+        const { model: from, teacher: by = null } = recipe;
+        const sources = { model: from, repository: repositoryOf(from), teacher: by, data: namesOfData(recipe) };
+        outcome = { ...report, ...plan, result, language: run.language?.code ?? null, sources };
         // A run that was at its end has nothing to add to what it said then.
+        const reportPath = join(output, 'report.json');
         if (report.updates === 0 && (await ifThere(stat(reportPath)))) return;
         const text = Buffer.from(`${JSON.stringify(outcome, null, 2)}\n`);
         await writeFileAtomic(reportPath, (sink) => sink.append(text));
       },
-      ...(recipe.onUpdate && { onUpdate: recipe.onUpdate }),
-      ...(recipe.onValidation && { onValidation: recipe.onValidation }),
+      onRehearsed: recipe.onTime && ((update, left) => recipe.onTime!(timeOf(run, { first: update, update }, left))),
+      onUpdate: recipe.onUpdate,
+      onValidation: recipe.onValidation,
     });
-    const backbone = size(model.parameters.values());
-    const plan: TrainPlan = {
-      utterances: batches.length,
-      steps,
-      trainable: size(model.trainable()),
-      parameters: backbone + size(added),
-      active: backbone + size(added.filter(({ name }) => name.includes('.gate_'))),
-      badRows,
-      heldOut: rows.heldOut,
-    };
-    throwIfInterrupted();
+    closers.add(() => trainer.dispose());
+    throwIfInterrupted(signal);
     await recipe.onStart?.(plan);
     await trainer.run();
-    return outcome!;
-  } finally {
-    await transcriber?.close();
-    trainer?.dispose();
-    taught?.dispose();
-    model?.dispose();
-    if (recipe.stream) recipe.stream.endStep();
-    else stream.close();
-    await folder.close();
+  } catch (error) {
+    // What the end of it says besides follows from this.
+    await closers.close().catch(() => {});
+    throw error;
   }
+  await closers.close();
+  return outcome!;
+}
+
+/**
+ * What a recipe would do and how long it would take: everything is read and checked, and an update is run twice whose results are
+ * dropped. Nothing is written. `time`: null where there are too few utterances for an update. Errors: those of `train` before it begins.
+ */
+export async function planTraining(recipe: TrainRecipe): Promise<TrainPlan & { time: TimePlan | null }> {
+  const closers = new Closers();
+  try {
+    const run = await openRun(recipe, closers);
+    const { model, teacher, batches, plan } = await loadRun(run, closers, { adds: false });
+    const { options } = run;
+    const { signal } = recipe;
+    const trainer = new Trainer({ model, teacher, batches, options, ...howToRun(run), signal });
+    closers.add(() => trainer.dispose());
+    const seconds = await trainer.rehearse();
+    throwIfInterrupted(signal);
+    return { ...plan, time: seconds === null ? null : timeOf(run, seconds, options.steps) };
+  } finally {
+    await closers.close();
+  }
+}
+
+function howToRun({ plan: { batch } }: Run): Pick<TrainerSettings, 'gradientCheckpointing' | 'microBatch'> {
+  const { size, microBatch, gradientCheckpointing } = batch;
+  const parts = Math.ceil(size / microBatch);
+  return { gradientCheckpointing, microBatch: parts > 1 ? { items: microBatch, parts } : undefined };
+}
+
+/** Transcribes the validation rows with the model as it is. */
+function validationOf(
+  { folder, tokenizer, recipe }: Run,
+  validation: Dataset,
+  model: Whisper,
+  closers: Closers,
+): NonNullable<TrainerSettings['validate']> {
+  const transcriber = new Transcriber(model, tokenizer, { generation: folder.generationConfig });
+  closers.add(() => transcriber.close());
+  return async () => {
+    const { total, badRows } = await evaluate(transcriber, validation, { checked: true, signal: recipe.signal });
+    // Scores over other rows cannot be compared.
+    if (badRows.length > 0) throw new BadRowsError(badRows);
+    return { score: total.wer, wer: total.wer, cer: total.cer, gateShare: total.gateShare };
+  };
 }

@@ -3,7 +3,7 @@ import { dtypes, type Stream, Tensor } from './tensor.js';
 
 /**
  * Queues an operation by its name in native/core/op_names.h; tensors and numbers stand in the addon's order, and null or undefined
- * is an optional tensor left out. Nothing is checked but what the addon checks: it is for kernels.ts, which knows the order, and
+ * is an optional tensor left out. Nothing is checked but what the addon checks: it is for kernels/, which knows the order, and
  * for tests of what the addon refuses. Errors: ERR_ARGUMENT for no operation of that name; those of the operation.
  */
 export function rawCall(

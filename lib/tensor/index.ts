@@ -1,5 +1,5 @@
 export type { Isa, NativeMemory } from '../native/index.js';
-export * as kernels from './kernels.js';
+export * as kernels from './kernels/index.js';
 export {
   type AttentionOptions,
   addPositions,
@@ -26,6 +26,9 @@ export {
   dtypes,
   type FloatType,
   type MappedValues,
+  type StepPart,
+  stepParts,
   Tensor,
   type TensorData,
 } from './tensor.js';
+export { chosenType, elementType, type FloatName, typeName } from './type-names.js';

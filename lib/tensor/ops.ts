@@ -2,7 +2,7 @@
  * The differentiable operations. Each states its forward as kernel calls and records its own backward when an input or a
  * parameter needs a gradient; a frozen weight costs no weight-gradient product and no saved activation.
  */
-import * as kernels from './kernels.js';
+import * as kernels from './kernels/index.js';
 import type { Parameter } from './parameter.js';
 import type { Tape } from './tape.js';
 import type { FloatType, Stream, Tensor } from './tensor.js';

@@ -1,4 +1,4 @@
-import { fill } from './kernels.js';
+import { fill } from './kernels/index.js';
 import type { FloatType, MappedValues, Stream, Tensor } from './tensor.js';
 
 /**

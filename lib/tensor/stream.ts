@@ -12,7 +12,7 @@ import {
 } from '../native/index.js';
 import { streamClosed, streamOpened } from '../trace/index.js';
 import { rawCall } from './call.js';
-import { fill, quantize } from './kernels.js';
+import { fill, quantize } from './kernels/index.js';
 import { Recording } from './recording.js';
 import {
   byteLength,
@@ -22,15 +22,20 @@ import {
   type FloatType,
   fileTypes,
   type MappedValues,
+  type StepPart,
   type Stream as StreamOfTensors,
+  stepParts,
   Tensor,
 } from './tensor.js';
 
 export interface StreamOptions {
   /** Where tensors live and kernels run: 'cpu' (default), 'cuda' (the first GPU) or 'cuda:N'. */
   device?: string | undefined;
-  /** 'reference': the plain-loop oracles in double instead of the fast kernels, for tests. On the CPU only. */
-  backend?: 'fast' | 'reference' | undefined;
+  /**
+   * 'reference': the plain-loop oracles in double instead of the fast kernels, for tests. 'plan': calls are checked and counted, and
+   * none runs: tensors take no memory, `memory()` says what they would take, and values that are read are zeros. On the CPU only.
+   */
+  backend?: 'fast' | 'reference' | 'plan' | undefined;
   /** Threads of a CPU stream's team, its worker included. Default: the processors this process may use. */
   threads?: number | undefined;
   /** Instruction set of the CPU kernels. Default: the best of this machine, or DISTILWHISPER_CPU. */
@@ -54,22 +59,28 @@ export const Stream: new (options?: StreamOptions) => Stream = class Stream impl
   readonly threads: number;
   readonly label: string;
   readonly graphs: boolean;
+  readonly graphSpan: number;
+  readonly plans: boolean;
   private readonly scopes: Tensor[][] = [];
+  private part: StepPart | null = null;
   records = false;
 
   constructor(options: StreamOptions = {}) {
     const reference = options.backend === 'reference';
+    this.plans = options.backend === 'plan';
     this.label = options.label ?? '';
     this.threads = options.threads ?? defaultThreads();
     if (!Number.isInteger(this.threads) || this.threads < 1 || this.threads > 1024) {
       throw new DistilWhisperError('ERR_ARGUMENT', `threads: expected an integer from 1 to 1024, got ${this.threads}`);
     }
     const device = options.device ?? 'cpu';
-    this.graphs = device !== 'cpu' && options.graphs !== false;
     if (device !== 'cpu') {
       const index = cudaDeviceNumber(device);
-      if (reference) {
-        throw new DistilWhisperError('ERR_ARGUMENT', `device: the reference backend runs on 'cpu', got '${device}'`);
+      if (reference || this.plans) {
+        throw new DistilWhisperError(
+          'ERR_ARGUMENT',
+          `device: the ${options.backend} backend runs on 'cpu', got '${device}'`,
+        );
       }
       this.device = `cuda:${index}`;
       this.isa = 'cuda';
@@ -77,9 +88,12 @@ export const Stream: new (options?: StreamOptions) => Stream = class Stream impl
     } else {
       this.device = 'cpu';
       this.isa = reference ? 'oracle' : chooseIsa(options.isa);
-      this.native = createNativeStream(this.isa, this.threads);
+      this.native = createNativeStream(this.isa, this.threads, this.plans);
     }
-    streamOpened(this);
+    this.graphSpan = device === 'cpu' ? 0 : this.native.graphSpan();
+    this.graphs = this.graphSpan > 0 && options.graphs !== false;
+    // What does not run is no part of a profile.
+    if (!this.plans) streamOpened(this);
   }
 
   get fastType(): FloatType {
@@ -190,6 +204,18 @@ export const Stream: new (options?: StreamOptions) => Stream = class Stream impl
 
   endStep(): void {
     this.native.endStep();
+  }
+
+  inPart<T>(part: StepPart, body: () => T): T {
+    const outer = this.part;
+    this.part = part;
+    this.native.part(stepParts.indexOf(part) + 1);
+    try {
+      return body();
+    } finally {
+      this.part = outer;
+      this.native.part(outer === null ? 0 : stepParts.indexOf(outer) + 1);
+    }
   }
 
   async sync(): Promise<void> {

@@ -1,4 +1,4 @@
-import { add } from './kernels.js';
+import { add } from './kernels/index.js';
 import type { Stream, Tensor } from './tensor.js';
 
 /**

@@ -93,6 +93,10 @@ function dequantized(data: Int8Array, shape: readonly number[]): Float32Array {
   return values;
 }
 
+/** The parts of a training step that a profile tells apart. */
+export const stepParts = ['teacher', 'forward', 'backward', 'optimiser'] as const;
+export type StepPart = (typeof stepParts)[number];
+
 /**
  * A queue of kernel calls that run in order, off the JavaScript thread. A call returns at once with its output tensors.
  * What a step makes lives until `endStep()`; `tidy` disposes of temporaries earlier.
@@ -108,8 +112,12 @@ export interface Stream {
   readonly label: string;
   /** Whether decoding replays recorded calls here. */
   readonly graphs: boolean;
+  /** Positions of a token, from one multiple of this to the next, at which one recording gives the bits of calls; 0: there are no graphs here. */
+  readonly graphSpan: number;
   /** The type in which products are fastest here: bf16 where there are instructions for it, else f32. */
   readonly fastType: FloatType;
+  /** Whether it only plans: no call runs, and tensors have no values. */
+  readonly plans: boolean;
   /** @internal Whether calls are recorded: their outputs live as long as the recording. */
   readonly records: boolean;
 
@@ -143,6 +151,9 @@ export interface Stream {
 
   /** Runs `body` and disposes of the step tensors that it made, except those it returns. */
   tidy<T extends Tensor | readonly Tensor[] | undefined>(body: () => T): T;
+
+  /** Runs `body`; a profile says of the calls that it queues that they belong to this part of a training step. */
+  inPart<T>(part: StepPart, body: () => T): T;
 
   /** Ends the step: all of its tensors go at once. */
   endStep(): void;

@@ -1,3 +1,6 @@
+export { type BleuOptions, type BleuScore, type BleuSmoothing, bleu } from './bleu.js';
+export type { BleuTokenizer } from './bleu-tokenizers.js';
+export { type ChrfOptions, type ChrfScore, chrf } from './chrf.js';
 export { LANGUAGES, type Language, resolveLanguage } from './languages.js';
 export { basicNormalizer, extendedNormalizer, type Normalizer, type NormalizerOptions } from './normalizer.js';
 export { nonSpeechTokens, suppressAtBegin, suppressTokens } from './suppression.js';

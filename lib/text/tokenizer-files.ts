@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
 import { type JsonObject, readJsonObject, readTextFile } from '../files/index.js';
-import { type AddedTokenJSON, SPECIAL, TIMESTAMP, type TokenizerJSON } from './tokenizer-json.js';
+import { addedToken, byteLevelTokenizer, SPECIAL, TIMESTAMP, type TokenizerJSON } from './tokenizer-json.js';
 
 export interface TokenizerFiles {
   json: unknown;
@@ -92,39 +92,13 @@ function assembled(
 ): TokenizerJSON {
   const listed = new Map(Object.entries(added));
   for (const token of special) if (Object.hasOwn(vocab, token)) listed.set(token, vocab[token]);
-  const tokens = [...listed].map(
-    ([content, id]): AddedTokenJSON => ({
-      id: id as number,
-      content,
-      single_word: false,
-      lstrip: false,
-      rstrip: false,
-      normalized: false,
-      special: !TIMESTAMP.test(content) && (special.has(content) || SPECIAL.test(content)),
-    }),
+  const tokens = [...listed].map(([content, id]) =>
+    addedToken(id as number, content, !TIMESTAMP.test(content) && (special.has(content) || SPECIAL.test(content))),
   );
-  const add_prefix_space = config?.add_prefix_space === true;
-  return {
-    version: '1.0',
-    truncation: null,
-    padding: null,
-    // What is no number is refused where ids are checked.
-    added_tokens: tokens.sort((a, b) => (typeof a.id === 'number' && typeof b.id === 'number' ? a.id - b.id : 0)),
-    normalizer: null,
-    pre_tokenizer: { type: 'ByteLevel', add_prefix_space, trim_offsets: true, use_regex: true },
-    post_processor: null,
-    decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
-    model: {
-      type: 'BPE',
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: '',
-      end_of_word_suffix: '',
-      fuse_unk: false,
-      byte_fallback: false,
-      ignore_merges: false,
-      vocab: vocab as Record<string, number>,
-      merges,
-    },
-  };
+  // What is no number is refused where ids are checked.
+  tokens.sort((a, b) => (typeof a.id === 'number' && typeof b.id === 'number' ? a.id - b.id : 0));
+  return byteLevelTokenizer(
+    { added_tokens: tokens, vocab: vocab as Record<string, number>, merges },
+    { add_prefix_space: config?.add_prefix_space === true, affix: '', ignore_merges: false },
+  );
 }

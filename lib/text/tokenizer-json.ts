@@ -27,6 +27,47 @@ export interface TokenizerJSON {
   [section: string]: unknown;
 }
 
+/** A token beside the vocabulary that a text holds as it is. */
+export const addedToken = (id: number, content: string, special: boolean): AddedTokenJSON => ({
+  id,
+  content,
+  single_word: false,
+  lstrip: false,
+  rstrip: false,
+  normalized: false,
+  special,
+});
+
+/** The tokenizer.json of a byte-level vocabulary of byte pairs. `affix`: how its model says that it marks no parts of words. */
+export function byteLevelTokenizer(
+  tokens: Pick<TokenizerJSON, 'added_tokens'> & Pick<TokenizerJSON['model'], 'vocab' | 'merges'>,
+  options: { add_prefix_space: boolean; affix: '' | null; ignore_merges?: boolean | undefined },
+): TokenizerJSON {
+  const { add_prefix_space, affix, ignore_merges } = options;
+  return {
+    version: '1.0',
+    truncation: null,
+    padding: null,
+    added_tokens: tokens.added_tokens,
+    normalizer: null,
+    pre_tokenizer: { type: 'ByteLevel', add_prefix_space, trim_offsets: true, use_regex: true },
+    post_processor: null,
+    decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
+    model: {
+      type: 'BPE',
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: affix,
+      end_of_word_suffix: affix,
+      fuse_unk: false,
+      byte_fallback: false,
+      ignore_merges,
+      vocab: tokens.vocab,
+      merges: tokens.merges,
+    },
+  };
+}
+
 /** How Whisper (GPT-2) cuts a text into the pieces that merges never cross. */
 export const PIECES = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 

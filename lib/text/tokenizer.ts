@@ -45,6 +45,9 @@ const EARLIER_CODES: Readonly<Record<string, string>> = { he: 'iw', jw: 'jv' };
 const ENGLISH_END = 50256;
 const ENGLISH = 'en';
 
+/** The byte that a character of a byte-level vocabulary stands for. */
+const BYTES: ReadonlyMap<string, number> = new Map(BYTE_CHARACTERS.map((character, byte) => [character, byte]));
+
 /** Seconds between two neighbouring timestamp tokens. */
 const TIMESTAMP_STEP = 0.02;
 /** Vocabularies from before timestamps were listed end with `<|notimestamps|>`; the model still has 30 s of them. */
@@ -263,6 +266,20 @@ export class WhisperTokenizer {
       );
     }
     return token;
+  }
+
+  /**
+   * The bytes of text that an id stands for; a byte-level vocabulary spells each with a character of its own.
+   * @throws ERR_TOKENIZER for an id that the vocabulary lacks, or spells otherwise
+   */
+  tokenBytes(id: number): Uint8Array {
+    const token = this.token(id);
+    const bytes = [...token].map((character) => BYTES.get(character));
+    if (bytes.every((byte) => byte !== undefined)) return Uint8Array.from(bytes);
+    throw new DistilWhisperError(
+      'ERR_TOKENIZER',
+      `${this.source}: expected the token ${id} to be spelt in bytes, got '${token.slice(0, 60)}'.`,
+    );
   }
 
   /**

@@ -1,6 +1,6 @@
 import { DistilWhisperError } from '../errors/index.js';
 import { LANGUAGES, resolveLanguage } from './languages.js';
-import type { AddedTokenJSON, TokenizerJSON } from './tokenizer-json.js';
+import { addedToken, byteLevelTokenizer, type TokenizerJSON } from './tokenizer-json.js';
 
 export interface VocabularyOptions {
   /** The languages that get a token, in this order: codes or names, or how many of Whisper's list. Default 99 (up to large-v2). */
@@ -128,37 +128,16 @@ function assemble(vocab: [string, number][], merges: [string, string][], options
       : [...new Set(languages.map((language) => resolveLanguage(language).code))];
   const names = ['endoftext', 'startoftranscript', ...codes, 'translate', 'transcribe'];
   names.push('startoflm', 'startofprev', 'nospeech', 'notimestamps');
-  const special = names.map((name, index) => added(vocab.length + index, `<|${name}|>`, true));
+  const special = names.map((name, index) => addedToken(vocab.length + index, `<|${name}|>`, true));
   const begin = vocab.length + special.length;
-  const times = Array.from({ length: timestamps }, (_, step) => added(begin + step, timestampToken(step), false));
-  return {
-    version: '1.0',
-    truncation: null,
-    padding: null,
-    added_tokens: [...special, ...times],
-    normalizer: null,
-    pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
-    post_processor: null,
-    decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
-    model: {
-      type: 'BPE',
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
-      vocab: Object.fromEntries(vocab),
-      merges,
-    },
-  };
+  const times = Array.from({ length: timestamps }, (_, step) => addedToken(begin + step, timestampToken(step), false));
+  return byteLevelTokenizer(
+    { added_tokens: [...special, ...times], vocab: Object.fromEntries(vocab), merges },
+    { add_prefix_space: false, affix: null },
+  );
 }
 
 /** The timestamp token of a step of 0.02 s: 54 → `<|1.08|>`. */
 export function timestampToken(step: number): string {
   return `<|${(step / 50).toFixed(2)}|>`;
-}
-
-function added(id: number, content: string, special: boolean): AddedTokenJSON {
-  return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special };
 }

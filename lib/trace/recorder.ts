@@ -35,6 +35,8 @@ export interface ProfiledStream {
   readonly isa: string;
   readonly threads: number;
   readonly label: string;
+  /** Whether it runs nothing: no profile has it. */
+  readonly plans: boolean;
 }
 
 /** Of a device's stream: when its kernels ran there, and when they were handed to it. One lane on the processor. */

@@ -23,6 +23,8 @@ export class AdamW {
     private readonly stream: Stream,
     readonly parameters: readonly Parameter[],
     private readonly options: AdamWOptions,
+    /** The learning rate of a parameter, times that of an update. Default 1. */
+    private readonly rateOf: (name: string) => number = () => 1,
   ) {
     for (const p of parameters) {
       const { shape } = p.value;
@@ -38,12 +40,21 @@ export class AdamW {
     const { stream, options } = this;
     const touched = this.parameters.filter((p) => p.touched);
     const { norm, scale } = kernels.globalNorm(stream, { gradients: touched.map((p) => p.gradient!), maxNorm });
-    const groups = touched.map((p) => {
-      const state = this.moments.get(p)!;
-      return { step: ++state.steps, value: p.value, gradient: p.gradient, m: state.m, v: state.v };
-    });
+    const byRate = new Map<number, Parameter[]>();
+    for (const p of touched) {
+      const rate = this.rateOf(p.name);
+      const members = byRate.get(rate);
+      if (members) members.push(p);
+      else byRate.set(rate, [p]);
+    }
     const { betas, epsilon, weightDecay, compat } = options;
-    kernels.adamw(stream, { scale, groups, learningRate, betas, epsilon, weightDecay, compat });
+    for (const [rate, members] of byRate) {
+      const groups = members.map((p) => {
+        const state = this.moments.get(p)!;
+        return { step: ++state.steps, value: p.value, gradient: p.gradient, m: state.m, v: state.v };
+      });
+      kernels.adamw(stream, { scale, groups, learningRate: rate * learningRate, betas, epsilon, weightDecay, compat });
+    }
     for (const p of touched) p.clearGradient();
     const refuse = (): void => {
       for (const p of touched) this.moments.get(p)!.steps--;

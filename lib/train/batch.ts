@@ -1,6 +1,14 @@
-import { DistilWhisperError } from '../errors/index.js';
+import { FeatureUploader } from '../model/index.js';
 import type { Stream, Tensor } from '../tensor/index.js';
 import type { WhisperConfig } from '../weights/index.js';
+
+/** What a teacher has said of an item before. */
+export interface Recalled {
+  /** bf16 [labels, D]; null for every item of a batch: the teacher is asked. */
+  rows: Uint16Array | null;
+  /** Takes what the teacher was asked for instead. */
+  keep(rows: Promise<Uint16Array>): void;
+}
 
 /** A micro-batch, ready to upload. */
 export interface TrainBatch {
@@ -10,6 +18,31 @@ export interface TrainBatch {
   labels: readonly (readonly number[])[];
   /** Lower-case language name of each item: whose expert it takes. null: none. */
   languages: readonly (string | null)[];
+  /** What a teacher that runs beside the stream has said of each item: its last hidden rows f32 [T, D], T the most labels of an item. */
+  taught?: readonly Float32Array[] | undefined;
+  /** Number of each item in its source: equal numbers, equal items. Absent: the source does not tell. */
+  utterances?: readonly number[] | undefined;
+  /** Audio of all items together, in seconds; absent where the source does not tell. */
+  seconds?: number | undefined;
+  /** What a teacher has said of each item before; absent: nothing is kept of it. */
+  recalled?: readonly Recalled[] | undefined;
+}
+
+/** A batch in parts of so many items, in order. */
+export function partsOf(batch: TrainBatch, size: number): TrainBatch[] {
+  const { features, labels, languages, recalled, taught } = batch;
+  const count = labels.length;
+  if (count <= size) return [batch];
+  return Array.from({ length: Math.ceil(count / size) }, (_, i) => {
+    const [begin, end] = [i * size, (i + 1) * size];
+    return {
+      features: features.slice(begin, end),
+      labels: labels.slice(begin, end),
+      languages: languages.slice(begin, end),
+      recalled: recalled?.slice(begin, end),
+      taught: taught?.slice(begin, end),
+    };
+  });
 }
 
 /** Micro-batches from number `from` of the whole run on, in an order that depends on nothing else. */
@@ -25,62 +58,40 @@ export interface UploadedBatch {
   ids: Tensor;
   /** What it shall say: i32 [B·T], padding ignored. */
   targets: Tensor;
-  /** Labelled positions. */
-  tokens: number;
 }
 
 const IGNORED = -100;
 
+/** What the decoder hears of a batch: ids [B, T], the labels shifted right behind the start token, padded. */
+export function decoderInputs({ labels }: TrainBatch, config: WhisperConfig): { ids: Int32Array; T: number } {
+  const T = Math.max(...labels.map((row) => row.length));
+  const ids = new Int32Array(labels.length * T).fill(config.pad_token_id);
+  for (const [b, row] of labels.entries()) ids.set([config.decoder_start_token_id, ...row.slice(0, T - 1)], b * T);
+  return { ids, T };
+}
+
 /** Puts micro-batches on a stream. */
 export class BatchUploader {
-  /** Where the features of a batch are put together: one buffer for the whole run, because garbage of this size fragments the heap. */
-  private gathered = new Float32Array(0);
+  private readonly features: FeatureUploader;
 
   constructor(
     private readonly stream: Stream,
     private readonly config: WhisperConfig,
-  ) {}
+  ) {
+    this.features = new FeatureUploader(stream, config);
+  }
 
   /** Throws ERR_SHAPE for features that are not those of the model and the labels. */
   upload(batch: TrainBatch): UploadedBatch {
     const { stream, config } = this;
     const B = batch.labels.length;
-    const T = Math.max(...batch.labels.map((l) => l.length));
+    const { ids, T } = decoderInputs(batch, config);
     const labels = new Int32Array(B * T).fill(IGNORED);
-    const inputs = new Int32Array(B * T).fill(config.pad_token_id);
-    for (const [b, row] of batch.labels.entries()) {
-      labels.set(row, b * T);
-      inputs.set([config.decoder_start_token_id, ...row.slice(0, T - 1)], b * T);
-    }
+    for (const [b, row] of batch.labels.entries()) labels.set(row, b * T);
     return {
-      features: this.features(batch),
-      ids: stream.tensor(inputs, [B, T], 'i32'),
+      features: this.features.upload(batch.features, B),
+      ids: stream.tensor(ids, [B, T], 'i32'),
       targets: stream.tensor(labels, [B * T], 'i32'),
-      tokens: batch.labels.reduce((sum, row) => sum + row.length, 0),
     };
-  }
-
-  private features({ features, labels }: TrainBatch): Tensor {
-    const { num_mel_bins: mels, max_source_positions } = this.config;
-    const frames = 2 * max_source_positions;
-    const size = mels * frames;
-    const B = labels.length;
-    if (features.length !== B) {
-      throw new DistilWhisperError(
-        'ERR_SHAPE',
-        `features: expected those of each of ${B} items, f32 [${mels}, ${frames}], got a list of ${features.length}`,
-      );
-    }
-    if (this.gathered.length < B * size) this.gathered = new Float32Array(B * size);
-    for (const [b, item] of features.entries()) {
-      if (item.length !== size) {
-        throw new DistilWhisperError(
-          'ERR_SHAPE',
-          `features: expected ${size} numbers of item ${b}, f32 [${mels}, ${frames}], got ${item.length}`,
-        );
-      }
-      this.gathered.set(item, b * size);
-    }
-    return this.stream.tensor(this.gathered.subarray(0, B * size), [B, mels, frames]);
   }
 }

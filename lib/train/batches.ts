@@ -1,13 +1,15 @@
-import { DecodePool, FeatureExtractor, SAMPLE_RATE } from '../audio/index.js';
+import { type AudioInput, DecodePool, FeatureExtractor, SAMPLE_RATE } from '../audio/index.js';
 import {
   type BadRow,
   BadRowsError,
   type Batch,
   badRow,
   blamesRow,
+  Dataset,
   EpochSampler,
   type ManifestEntry,
   PrefetchLoader,
+  type RowAudio,
   SAMPLER_OPTIONS,
   type SamplerOptions,
 } from '../data/index.js';
@@ -16,9 +18,9 @@ import { resolveLanguage, type WhisperTokenizer } from '../text/index.js';
 import type { WhisperConfig } from '../weights/index.js';
 import type { BatchSource, TrainBatch } from './batch.js';
 
-export interface AudioBatchOptions extends SamplerOptions {
+export interface AudioBatchOptions extends Omit<SamplerOptions, 'blocks' | 'sourceWeights'> {
   compat?: 'paper' | 'reference' | undefined;
-  /** Features kept in memory after their first use, in bytes: later epochs decode nothing. Default 1 GiB. */
+  /** Where the features of all utterances take at most so many bytes they are kept: later epochs decode nothing. Default 1 GiB. */
   cacheBytes?: number | undefined;
   /** Takes the rows whose labels or, in `check`, audio are refused; they are left out then. Without it they are an error. */
   onBadRow?: ((row: BadRow) => void) | undefined;
@@ -28,8 +30,11 @@ export interface AudioBatchOptions extends SamplerOptions {
   onWarning?: ((audio: string, warning: string) => void) | undefined;
 }
 
+// The data set says how it is dealt.
+const { blocks: _, sourceWeights: __, ...SAMPLING } = SAMPLER_OPTIONS;
+
 const OPTIONS: Record<keyof AudioBatchOptions, true> = {
-  ...SAMPLER_OPTIONS,
+  ...SAMPLING,
   compat: true,
   cacheBytes: true,
   onBadRow: true,
@@ -58,39 +63,48 @@ export function labelsOf(
   return labels;
 }
 
+/** Of features that are kept where nothing is said. */
+const CACHE_BYTES = 2 ** 30;
+
 /** Utterances in one batch of `check`. */
 const CHECKED_AT_ONCE = 16;
 
-/** An utterance with what the decoder shall say, and its features where they are kept. */
-interface Example {
-  entry: ManifestEntry;
-  labels: number[];
-  features?: Float32Array;
-}
-
-/** Micro-batches of a manifest's utterances: decoded, turned into features and labels ahead of the training step. */
+/** Micro-batches of utterances: decoded, turned into features and labels ahead of the training step. */
 export class AudioBatches implements BatchSource {
-  private examples: Example[] = [];
+  private readonly all: Dataset;
+  private readonly labels: LabelStore;
+  /** Seconds of each utterance's audio: decoded, or as its table tells; NaN where neither. */
+  private readonly lengths: Float64Array;
+  /** Numbers of the utterances that are left. */
+  private rows: number[] = [];
   private dealt: EpochSampler;
-  private cached = 0;
+  private readonly kept = new Map<number, Float32Array>();
+  private keepsFeatures = false;
 
   /**
-   * Checks every label at once, so that a long run does not find out late. Errors: BadRowsError with those of `labelsOf`,
-   * ERR_LANGUAGE (no such token); ERR_ARGUMENT.
+   * Checks every label at once, so that a long run does not find out late. Of a data set the rows are read when they are needed; it stays the
+   * caller's. Errors: BadRowsError with those of `labelsOf`, ERR_LANGUAGE (no such token); ERR_ARGUMENT.
    */
   constructor(
-    entries: readonly ManifestEntry[],
+    data: Dataset | readonly ManifestEntry[],
     private readonly config: WhisperConfig,
     tokenizer: WhisperTokenizer,
     private readonly options: AudioBatchOptions,
   ) {
     checkOptions('AudioBatches', options, OPTIONS);
+    this.all = data instanceof Dataset ? data : Dataset.of(data);
+    this.labels = new LabelStore(this.all.length);
+    this.lengths = new Float64Array(this.all.length).fill(Number.NaN);
     const bad: BadRow[] = [];
-    for (const entry of entries) {
+    for (const row of this.all.numbers()) {
+      const entry = this.all.entry(row);
+      if (entry.duration !== undefined) this.lengths[row] = entry.duration;
       try {
-        this.examples.push({ entry, labels: labelsOf(entry, tokenizer, config, options.compat) });
+        this.labels.add(labelsOf(entry, tokenizer, config, options.compat));
+        this.rows.push(row);
       } catch (error) {
         if (!blamesRow(error)) throw error;
+        this.labels.add([]);
         bad.push(badRow(entry, error));
       }
     }
@@ -104,11 +118,11 @@ export class AudioBatches implements BatchSource {
 
   /** Utterances that are left. */
   get length(): number {
-    return this.examples.length;
+    return this.rows.length;
   }
 
   /**
-   * Decodes every utterance once, so that a bad file ends a run before anything is written, and keeps the features that fit
+   * Decodes every utterance once, so that a bad file ends a run before anything is written, and keeps the features where all fit
    * the cache. Errors: BadRowsError with those of `decodeAudio` and `FeatureExtractor`; ERR_INTERRUPTED.
    */
   async check(
@@ -118,7 +132,7 @@ export class AudioBatches implements BatchSource {
     } = {},
   ): Promise<void> {
     const total = this.length;
-    const bad = new Map<Example, BadRow>();
+    const bad = new Map<number, BadRow>();
     let done = 0;
     const batches = Array.from({ length: Math.ceil(total / CHECKED_AT_ONCE) }, (_, position) => ({
       epoch: 0,
@@ -128,8 +142,8 @@ export class AudioBatches implements BatchSource {
         (_, i) => position * CHECKED_AT_ONCE + i,
       ),
     }));
-    const refused = (example: Example, error: DistilWhisperError): void => {
-      bad.set(example, badRow(example.entry, error));
+    const refused = (row: number, error: DistilWhisperError): void => {
+      bad.set(row, badRow(this.all.entry(row), error));
     };
     for await (const count of this.load(batches, (items) => items.length, refused)) {
       if (options.signal?.aborted) {
@@ -139,35 +153,97 @@ export class AudioBatches implements BatchSource {
       await options.onProgress?.(done, total);
     }
     if (bad.size === 0) return;
-    const inOrder = this.examples.flatMap((example) => bad.get(example) ?? []);
+    const inOrder = this.rows.flatMap((row) => bad.get(row) ?? []);
     this.dealt = this.without(inOrder, new Set(bad.keys()));
   }
 
-  /** The rows that are left. */
-  get entries(): readonly ManifestEntry[] {
-    return this.examples.map(({ entry }) => entry);
+  /** The rows that are left. It shares the files of what the batches were made of. */
+  get data(): Dataset {
+    return this.all.select(this.rows);
   }
 
   /** Tells of bad rows or throws them, and deals the examples that are left. */
-  private without(bad: readonly BadRow[], refused: ReadonlySet<Example>): EpochSampler {
+  private without(bad: readonly BadRow[], refused: ReadonlySet<number>): EpochSampler {
     const { onBadRow } = this.options;
     for (const row of bad) onBadRow?.(row);
-    this.examples = this.examples.filter((example) => !refused.has(example));
+    this.rows = this.rows.filter((row) => !refused.has(row));
     if (bad.length > 0 && (!onBadRow || this.length === 0)) throw new BadRowsError(bad);
-    const { compat: _, cacheBytes: __, onBadRow: ___, strict: ____, onWarning: _____, ...sampling } = this.options;
-    const entries = this.examples.map(({ entry }) => entry);
-    return new EpochSampler(entries, sampling);
+    const {
+      compat: _,
+      cacheBytes = CACHE_BYTES,
+      onBadRow: ___,
+      strict: ____,
+      onWarning: _____,
+      ...sampling
+    } = this.options;
+    // Some of many would be kept for nothing: an epoch comes round to them when it has all been decoded again.
+    this.keepsFeatures = this.length * this.featureBytes <= cacheBytes;
+    if (!this.keepsFeatures) this.kept.clear();
+    const { items, blocks, sourceWeights } = this.data.sampling;
+    return new EpochSampler(items, { ...sampling, blocks, sourceWeights });
+  }
+
+  /** What the table says of utterance `i` of those that are left. */
+  entry(i: number): ManifestEntry {
+    return this.all.entry(this.rows[i]!);
+  }
+
+  /** Its audio, to be decoded. Errors: those of `Dataset.audio`. */
+  audio(i: number): Promise<RowAudio> {
+    return this.all.audio(this.rows[i]!);
+  }
+
+  /** What the decoder shall say of it, behind the start token. */
+  labelsOf(i: number): number[] {
+    return this.labels.get(this.rows[i]!);
+  }
+
+  /** How many labels its decoder shall say. */
+  labelCount(i: number): number {
+    return this.labels.count(this.rows[i]!);
+  }
+
+  /** Seconds of all audio, as far as it was decoded or its table tells; null where neither. */
+  get seconds(): number | null {
+    const sum = this.rows.reduce((seconds, row) => seconds + this.lengths[row]!, 0);
+    return Number.isNaN(sum) ? null : sum;
+  }
+
+  /** Bytes of features that are still to be kept in memory. */
+  get cachedBytes(): number {
+    return this.keepsFeatures ? (this.length - this.kept.size) * this.featureBytes : 0;
+  }
+
+  private get featureBytes(): number {
+    const { num_mel_bins, max_source_positions } = this.config;
+    return num_mel_bins * 2 * max_source_positions * Float32Array.BYTES_PER_ELEMENT;
   }
 
   async *stream(from: number): AsyncGenerator<TrainBatch, void, undefined> {
-    const { examples } = this;
     const perEpoch = this.sampler.batchesPerEpoch;
     const batches = this.sampler.iterate({ epoch: Math.floor(from / perEpoch), position: from % perEpoch });
-    yield* this.load(batches, (features, { indices }) => ({
-      features: features as Float32Array[],
-      labels: Array.from(indices, (i) => examples[i]!.labels),
-      languages: Array.from(indices, (i) => resolveLanguage(examples[i]!.entry.language).name),
+    yield* this.load(batches, (features, { indices }) => this.collated(features as Float32Array[], indices));
+  }
+
+  /** Some of the utterances, by their numbers, in batches of `size`. Errors: those of `stream`. */
+  async *of(indices: readonly number[], size: number): AsyncGenerator<TrainBatch, void, undefined> {
+    const batches = Array.from({ length: Math.ceil(indices.length / size) }, (_, position) => ({
+      epoch: 0,
+      position,
+      indices: Int32Array.from(indices.slice(position * size, (position + 1) * size)),
     }));
+    yield* this.load(batches, (features, batch) => this.collated(features as Float32Array[], batch.indices));
+  }
+
+  private collated(features: Float32Array[], indices: Int32Array): TrainBatch {
+    const { rows, all, labels, lengths } = this;
+    return {
+      features,
+      labels: Array.from(indices, (i) => labels.get(rows[i]!)),
+      languages: Array.from(indices, (i) => resolveLanguage(all.entry(rows[i]!).language).name),
+      utterances: Array.from(indices),
+      seconds: indices.reduce((sum, i) => sum + (lengths[rows[i]!] || 0), 0),
+    };
   }
 
   /**
@@ -177,25 +253,28 @@ export class AudioBatches implements BatchSource {
   private async *load<T>(
     batches: Iterable<Batch>,
     collate: (items: (Float32Array | null)[], batch: Batch) => T,
-    refused?: (example: Example, error: DistilWhisperError) => void,
+    refused?: (row: number, error: DistilWhisperError) => void,
   ): AsyncGenerator<T, void, undefined> {
     const { config } = this;
     const pool = new DecodePool();
     const extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames: 2 * config.max_source_positions });
-    const loader = new PrefetchLoader<Example, Float32Array | null, T>({
-      examples: this.examples,
+    const loader = new PrefetchLoader<number, Float32Array | null, T>({
+      examples: this.rows,
       batches,
-      load: async (example) => {
+      load: async (row) => {
         try {
-          return await this.features(example, pool, extractor, refused && this.options.onWarning);
+          return await this.features(row, pool, extractor, refused && this.options.onWarning);
         } catch (error) {
           if (!refused || !blamesRow(error)) throw error;
-          refused(example, error);
+          refused(row, error);
           return null;
         }
       },
       collate,
-      describe: ({ entry }) => `${entry.id} (${entry.manifest} line ${entry.line})`,
+      describe: (row) => {
+        const { id, manifest, line } = this.all.entry(row);
+        return `${id} (${manifest} line ${line})`;
+      },
       onClose: () => pool.close(),
     });
     try {
@@ -207,28 +286,67 @@ export class AudioBatches implements BatchSource {
   }
 
   private async features(
-    example: Example,
+    row: number,
     pool: DecodePool,
     extractor: FeatureExtractor,
     onWarning: AudioBatchOptions['onWarning'],
   ): Promise<Float32Array> {
-    if (example.features) return example.features;
-    const { audio } = example.entry;
-    const decoded = await pool.decode(audio, { sampleRate: SAMPLE_RATE, strict: this.options.strict });
-    for (const warning of decoded.warnings) onWarning?.(audio, warning);
+    const known = this.kept.get(row);
+    if (known) return known;
+    const { audio: name } = this.all.entry(row);
+    const audio = await this.all.audio(row);
+    let decoded = audio as Exclude<RowAudio, AudioInput>;
+    if (typeof audio === 'string' || audio instanceof Uint8Array) {
+      const { warnings, ...heard } = await pool.decode(audio, {
+        name,
+        sampleRate: SAMPLE_RATE,
+        strict: this.options.strict,
+      });
+      for (const warning of warnings) onWarning?.(name, warning);
+      decoded = heard;
+    }
+    this.lengths[row] = decoded.samples.length / decoded.sampleRate;
     let features: Float32Array;
     try {
       features = await extractor.extract(decoded);
     } catch (error) {
       // What is wrong with the file is told with its name.
       throw isDistilWhisperError(error)
-        ? new DistilWhisperError(error.code, `${audio}: ${error.message}`, { cause: error })
+        ? new DistilWhisperError(error.code, `${name}: ${error.message}`, { cause: error })
         : error;
     }
-    if (this.cached + features.byteLength <= (this.options.cacheBytes ?? 2 ** 30)) {
-      example.features = features;
-      this.cached += features.byteLength;
-    }
+    if (this.keepsFeatures) this.kept.set(row, features);
     return features;
+  }
+}
+
+/** Label ids of many utterances, one behind the other. */
+class LabelStore {
+  private ids = new Uint32Array(1 << 12);
+  private readonly ends: Uint32Array;
+  private added = 0;
+
+  constructor(utterances: number) {
+    this.ends = new Uint32Array(utterances + 1);
+  }
+
+  add(labels: readonly number[]): void {
+    const start = this.ends[this.added]!;
+    const end = start + labels.length;
+    if (end > this.ids.length) {
+      const wider = new Uint32Array(Math.max(end, 2 * this.ids.length));
+      wider.set(this.ids);
+      this.ids = wider;
+    }
+    this.ids.set(labels, start);
+    this.ends[++this.added] = end;
+  }
+
+  count(i: number): number {
+    return this.ends[i + 1]! - this.ends[i]!;
+  }
+
+  get(i: number): number[] {
+    return Array.from(this.ids.subarray(this.ends[i]!, this.ends[i + 1]!));
   }
 }

@@ -1,11 +1,24 @@
 export type { BatchSource, TrainBatch } from './batch.js';
 export { AudioBatches, type AudioBatchOptions, labelsOf } from './batches.js';
 export type { Exchange } from './exchange.js';
+export { fillCache } from './fill-cache.js';
 export type { Randomness } from './gates.js';
 export { lossWorkspace } from './objective.js';
+export { OnnxTeacher, type OnnxTeacherFiles, onnxFilesOf, onnxTeacherFiles } from './onnx-teacher.js';
 export { type TrainingOptions, trainingDefaults, trainingOptions } from './options.js';
-export { RunFolder, type RunState } from './run-folder.js';
+export type { Pace } from './pace.js';
+export {
+  type HowToRun,
+  type PlannedModels,
+  planStream,
+  type StepCost,
+  type StepMemory,
+  StepPlanner,
+} from './planner.js';
+export { RecallingBatches } from './recall.js';
+export { RunFolder, type RunState, TEACHER_CACHE } from './run-folder.js';
 export { learningRate } from './schedule.js';
 export { TrainingEngine, type UpdateReport } from './step.js';
-export { checkTeacher, noTeacher, type Taught, type Teacher } from './teacher.js';
+export { cachedTeacher, checkTeacher, noTeacher, type Taught, type Teacher } from './teacher.js';
+export { type CacheSource, TeacherCache, teacherKeys } from './teacher-cache.js';
 export { type RunReport, Trainer, type TrainerSettings, type ValidationReport } from './trainer.js';

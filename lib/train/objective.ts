@@ -1,5 +1,5 @@
 import type { Forward, Whisper } from '../model/index.js';
-import { kernels, type Tape, type Tensor } from '../tensor/index.js';
+import { elementType, kernels, type Tape, type Tensor } from '../tensor/index.js';
 import type { TrainingOptions } from './options.js';
 import type { Taught } from './teacher.js';
 
@@ -15,17 +15,25 @@ export function quiet<T>(reading: Promise<T>): Promise<T> {
   return reading;
 }
 
+/** Which part of an update a micro-batch is: losses are means over its batches, and in a batch over its tokens, or its items. */
+export interface Part {
+  /** Batches of the update, by the share of their tokens that this rank has. */
+  batches: number;
+  /** Shares of its batch: of the tokens and of the items; 1: it is all of it. */
+  tokens: number;
+  items: number;
+}
+
 /** The losses of a micro-batch, on their way. */
 export interface LossReadings {
   /** Cross-entropy, divergence, and their weighted sum. */
   stats: Promise<Float32Array>;
   /** Mean gate and its distance from the budget; empty without experts that train. */
   budget: Promise<Float32Array>[];
-  /** What its weights were divided by. */
-  parts: number;
+  part: Part;
 }
 
-/** Of an update: means over its micro-batches. */
+/** Of an update: means over its micro-batches, each by its share. */
 export interface Losses {
   loss: number;
   crossEntropy: number;
@@ -34,7 +42,11 @@ export interface Losses {
   gateLoss: number;
 }
 
-const average = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+/** A mean in which each value counts by its share. */
+function average(values: readonly number[], shares: readonly number[]): number {
+  const sum = (all: readonly number[]): number => all.reduce((a, b) => a + b, 0);
+  return sum(values.map((value, i) => value * shares[i]!)) / sum(shares);
+}
 
 /** What is minimised: L = ½[(CE + budget)/σ0² + KD/σ1²], or CE + budget where no teacher is named. */
 export class Objective {
@@ -45,18 +57,18 @@ export class Objective {
   ) {}
 
   /**
-   * Queues the losses of a micro-batch of B items; their gradients, divided by `parts`, are set on the tape. hidden [B, T, D],
+   * Queues the losses of a micro-batch of B items; their gradients, for the `part` of the update's mean that it is, are set on the tape. hidden [B, T, D],
    * targets i32 [B·T]; the gates of an item without an expert are 0, and their mean is over the `covered` ones.
    */
   measure(
     tape: Tape,
     { hidden, gates }: Forward,
-    { targets, taught, covered, parts }: { targets: Tensor; taught: Taught | null; covered: number; parts: number },
+    { targets, taught, covered, part }: { targets: Tensor; taught: Taught | null; covered: number; part: Part },
   ): LossReadings {
     const { model, options } = this;
     const { stream, config } = model;
     const B = hidden.shape[0]!;
-    const [ceWeight, kdWeight] = this.weights(parts);
+    const [ceWeight, kdWeight] = this.weights(part.batches / part.tokens);
     const table = model.embeddingTable;
     const reference = options.compat === 'reference';
     const { stats, dhidden } = kernels.distillLoss(stream, {
@@ -73,18 +85,18 @@ export class Objective {
       divergenceWeight: kdWeight,
       allPositions: reference,
       grad: true,
-      compute: model.compute,
+      compute: elementType(model.compute),
       workspace: lossWorkspace(stream.device, options.workspace),
       epsilon: reference ? 1e-10 : 0,
     });
-    const readings: LossReadings = { stats: quiet(stats.floats(BEHIND)), budget: [], parts };
+    const readings: LossReadings = { stats: quiet(stats.floats(BEHIND)), budget: [], part };
     tape.set(hidden, dhidden.reshape(hidden.shape));
     if (gates.length > 0) {
       const count = gates.reduce((sum, g) => sum + (g.size / B) * covered, 0);
       const { mean, loss, dgate } = kernels.gateBudget(stream, {
         gates,
         budget: options.gateBudget,
-        weight: ceWeight,
+        weight: this.weights(part.batches / part.items)[0],
         count,
       });
       readings.budget.push(quiet(mean.floats(BEHIND)), quiet(loss.floats(BEHIND)));
@@ -99,12 +111,31 @@ export class Objective {
       Promise.all(micro.map((m) => m.stats)),
       Promise.all(micro.map((m) => Promise.all(m.budget))),
     ]);
-    const gateLoss = average(budget.map(([, loss]) => loss?.[0] ?? 0));
+    const tokens = micro.map(({ part }) => part.tokens);
+    const items = micro.map(({ part }) => part.items);
+    const gateLoss = average(
+      budget.map(([, loss]) => loss?.[0] ?? 0),
+      items,
+    );
     return {
-      loss: average(stats.map((s, i) => s[2]! * micro[i]!.parts)) + this.weights(1)[0] * gateLoss,
-      crossEntropy: average(stats.map((s) => s[0]!)),
-      distillation: average(stats.map((s) => s[1]!)),
-      gate: average(budget.map(([g]) => g?.[0] ?? 0)),
+      loss:
+        average(
+          stats.map((s, i) => s[2]! * (micro[i]!.part.batches / tokens[i]!)),
+          tokens,
+        ) +
+        this.weights(1)[0] * gateLoss,
+      crossEntropy: average(
+        stats.map((s) => s[0]!),
+        tokens,
+      ),
+      distillation: average(
+        stats.map((s) => s[1]!),
+        tokens,
+      ),
+      gate: average(
+        budget.map(([g]) => g?.[0] ?? 0),
+        items,
+      ),
       gateLoss,
     };
   }

@@ -6,8 +6,12 @@ export interface TrainingOptions {
   steps: number;
   /** Micro-batches whose gradients one update averages. Default 1. */
   accumulation: number;
-  /** Peak of the learning rate; linear warm-up over `warmup`·steps updates, then linear decay to 0. */
+  /** Peak of the learning rate, behind a linear warm-up over `warmup`·steps updates. */
   learningRate: number;
+  /** Behind the warm-up: linearly to 0, half a cosine to 0, or no decay. */
+  schedule: 'linear' | 'cosine' | 'constant';
+  /** The learning rate of the gates, times that of all else. */
+  gateRate: number;
   warmup: number;
   betas: readonly [number, number];
   epsilon: number;
@@ -38,6 +42,8 @@ export interface TrainingOptions {
 export const trainingDefaults: Omit<TrainingOptions, 'steps'> = {
   accumulation: 1,
   learningRate: 1e-4,
+  schedule: 'linear',
+  gateRate: 1,
   warmup: 0.1,
   betas: [0.9, 0.98],
   epsilon: 1e-8,
@@ -68,6 +74,7 @@ const CHECKS: Check[] = [
   ['steps', whole(1), 'an integer of at least 1'],
   ['accumulation', whole(1), 'an integer of at least 1'],
   ['learningRate', within(0, 10), 'a number from 0 to 10'],
+  ['gateRate', within(0, 1000), 'a number from 0 to 1,000'],
   ['warmup', within(0, 1), 'a share from 0 to 1'],
   ['epsilon', (v) => v > 0 && v < 1, 'a number between 0 and 1'],
   ['weightDecay', within(0, 10), 'a number from 0 to 10'],
@@ -83,7 +90,11 @@ const CHECKS: Check[] = [
   ['workspace', (v) => v === 0 || whole(1 << 20)(v), '0, or at least 1 MiB in bytes'],
 ];
 
-const CHOICES = { distillation: ['js', 'kl', 'none'], compat: ['paper', 'reference'] } as const;
+const CHOICES = {
+  schedule: ['linear', 'cosine', 'constant'],
+  distillation: ['js', 'kl', 'none'],
+  compat: ['paper', 'reference'],
+} as const;
 
 /** Fills in the defaults and checks every value. Throws ERR_ARGUMENT that names the option. */
 export function trainingOptions(given: Partial<TrainingOptions> & { steps: number }): TrainingOptions {

@@ -3,8 +3,10 @@
  *   run.json                     what is trained, with every option: a resumed run must ask for the same
  *   run.lock                     which process works here, while it does
  *   log.jsonl                    one line an update or validation
+ *   tensorboard/                 the same as curves, where they are asked for
  *   checkpoints/step-00000120/   state.json, state.safetensors: parameters, moments; the last two are kept
  *   best/                        parameters.safetensors of the best validation so far
+ *   teacher-cache/               what the teacher said (teacher-cache.ts), where the run keeps it
  * A checkpoint is written beside, synced and renamed: a process killed at any moment leaves whole ones only.
  */
 import { mkdir, open, readdir, rm, stat, truncate } from 'node:fs/promises';
@@ -13,6 +15,7 @@ import { DistilWhisperError, fileReadError, fileWriteError } from '../errors/ind
 import {
   FolderLock,
   ifThere,
+  isJsonObject,
   isRemnant,
   proveFolder,
   readJsonObject,
@@ -21,8 +24,9 @@ import {
   writeFileAtomic,
   writeFolderAtomic,
 } from '../files/index.js';
-import type { DType, Tensor } from '../tensor/index.js';
+import { type DType, type Tensor, typeName } from '../tensor/index.js';
 import { openSafetensors, type WeightEntry, writeSafetensors } from '../weights/index.js';
+import { trainingDefaults } from './options.js';
 
 export interface RunState {
   /** Updates done. */
@@ -39,7 +43,19 @@ export interface RunState {
 
 const CHECKPOINT = /^step-(\d{8})$/;
 const KEPT = 2;
-const PARTS = { 'run.json': 'file', 'log.jsonl': 'file', 'report.json': 'file', checkpoints: 'folder', best: 'folder' };
+/** The part that a run may leave which ended before it began. */
+export const TEACHER_CACHE = 'teacher-cache';
+/** Event files. */
+export const CURVES = 'tensorboard';
+const PARTS = {
+  'run.json': 'file',
+  'log.jsonl': 'file',
+  'report.json': 'file',
+  checkpoints: 'folder',
+  best: 'folder',
+  [TEACHER_CACHE]: 'folder',
+  [CURVES]: 'folder',
+};
 const LOCK = 'run.lock';
 /** How what a run is is written down: 1 named its model and manifest by their paths. */
 const FORMAT = 2;
@@ -88,7 +104,9 @@ async function contentOf(path: string): Promise<'run' | 'nothing'> {
     }
     if (names.includes('run.json')) return 'run';
     const empty = await ifThere(readdir(join(path, 'checkpoints')).then((inside) => inside.length === 0));
-    names = names.filter((name) => name !== LOCK && !isRemnant(name) && !(name === 'checkpoints' && empty));
+    names = names.filter(
+      (name) => name !== LOCK && name !== TEACHER_CACHE && !isRemnant(name) && !(name === 'checkpoints' && empty),
+    );
   } catch (error) {
     throw fileReadError(error, path);
   }
@@ -304,6 +322,10 @@ async function compare(path: string, file: string, now: Record<string, unknown>)
         'it was trained on; use another folder',
     );
   }
+  // Runs have said f32 for fp32.
+  if (typeof earlier.compute === 'string') earlier.compute = typeName(earlier.compute);
+  // An option that they did not have yet was what its default is.
+  if (isJsonObject(earlier.options)) earlier.options = { ...trainingDefaults, ...earlier.options };
   const changed = difference(earlier, now);
   if (changed !== null) refuse(`run folder ${path}: it holds a run with ${changed}; use another folder`);
 }

@@ -1,10 +1,18 @@
 import type { TrainingOptions } from './options.js';
 
-/** Learning rate of update `k` (from 0) of `steps`: transformers' linear schedule with warm-up. */
+/** Share of the peak by what is left of the updates behind the warm-up, from 1 to 0. */
+const DECAYS: Record<TrainingOptions['schedule'], (left: number) => number> = {
+  linear: (left) => left,
+  cosine: (left) => 0.5 * (1 + Math.cos(Math.PI * (1 - left))),
+  constant: () => 1,
+};
+
+/** Learning rate of update `k` (from 0) of `steps`, as transformers' schedules of these names have it, with warm-up. */
 export function learningRate(options: TrainingOptions, k: number): number {
   const warm = Math.ceil(options.warmup * options.steps);
-  const share = k < warm ? k / Math.max(1, warm) : (options.steps - k) / Math.max(1, options.steps - warm);
-  return options.learningRate * Math.max(0, share);
+  if (k < warm) return options.learningRate * (k / Math.max(1, warm));
+  const left = Math.max(0, (options.steps - k) / Math.max(1, options.steps - warm));
+  return options.learningRate * DECAYS[options.schedule](left);
 }
 
 /** Noise factor of the gates in update `k`: it grows linearly. */

@@ -1,16 +1,16 @@
 import { DistilWhisperError } from '../errors/index.js';
-import type { ModelPass, SoftGates, Whisper } from '../model/index.js';
+import { isGateParameter, type ModelPass, type SoftGates, type Whisper } from '../model/index.js';
 import { Tape } from '../tensor/index.js';
 import { AdamW } from './adamw.js';
-import { BatchUploader, type TrainBatch } from './batch.js';
+import { BatchUploader, partsOf, type TrainBatch } from './batch.js';
 import { type Exchange, oneRank } from './exchange.js';
 import { type Randomness, softGates } from './gates.js';
-import { BEHIND, type Losses, type LossReadings, Objective, quiet } from './objective.js';
+import { BEHIND, type Losses, type LossReadings, Objective, type Part, quiet } from './objective.js';
 import type { TrainingOptions } from './options.js';
 import { learningRate } from './schedule.js';
 import { type Teacher, teacherOf } from './teacher.js';
 
-/** What one update did. Means over its micro-batches. */
+/** What one update did. Means over its micro-batches, each by its share. */
 export interface UpdateReport {
   /** Updates done, this one included. */
   step: number;
@@ -26,11 +26,17 @@ export interface UpdateReport {
 
 export interface EngineSettings {
   /** Recorded noise, masks and skips in place of drawn ones. */
-  randomness?: Randomness;
+  randomness?: Randomness | undefined;
   /** Keep each layer's inputs only, and run its forward again in the backward: less memory, the same numbers, more time. */
-  gradientCheckpointing?: boolean;
+  gradientCheckpointing?: boolean | undefined;
+  /**
+   * Items that run at once: a batch of more runs in parts, whose gradients add up to those of the loss over all of its tokens.
+   * `parts`: of a full batch. Each part draws its own noise, masks and skips, and its own mean is held to the gate budget. Default:
+   * batches run whole.
+   */
+  microBatch?: { items: number; parts: number } | undefined;
   /** @internal Between the ranks of a run. Default: there is one. */
-  exchange?: Exchange;
+  exchange?: Exchange | undefined;
 }
 
 /** Forward, backward and update: the training step, on one stream. */
@@ -58,16 +64,19 @@ export class TrainingEngine {
     this.objective = new Objective(model, options, this.teacher.config !== null);
     this.uploader = new BatchUploader(model.stream, model.config);
     this.exchange = settings.exchange ?? oneRank;
-    this.optimizer = new AdamW(model.stream, parameters, options);
+    const rateOf = (name: string): number => (isGateParameter(name) ? options.gateRate : 1);
+    this.optimizer = new AdamW(model.stream, parameters, options, rateOf);
   }
 
   /** Queues update `k` (from 0) and returns at once; the promise resolves when it has run. Ends the stream's step. */
   update(k: number, batches: readonly TrainBatch[]): Promise<UpdateReport> {
     const { stream } = this.model;
-    const micro = batches.map((batch, i) => this.microBatch(k, k * batches.length + i, batch, batches.length));
-    this.exchange.sum(this.optimizer.parameters);
+    const micro = this.gradients(k, batches);
     const rate = learningRate(this.options, k);
-    const { norm: gradient, refuse } = this.optimizer.update(rate, this.options.maxGradientNorm);
+    const { norm: gradient, refuse } = stream.inPart('optimiser', () => {
+      this.exchange.sum(this.optimizer.parameters);
+      return this.optimizer.update(rate, this.options.maxGradientNorm);
+    });
     const gradientNorm = quiet(gradient.item(BEHIND));
     stream.endStep();
     // Awaited together: when the stream ends, each of them rejects.
@@ -80,29 +89,66 @@ export class TrainingEngine {
     })();
   }
 
+  /** Runs all of update `k` but its end, and waits for it: parameters and moments stay as they are. */
+  async rehearse(k: number, batches: readonly TrainBatch[]): Promise<void> {
+    const losses = this.objective.losses(this.gradients(k, batches));
+    losses.catch(() => {});
+    for (const parameter of this.optimizer.parameters) parameter.clearGradient();
+    this.model.stream.endStep();
+    await this.model.stream.sync();
+    await losses;
+  }
+
+  /** See `Teacher.settle`. */
+  async settleTeacher(): Promise<void> {
+    await this.teacher.settle?.();
+  }
+
   dispose(): void {
     this.optimizer.dispose();
   }
 
-  /** Forward and backward of one of `accumulation` micro-batches: their gradients add up. */
-  private microBatch(k: number, micro: number, batch: TrainBatch, accumulation: number): LossReadings {
+  /** Queues forward and backward of an update's batches: their gradients add up. */
+  private gradients(k: number, batches: readonly TrainBatch[]): LossReadings[] {
+    const { items = Number.POSITIVE_INFINITY, parts = 1 } = this.settings.microBatch ?? {};
+    return batches.flatMap((batch, i) => {
+      const tokens = tokensOf(batch);
+      const count = batches.length / this.exchange.share(tokens);
+      return partsOf(batch, items).map((part, j) =>
+        this.microBatch(k, (k * batches.length + i) * parts + j, part, {
+          batches: count,
+          tokens: tokensOf(part) / tokens,
+          items: part.labels.length / batch.labels.length,
+        }),
+      );
+    });
+  }
+
+  private microBatch(k: number, micro: number, batch: TrainBatch, part: Part): LossReadings {
     const { model } = this;
-    const { features, ids, targets, tokens } = this.uploader.upload(batch);
-    const taught = this.teacher.teach(features, ids);
-    const tape = new Tape(model.stream);
-    const pass: ModelPass = {
-      tape,
-      languages: batch.languages,
-      ...(this.trainsExperts && { gates: this.gates(k, micro) }),
-      gradientCheckpointing: this.settings.gradientCheckpointing ?? false,
-    };
-    const heard = model.encode(features, pass);
-    const said = model.decode(ids, heard.hidden, pass);
-    const gates = this.trainsExperts ? [...heard.gates, ...said.gates] : [];
-    const covered = batch.languages.filter((l) => l !== null && model.experts.has(l)).length;
-    const parts = accumulation / this.exchange.share(tokens);
-    const readings = this.objective.measure(tape, { hidden: said.hidden, gates }, { targets, taught, covered, parts });
-    tape.backward();
+    const { stream } = model;
+    let readings!: LossReadings;
+    // Nothing of it is needed behind it: the next one takes the same memory.
+    stream.tidy(() => {
+      const { features, ids, targets } = this.uploader.upload(batch);
+      const taught = stream.inPart('teacher', () => this.teacher.teach(features, ids, batch));
+      const tape = new Tape(stream);
+      const pass: ModelPass = {
+        tape,
+        languages: batch.languages,
+        gates: this.trainsExperts ? this.gates(k, micro) : undefined,
+        gradientCheckpointing: this.settings.gradientCheckpointing ?? false,
+      };
+      readings = stream.inPart('forward', () => {
+        const heard = model.encode(features, pass);
+        const said = model.decode(ids, heard.hidden, pass);
+        const gates = this.trainsExperts ? [...heard.gates, ...said.gates] : [];
+        const covered = batch.languages.filter((l) => l !== null && model.experts.has(l)).length;
+        return this.objective.measure(tape, { hidden: said.hidden, gates }, { targets, taught, covered, part });
+      });
+      stream.inPart('backward', () => tape.backward());
+      return undefined;
+    });
     return readings;
   }
 
@@ -111,6 +157,9 @@ export class TrainingEngine {
     return softGates(this.options, encoder_layers + decoder_layers, k, micro, this.settings.randomness);
   }
 }
+
+/** Labelled positions. */
+const tokensOf = ({ labels }: TrainBatch): number => labels.reduce((sum, row) => sum + row.length, 0);
 
 /** Throws ERR_RUN. */
 function refuseDiverged(k: number, { loss }: Losses, norm: number): void {

@@ -1,12 +1,18 @@
+import { join } from 'node:path';
 import { DistilWhisperError } from '../errors/index.js';
 import type { Whisper } from '../model/index.js';
 import type { Tensor } from '../tensor/index.js';
 import { onThread, phase } from '../trace/index.js';
 import type { BatchSource, TrainBatch } from './batch.js';
+import { EventFile, type Scalar } from './event-file.js';
 import { type TrainingOptions, trainingOptions } from './options.js';
-import { RunFolder } from './run-folder.js';
+import { type Pace, PaceMeter } from './pace.js';
+import { CURVES, RunFolder } from './run-folder.js';
 import { type EngineSettings, TrainingEngine, type UpdateReport } from './step.js';
 import type { Teacher } from './teacher.js';
+
+/** Updates from which a run is worth a rehearsal of two. */
+const REHEARSED = 100;
 
 /**
  * Milliseconds from which an update is waited for before the next one is queued: Ctrl-C waits for all that is queued, and beside
@@ -23,24 +29,28 @@ export interface ValidationReport {
 export interface TrainerSettings extends Omit<EngineSettings, 'exchange'> {
   model: Whisper;
   /** A frozen model on the model's stream, or what stands for one. null: cross-entropy alone. */
-  teacher?: Whisper | Teacher | null;
+  teacher?: Whisper | Teacher | null | undefined;
   batches: BatchSource;
   options: Partial<TrainingOptions> & { steps: number };
   /** Run folder: log, checkpoints, best parameters. Without one nothing is written and nothing can be resumed. */
-  folder?: string;
+  folder?: string | undefined;
   /** What the run is beyond its options (model, data, …): compared when it is resumed. */
-  identity?: Record<string, unknown>;
+  identity?: Record<string, unknown> | undefined;
+  /** Write the log's numbers as event files too, in the run folder's tensorboard/. Default false. */
+  tensorboard?: boolean | undefined;
   /** Updates between checkpoints; 0: only at the end. Default: a tenth of the run. */
-  checkpointEvery?: number;
+  checkpointEvery?: number | undefined;
   /** Updates between validations; 0: never. */
-  validateEvery?: number;
-  validate?: (step: number) => Promise<ValidationReport>;
-  onUpdate?: (report: UpdateReport) => void | Promise<void>;
-  onValidation?: (step: number, report: ValidationReport, isBest: boolean) => void | Promise<void>;
+  validateEvery?: number | undefined;
+  validate?: ((step: number) => Promise<ValidationReport>) | undefined;
+  /** Before the first update, where many are left: the seconds that one takes, measured on two, and how many are left. */
+  onRehearsed?: ((seconds: number, left: number) => void | Promise<void>) | undefined;
+  onUpdate?: ((report: UpdateReport, pace: Pace) => void | Promise<void>) | undefined;
+  onValidation?: ((step: number, report: ValidationReport, isBest: boolean) => void | Promise<void>) | undefined;
   /** At the end, with the best parameters in the model, while the run folder is still held. */
-  onEnd?: (report: RunReport) => void | Promise<void>;
+  onEnd?: ((report: RunReport) => void | Promise<void>) | undefined;
   /** When aborted, the update under way ends, a checkpoint is written, and `run` rejects with ERR_INTERRUPTED. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 export interface RunReport {
@@ -52,6 +62,14 @@ export interface RunReport {
   seconds: number;
 }
 
+/** The numbers of a report, under names as TensorBoard groups them: train/gradient_norm. */
+const scalarsOf = (group: string, report: object): Scalar[] =>
+  Object.entries(report).flatMap(([name, value]) =>
+    typeof value === 'number'
+      ? [{ tag: `${group}/${name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`, value }]
+      : [],
+  );
+
 /**
  * Trains a model: all of it, or only its experts and gates, by what is trainable. A run with a folder can be interrupted or
  * killed at any moment; called again it goes on behind its last checkpoint with the numbers it would have had.
@@ -59,6 +77,7 @@ export interface RunReport {
 export class Trainer {
   readonly options: TrainingOptions;
   private readonly engine: TrainingEngine;
+  private curves: EventFile | null = null;
 
   /** Errors: ERR_ARGUMENT, ERR_VOCABULARY, ERR_MODEL. Nothing is written. */
   constructor(private readonly settings: TrainerSettings) {
@@ -79,8 +98,31 @@ export class Trainer {
     } finally {
       // What is queued still uses the model; its own failure is told already, or follows from what is.
       await model.stream.sync().catch(() => {});
+      await this.curves?.close();
+      this.curves = null;
       await folder?.close();
     }
+  }
+
+  /**
+   * Seconds that update `k` takes, measured on two, of which the `first` finds everything new. Nothing of it stays: the run that
+   * follows has the same numbers. null: there are not enough batches, or the signal came.
+   */
+  async rehearse(k = 0): Promise<{ first: number; update: number } | null> {
+    const { settings, options } = this;
+    const batches: TrainBatch[] = [];
+    for await (const batch of settings.batches.stream(k * options.accumulation)) {
+      if (batches.push(batch) === options.accumulation) break;
+    }
+    if (batches.length < options.accumulation) return null;
+    const turns: number[] = [];
+    while (turns.length < 2) {
+      if (settings.signal?.aborted) return null;
+      const start = performance.now();
+      await this.engine.rehearse(k, batches);
+      turns.push((performance.now() - start) / 1e3);
+    }
+    return { first: turns[0]!, update: turns[1]! };
   }
 
   dispose(): void {
@@ -102,6 +144,14 @@ export class Trainer {
     let settledAt = performance.now();
     let isLong = false;
 
+    if (settings.onRehearsed && options.steps - first >= REHEARSED) {
+      const seconds = await this.rehearse(first);
+      if (seconds !== null) await settings.onRehearsed(seconds.update, options.steps - first);
+    }
+    if (settings.tensorboard && folder && first < options.steps)
+      this.curves = await EventFile.open(join(folder.path, CURVES), first + 1);
+    const pace = new PaceMeter();
+
     const settle = async (): Promise<void> => {
       if (!pending) return;
       const report: UpdateReport = await pending;
@@ -111,12 +161,15 @@ export class Trainer {
       settledAt = now;
       last = report;
       await folder?.log({ ...report });
-      await settings.onUpdate?.(report);
+      const { step: done, ...numbers } = report;
+      await this.curves?.write(done, scalarsOf('train', numbers));
+      await settings.onUpdate?.(report, pace.read());
     };
     const checkpoint = async (step: number): Promise<void> => {
       await settle();
       if (saved === step || !folder) return;
       const end = phase('checkpoint', { step });
+      await this.engine.settleTeacher();
       const optimizerSteps = this.engine.optimizer.state().steps;
       await folder.save({ step, optimizerSteps, best, validated }, this.state());
       end();
@@ -148,6 +201,7 @@ export class Trainer {
       validated = step;
       const isBest = best === null || report.score < best.score;
       await folder?.log({ step, validation: report });
+      await this.curves?.write(step, scalarsOf('validation', report));
       if (isBest) {
         best = { score: report.score, step };
         await folder?.saveBest(this.parameters());
@@ -160,10 +214,15 @@ export class Trainer {
     if (first > 0) await validateIfDue(first);
     if (step < options.steps) {
       let micro: TrainBatch[] = [];
+      pace.asks();
       for await (const batch of settings.batches.stream(first * options.accumulation)) {
+        pace.got(batch.seconds);
         if (settings.signal?.aborted) await interrupt(step);
         micro.push(batch);
-        if (micro.length < options.accumulation) continue;
+        if (micro.length < options.accumulation) {
+          pace.asks();
+          continue;
+        }
         if (isLong) await settle();
         if (settings.signal?.aborted) await interrupt(step);
         // The next update is queued before the last one's numbers are waited for: the stream never runs dry.
@@ -171,6 +230,7 @@ export class Trainer {
         const queued = onThread('queue an update', () => this.engine.update(step, micro));
         // Also where an error ends the run before its turn to be awaited.
         queued.then(end, end);
+        pace.queued(queued);
         micro = [];
         step++;
         await settle();
@@ -179,6 +239,7 @@ export class Trainer {
         await validateIfDue(step);
         if (due(step, every) || step === options.steps) await checkpoint(step);
         if (step === options.steps) break;
+        pace.asks();
       }
       if (step < options.steps) {
         throw new DistilWhisperError(

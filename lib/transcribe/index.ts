@@ -1,4 +1,5 @@
 /** From audio to transcripts. */
+export { type Decoding, decodingOf } from './decoding.js';
 export { type DetectedLanguage, detectLanguage } from './language.js';
 export type { TranscribeOptions, TranscribeProgress, TranscriberOptions } from './options.js';
 export type { TimedText } from './segments.js';

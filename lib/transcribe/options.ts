@@ -1,5 +1,6 @@
 import type { BeamOptions } from '../decode/index.js';
 import type { DistilWhisperError } from '../errors/index.js';
+import type { HubOptions } from '../hub/index.js';
 import type { CacheType, ComputeType } from '../model/index.js';
 import type { Stream } from '../tensor/index.js';
 import type { Task } from '../text/index.js';
@@ -15,12 +16,14 @@ export interface TranscriberOptions {
   compute?: ComputeType | undefined;
   /** How the cross-attention's keys and values are kept. Default 'auto'. */
   cache?: CacheType | undefined;
-  /** Expert files to attach. */
+  /** Experts to attach: files, folders (a run's is one), or names of the hub. */
   experts?: readonly string[] | undefined;
   /** Windows that are decoded together. Default 16. */
   batchSize?: number | undefined;
   /** Weights are read into memory instead of being the files' pages (see `WhisperOptions`). Default false. */
   copyWeights?: boolean | undefined;
+  /** How names are found and fetched. */
+  hub?: HubOptions | undefined;
 }
 
 export const LOAD_OPTIONS: Record<keyof TranscriberOptions, true> = {
@@ -31,6 +34,7 @@ export const LOAD_OPTIONS: Record<keyof TranscriberOptions, true> = {
   experts: true,
   batchSize: true,
   copyWeights: true,
+  hub: true,
 };
 
 export interface TranscribeProgress {

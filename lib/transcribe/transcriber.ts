@@ -7,19 +7,15 @@ import {
   greedy,
   throwIfAborted,
 } from '../decode/index.js';
-import { checkOptions, DistilWhisperError, shown } from '../errors/index.js';
+import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import type { JsonObject } from '../files/index.js';
-import { Whisper } from '../model/index.js';
+import { resolveExperts, resolveModel } from '../hub/index.js';
+import { computeType, FeatureUploader, Whisper } from '../model/index.js';
 import { Stream, type Tensor } from '../tensor/index.js';
-import { resolveLanguage, suppressTokens, type TimestampTokens, WhisperTokenizer } from '../text/index.js';
-import {
-  DEFAULT_SUPPRESSION,
-  openModelFolder,
-  suppressionList,
-  unfollowedSettings,
-  type WhisperConfig,
-} from '../weights/index.js';
+import { resolveLanguage, type TimestampTokens, WhisperTokenizer } from '../text/index.js';
+import { openModelFolder, unfollowedSettings } from '../weights/index.js';
 import { windowBatches } from './batches.js';
+import { type Decoding, decodingOf } from './decoding.js';
 import { type DetectedLanguage, detectLanguage } from './language.js';
 import { LOAD_OPTIONS, TRANSCRIBE_OPTIONS, type TranscribeOptions, type TranscriberOptions } from './options.js';
 import type { AudioSource, HeardWindow, Hearing } from './sources.js';
@@ -30,12 +26,6 @@ import { PauseWindows } from './windows.js';
 const isList = (sources: readonly AudioSource[] | AudioSource): sources is readonly AudioSource[] =>
   Array.isArray(sources);
 
-interface Decoding {
-  suppress: readonly number[];
-  suppressAtBegin: readonly number[];
-  maxTokens: number;
-}
-
 /** Transcribes audio: a model, its tokenizer and its decoding settings, with audio decoded and features made ahead of the model. */
 export class Transcriber {
   readonly batchSize: number;
@@ -43,6 +33,7 @@ export class Transcriber {
   readonly warnings: readonly string[];
   private readonly decoding: Decoding;
   private readonly hearing: Hearing;
+  private readonly features: FeatureUploader;
   private release: () => void = () => {};
 
   /**
@@ -74,22 +65,18 @@ export class Transcriber {
     }
     this.decoding = decodingOf(config, generation, this.tokenizer);
     const extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames: 2 * config.max_source_positions });
+    this.features = new FeatureUploader(model.stream, config);
     this.hearing = { pool: new DecodePool(), extractor, chooser: new PauseWindows(extractor.seconds) };
   }
 
   /**
-   * Opens a model folder with its tokenizer and settings, and attaches experts.
-   * Errors: those of `openModelFolder`, `WhisperTokenizer.fromFolder`, `readExpert` and of the constructor.
+   * Opens a model with its tokenizer and settings, and attaches experts: each by its path or by a name of the hub (`resolveModel`,
+   * `resolveExperts`). Errors: those of `openModelFolder`, `WhisperTokenizer.fromFolder`, `Whisper.loadExperts` and of the constructor.
    */
-  static async load(modelFolder: string, options: TranscriberOptions = {}): Promise<Transcriber> {
+  static async load(name: string, options: TranscriberOptions = {}): Promise<Transcriber> {
     checkOptions('Transcriber.load', options, LOAD_OPTIONS);
-    const { compute = 'auto', cache = 'auto', copyWeights = false } = options;
-    if (!['auto', 'f32', 'bf16', 'int8'].includes(compute)) {
-      throw new DistilWhisperError(
-        'ERR_ARGUMENT',
-        `compute: expected 'auto', 'f32', 'bf16' or 'int8', got '${String(compute)}'`,
-      );
-    }
+    const { cache = 'auto', copyWeights = false } = options;
+    const compute = computeType(options.compute ?? 'auto');
     if (!['auto', 'compute', 'int8'].includes(cache)) {
       throw new DistilWhisperError(
         'ERR_ARGUMENT',
@@ -97,7 +84,12 @@ export class Transcriber {
       );
     }
     const batchSize = wholeFromOne('batchSize', options.batchSize ?? 16);
-    const folder = await openModelFolder(modelFolder);
+    const { hub } = options;
+    // Names first: what is nowhere is found before anything is loaded.
+    const path = await resolveModel(name, hub);
+    const experts: string[] = [];
+    for (const expert of options.experts ?? []) experts.push(...(await resolveExperts(expert, hub)));
+    const folder = await openModelFolder(path);
     let stream: Stream | null = null;
     let model: Whisper | null = null;
     const release = (): void => {
@@ -105,10 +97,10 @@ export class Transcriber {
       if (!options.stream) stream?.close();
     };
     try {
-      const tokenizer = await WhisperTokenizer.fromFolder(modelFolder);
+      const tokenizer = await WhisperTokenizer.fromFolder(folder.path);
       stream = options.stream ?? new Stream({ device: options.device ?? 'cpu' });
       model = await Whisper.fromFolder(stream, folder, { compute, cache, copyWeights });
-      for (const path of options.experts ?? []) await model.loadExpert(path, { copyWeights });
+      for (const expert of experts) await model.loadExpert(expert, { copyWeights });
       const { generationConfig: generation, warnings } = folder;
       const transcriber = new Transcriber(model, tokenizer, {
         generation: generation ?? undefined,
@@ -298,39 +290,12 @@ export class Transcriber {
         : beamSearch(this.model, features, { ...settings, ...beams });
   }
 
-  private upload(windows: readonly HeardWindow[]) {
-    const { num_mel_bins: mels, max_source_positions: positions } = this.model.config;
-    const size = mels * 2 * positions;
-    const features = new Float32Array(windows.length * size);
-    for (const [i, window] of windows.entries()) features.set(window.features, i * size);
-    return this.model.stream.tensor(features, [windows.length, mels, 2 * positions]);
+  private upload(windows: readonly HeardWindow[]): Tensor {
+    return this.features.upload(windows.map(({ features }) => features));
   }
 }
 
 function wholeFromOne(name: string, value: number): number {
   if (Number.isInteger(value) && value >= 1) return value;
   throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected a whole number from 1, got ${value}`);
-}
-
-/** Suppression and length of a model: its generation configuration's, else its config's; null or nothing suppresses none. */
-function decodingOf(config: WhisperConfig, generation: JsonObject, tokenizer: WhisperTokenizer): Decoding {
-  const list = (name: 'suppress_tokens' | 'begin_suppress_tokens'): readonly number[] => {
-    const given = (name in generation ? generation[name] : config[name]) ?? [];
-    const listed = suppressionList(name, given, config.vocab_size);
-    if (listed?.includes(DEFAULT_SUPPRESSION)) {
-      return [...new Set([...listed.filter((id) => id !== DEFAULT_SUPPRESSION), ...suppressTokens(tokenizer)])];
-    }
-    if (listed) return listed;
-    throw new DistilWhisperError(
-      'ERR_CONFIG',
-      `generation_config.json: expected ${name} to list token ids below ${config.vocab_size}, got ${shown(given)}`,
-    );
-  };
-  const length = generation.max_length;
-  const whole = typeof length === 'number' && Number.isInteger(length) && length > 0;
-  return {
-    suppress: list('suppress_tokens'),
-    suppressAtBegin: list('begin_suppress_tokens'),
-    maxTokens: Math.min(whole ? length : Number.MAX_SAFE_INTEGER, config.max_target_positions),
-  };
 }

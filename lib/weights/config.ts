@@ -3,6 +3,9 @@ import { DistilWhisperError, shown } from '../errors/index.js';
 import { isJsonObject } from '../files/index.js';
 import { formatShape, type HostDtype, sameShape } from './host.js';
 
+/** Width of every gate, whatever the model's size (`clsr_gate_dim` of the reference). */
+export const GATE_SIZE = 64;
+
 /** Sizes and settings of a Whisper, by their names in config.json. */
 export interface WhisperConfig {
   readonly vocab_size: number;
@@ -64,7 +67,7 @@ const RATES = ['dropout', 'attention_dropout', 'activation_dropout', 'encoder_la
 /** Above this a size is a mistake, and products of sizes would leave the whole numbers. */
 const MAX_SIZE = 2 ** 24;
 /** Large models have 32 layers; the names of a million would take minutes to list. */
-const MAX_LAYERS = 1024;
+export const MAX_LAYERS = 1024;
 
 /**
  * Checks the content of a config.json and returns the fields that a Whisper needs; others are ignored. Sizes and token
@@ -77,8 +80,11 @@ export function parseWhisperConfig(json: unknown, file: string): WhisperConfig {
   };
   if (!isJsonObject(json)) return refuse(`expected an object with a Whisper's sizes, got ${shown(json)}`);
   const got = (field: string) => (json[field] === undefined ? 'it is missing' : `it is ${shown(json[field])}`);
-  if (json.model_type !== undefined && json.model_type !== 'whisper')
-    refuse(`model_type must be "whisper", ${got('model_type')}`);
+  // The reference's class has a name of its own, and a gate width that is said but never changed.
+  if (![undefined, 'whisper', 'distilwhisper'].includes(json.model_type as string | undefined))
+    refuse(`model_type must be "whisper" or the reference's "distilwhisper", ${got('model_type')}`);
+  if (json.clsr_gate_dim !== undefined && json.clsr_gate_dim !== GATE_SIZE)
+    refuse(`clsr_gate_dim must be ${GATE_SIZE}, ${got('clsr_gate_dim')}`);
 
   const numbers: Partial<Record<(typeof SIZES | typeof TOKEN_IDS | typeof RATES)[number] | 'init_std', number>> = {};
   for (const field of SIZES) {
@@ -153,16 +159,17 @@ export function suppressionList(
   return list.every(allowed) ? list : undefined;
 }
 
-export type WhisperSize = 'tiny' | 'base' | 'small' | 'medium' | 'large-v2' | 'large-v3';
+export type WhisperSize = 'tiny' | 'base' | 'small' | 'medium' | 'large-v2' | 'large-v3' | 'large-v3-turbo';
 
-/** Width, layers (each side) and heads of the published sizes; the FFN is four times the width. */
-const PUBLISHED: Record<WhisperSize, readonly [width: number, layers: number, heads: number]> = {
+/** Width, layers (of each side, or of the encoder and the decoder) and heads of the published sizes; the FFN is four times the width. */
+const PUBLISHED: Record<WhisperSize, readonly [width: number, layers: number, heads: number, decoder?: number]> = {
   tiny: [384, 4, 6],
   base: [512, 6, 8],
   small: [768, 12, 12],
   medium: [1024, 24, 16],
   'large-v2': [1280, 32, 20],
   'large-v3': [1280, 32, 20],
+  'large-v3-turbo': [1280, 32, 20, 4],
 };
 
 /** Ids that spell symbols rather than speech in the multilingual vocabulary (OpenAI's `non_speech_tokens`). */
@@ -182,9 +189,9 @@ export function whisperPreset(size: WhisperSize): WhisperConfig {
       `whisperPreset knows ${Object.keys(PUBLISHED).join(', ')}; it was asked for ${shown(size)}`,
     );
   }
-  const [width, layers, heads] = PUBLISHED[size];
+  const [width, layers, heads, decoder = layers] = PUBLISHED[size];
   // large-v3 has one language more (Cantonese), so every id behind the languages is one higher, and 128 mel bins.
-  const v3 = size === 'large-v3';
+  const v3 = size.startsWith('large-v3');
   const translate = v3 ? 50359 : 50358;
   return {
     vocab_size: v3 ? 51866 : 51865,
@@ -193,7 +200,7 @@ export function whisperPreset(size: WhisperSize): WhisperConfig {
     encoder_layers: layers,
     encoder_attention_heads: heads,
     encoder_ffn_dim: 4 * width,
-    decoder_layers: layers,
+    decoder_layers: decoder,
     decoder_attention_heads: heads,
     decoder_ffn_dim: 4 * width,
     max_source_positions: 1500,

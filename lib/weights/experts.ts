@@ -10,6 +10,8 @@ import {
   canonicalName,
   compareTensors,
   EMBEDDING,
+  GATE_SIZE,
+  MAX_LAYERS,
   PROJECTION,
   type Side,
   summarizeProblems,
@@ -20,9 +22,6 @@ import type { HostTensor } from './host.js';
 import { Renamed } from './renamed.js';
 import { openSafetensors, type TensorSource, weightEntries, writeSafetensors } from './safetensors.js';
 import { importTorchCheckpoint } from './torch.js';
-
-/** Width of every gate, whatever the model's size (`clsr_gate_dim` of the reference). */
-export const GATE_SIZE = 64;
 
 const LANGUAGE = /^[a-z]+( [a-z]+)*$/;
 const CLSR_NAME = /^model\.(encoder|decoder)\.layers\.(\d+)\.ffn_clsr\.(gate_in|gate_out|proj)\.([^.]+)\.(.+)$/;
@@ -68,8 +67,14 @@ export function expertLayerNames(side: Side, layer: number, language: string): E
   };
 }
 
+/** What of a configuration an expert depends on. */
+export type ExpertSizes = Pick<
+  WhisperConfig,
+  'd_model' | 'encoder_layers' | 'encoder_ffn_dim' | 'decoder_layers' | 'decoder_ffn_dim'
+>;
+
 /** Every tensor of a language's expert for a model of this configuration, with its shape. Throws ERR_LANGUAGE. */
-export function expertTensorNames(config: WhisperConfig, language: string): Map<string, readonly number[]> {
+export function expertTensorNames(config: ExpertSizes, language: string): Map<string, readonly number[]> {
   const shapes = new Map<string, readonly number[]>();
   const width = config.d_model;
   for (const side of ['encoder', 'decoder'] as const) {
@@ -146,7 +151,7 @@ export function splitClsrCheckpoint(names: Iterable<string>, file = 'The checkpo
  * Throws ERR_EXPERT with the first few problems; `file` names the expert.
  */
 export function checkExpert(
-  config: WhisperConfig,
+  config: ExpertSizes,
   language: string,
   infos: TensorInfos,
   file: string,
@@ -182,9 +187,10 @@ export interface ExpertFile {
 /**
  * Opens a language's expert: safetensors, or the reference's pickle where the name ends in .bin, .pt or .pth. The
  * language comes from the names and must agree with the file's metadata. Throws ERR_EXPERT where it does not fit the
- * model of `config`, and what `openSafetensors` and `importTorchCheckpoint` throw.
+ * model of `config` (without one: where its tensors do not fit each other), and what `openSafetensors` and
+ * `importTorchCheckpoint` throw.
  */
-export async function openExpert(path: string, config: WhisperConfig): Promise<ExpertFile> {
+export async function openExpert(path: string, config?: ExpertSizes): Promise<ExpertFile> {
   const pickle = /\.(bin|pt|pth)$/.test(path);
   const source: TensorSource & { metadata?: Readonly<Record<string, string>> } = pickle
     ? await importTorchCheckpoint(path)
@@ -193,7 +199,8 @@ export async function openExpert(path: string, config: WhisperConfig): Promise<E
     const metadata = source.metadata ?? {};
     const language = expertLanguage(source.names(), metadata, path);
     const infos = source.names().map((name) => [name, source.info(name)] as const);
-    const weights = new Renamed(source, checkExpert(config, language, infos, path));
+    const sizes = config ?? ownSizes(source, path);
+    const weights = new Renamed(source, checkExpert(sizes, language, infos, path));
     return { language, weights, metadata, close: () => source.close() };
   } catch (error) {
     await source.close();
@@ -211,6 +218,22 @@ export async function readExpert(path: string, config: WhisperConfig): Promise<E
   } finally {
     await close();
   }
+}
+
+/** Sizes by the first layer's tensors and the highest numbers of layers. */
+function ownSizes(source: TensorSource, path: string): ExpertSizes {
+  const sizes = { d_model: 0, encoder_layers: 0, encoder_ffn_dim: 0, decoder_layers: 0, decoder_ffn_dim: 0 };
+  for (const name of source.names()) {
+    const [, side, layer, part, , rest] = CLSR_NAME.exec(canonicalName(name))!;
+    const of = side as Side;
+    if (Number(layer) >= MAX_LAYERS) {
+      throw new DistilWhisperError('ERR_EXPERT', `${path}: expected layers below ${MAX_LAYERS}, got ${shown(name)}`);
+    }
+    sizes[`${of}_layers`] = Math.max(sizes[`${of}_layers`], Number(layer) + 1);
+    if (part !== 'proj' || rest !== 'fc1.weight' || layer !== '0') continue;
+    [sizes[`${of}_ffn_dim`] = 0, sizes.d_model = 0] = source.info(name).shape;
+  }
+  return sizes;
 }
 
 function expertLanguage(names: readonly string[], metadata: Readonly<Record<string, string>>, path: string): string {

@@ -1,8 +1,17 @@
 /** Model folders in Hugging Face's layout: config.json, weights (one file or shards), tokenizer and settings beside. */
-import { copyFile, open, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DistilWhisperError, fileReadError, fileWriteError, shown } from '../errors/index.js';
-import { isJsonObject, type JsonObject, readJsonObject, writeFolderAtomic, writeSynced } from '../files/index.js';
+import { DistilWhisperError, fileReadError, shown } from '../errors/index.js';
+import {
+  copySynced,
+  isFile,
+  isJsonObject,
+  type JsonObject,
+  readJsonObject,
+  writeFolderAtomic,
+  writeSynced,
+} from '../files/index.js';
+import { type HubOptions, resolveModel, TOKENIZER_FILES } from '../hub/index.js';
 import {
   checkWeights,
   EMBEDDING,
@@ -13,19 +22,12 @@ import {
 } from './config.js';
 import { checkExpert, splitClsrCheckpoint } from './experts.js';
 import { unfollowedSettings } from './generation.js';
-import type { HostTensor, StoredTensor, TensorInfo } from './host.js';
 import { Renamed } from './renamed.js';
-import {
-  entryBytes,
-  openSafetensors,
-  type SafetensorsFile,
-  type TensorSource,
-  type WeightEntry,
-  writeSafetensors,
-} from './safetensors.js';
+import { entryBytes, type TensorSource, type WeightEntry, writeSafetensors } from './safetensors.js';
+import { indexOf, LAYOUTS, openWeights } from './shards.js';
 
-const SINGLE = 'model.safetensors';
-const INDEX = 'model.safetensors.index.json';
+const [{ single: SINGLE }] = LAYOUTS;
+const INDEX = indexOf(SINGLE);
 /** Hugging Face's default, "5GB". */
 const MAX_SHARD_BYTES = 5e9;
 
@@ -52,127 +54,8 @@ export interface ModelFolder {
   close(): Promise<void>;
 }
 
-/**
- * Files that say how text and audio go in and come out: the tokenizer's, of today (tokenizer.json) and of earlier, and
- * transformers 5's processor_config.json.
- */
-const PROCESSOR_FILES = [
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'vocab.json',
-  'merges.txt',
-  'added_tokens.json',
-  'special_tokens_map.json',
-  'normalizer.json',
-  'processor_config.json',
-];
-
-async function isFile(path: string): Promise<boolean> {
-  return stat(path).then(
-    (kind) => kind.isFile(),
-    () => false,
-  );
-}
-
-/** Several safetensors files as one source; `where` says which file holds which name. */
-class Shards implements TensorSource {
-  readonly #files: readonly SafetensorsFile[];
-  readonly #where: ReadonlyMap<string, SafetensorsFile>;
-
-  constructor(files: readonly SafetensorsFile[], where: ReadonlyMap<string, SafetensorsFile>) {
-    this.#files = files;
-    this.#where = where;
-  }
-
-  names(): string[] {
-    return [...this.#where.keys()];
-  }
-
-  has(name: string): boolean {
-    return this.#where.has(name);
-  }
-
-  info(name: string): TensorInfo {
-    return this.#holder(name).info(name);
-  }
-
-  read(name: string): Promise<HostTensor> {
-    return this.#holder(name).read(name);
-  }
-
-  stored(name: string, copied?: boolean): Promise<StoredTensor> {
-    return this.#holder(name).stored(name, copied);
-  }
-
-  async close(): Promise<void> {
-    await Promise.all(this.#files.map((file) => file.close()));
-  }
-
-  #holder(name: string): SafetensorsFile {
-    const file = this.#where.get(name);
-    if (file === undefined) throw new DistilWhisperError('ERR_MODEL', `No shard holds a tensor ${shown(name)}`);
-    return file;
-  }
-}
-
-async function openShards(folder: string): Promise<Shards> {
-  const indexPath = join(folder, INDEX);
-  const index = await readJsonObject(indexPath, 'ERR_MODEL');
-  const map = index.weight_map;
-  if (!isJsonObject(map)) throw new DistilWhisperError('ERR_MODEL', `${indexPath} has no weight_map object`);
-  const shardNames = new Set<string>();
-  for (const [name, shard] of Object.entries(map)) {
-    // A plain file name: an index must not be able to point outside of its folder.
-    if (typeof shard !== 'string' || !/^[\w][\w.-]*\.safetensors$/.test(shard)) {
-      throw new DistilWhisperError(
-        'ERR_MODEL',
-        `${indexPath} puts ${name} in ${shown(shard)}, which is no safetensors file name`,
-      );
-    }
-    shardNames.add(shard);
-  }
-  const files: SafetensorsFile[] = [];
-  try {
-    const where = new Map<string, SafetensorsFile>();
-    for (const shard of shardNames) {
-      const path = join(folder, shard);
-      if (!(await isFile(path)))
-        throw new DistilWhisperError('ERR_MODEL', `${indexPath} names the shard ${shard}, which is missing`);
-      const file = await openSafetensors(path);
-      files.push(file);
-      for (const name of file.names()) {
-        if (where.has(name))
-          throw new DistilWhisperError('ERR_MODEL', `${name} is in two shards: ${where.get(name)!.path} and ${path}`);
-        if (map[name] !== shard) {
-          const said = map[name] === undefined ? 'does not list it' : `says ${String(map[name])}`;
-          throw new DistilWhisperError('ERR_MODEL', `${path} holds ${name}, but ${indexPath} ${said}`);
-        }
-        where.set(name, file);
-      }
-    }
-    for (const [name, shard] of Object.entries(map)) {
-      if (!where.has(name))
-        throw new DistilWhisperError(
-          'ERR_MODEL',
-          `${indexPath} puts ${name} in ${String(shard)}, which does not hold it`,
-        );
-    }
-    return new Shards(files, where);
-  } catch (error) {
-    await Promise.all(files.map((file) => file.close()));
-    throw error;
-  }
-}
-
-async function openWeights(folder: string): Promise<TensorSource> {
-  if (await isFile(join(folder, SINGLE))) return openSafetensors(join(folder, SINGLE));
-  if (await isFile(join(folder, INDEX))) return openShards(folder);
-  const pickled = await isFile(join(folder, 'pytorch_model.bin'));
-  throw new DistilWhisperError(
-    'ERR_MODEL',
-    `${folder} has neither ${SINGLE} nor ${INDEX}${pickled ? '; its pytorch_model.bin must first be converted to safetensors' : ''}`,
-  );
-}
+/** Files that say how text and audio go in and come out. */
+const PROCESSOR_FILES = [...TOKENIZER_FILES, 'processor_config.json'];
 
 /** An untied output projection would be another model; where one is stored it must equal the embedding. */
 async function checkTied(weights: TensorSource, folder: string): Promise<void> {
@@ -198,11 +81,12 @@ function unfollowedFeatures(settings: JsonObject, config: WhisperConfig, folder:
 }
 
 /**
- * Opens a model folder: reads and checks its JSON files, the headers of its weights and that they are exactly the
+ * Opens a model folder, by its path or by a name (`resolveModel`): reads and checks its JSON files, the headers of its weights and that they are exactly the
  * tensors that config.json implies. Whole checkpoints of the reference (`ffn_clsr` names) open as backbone and experts.
- * Throws ERR_FILE_NOT_FOUND, ERR_MODEL, ERR_CONFIG, ERR_EXPERT, ERR_SAFETENSORS or ERR_FILE_READ.
+ * Throws ERR_FILE_NOT_FOUND, ERR_MODEL, ERR_CONFIG, ERR_EXPERT, ERR_SAFETENSORS or ERR_FILE_READ, and for a name what `resolveModel` throws.
  */
-export async function openModelFolder(path: string): Promise<ModelFolder> {
+export async function openModelFolder(name: string, hub: HubOptions = {}): Promise<ModelFolder> {
+  const path = await resolveModel(name, hub);
   let isFolder: boolean;
   try {
     isFolder = (await stat(path)).isDirectory();
@@ -211,7 +95,11 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
     if (typed.code !== 'ERR_FILE_NOT_FOUND') throw typed;
     throw new DistilWhisperError('ERR_FILE_NOT_FOUND', `There is no model folder ${path}`, { cause: error });
   }
-  if (!isFolder) throw new DistilWhisperError('ERR_MODEL', `${path} is a file, expected a model folder`);
+  if (!isFolder)
+    throw new DistilWhisperError(
+      'ERR_MODEL',
+      `${path} is a file, expected a model folder (convert makes one of a checkpoint)`,
+    );
   const at = (name: string) => join(path, name);
   if (!(await isFile(at('config.json'))))
     throw new DistilWhisperError('ERR_MODEL', `${path} is no model folder: it has no config.json`);
@@ -265,8 +153,12 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
   }
 }
 
-/** A file to lie beside the weights: its content, or the path of a file to copy. */
-export type FolderFile = string | Uint8Array | { readonly copyFrom: string };
+/** A file to lie beside the weights: its content, the path of a file to copy, or what writes it where it is told. */
+export type FolderFile =
+  | string
+  | Uint8Array
+  | { readonly copyFrom: string }
+  | { readonly write: (path: string) => Promise<void> };
 
 export interface ModelFolderContent {
   readonly config: WhisperConfig;
@@ -284,7 +176,7 @@ export interface WriteFolderOptions {
   /** Replace an earlier folder; without it an earlier one is an error. */
   readonly replace?: boolean;
   /** Largest size of one weights file; above it they are sharded. 5e9 by default. */
-  readonly maxShardBytes?: number;
+  readonly maxShardBytes?: number | undefined;
 }
 
 /** Consecutive entries in shards of at most `limit` bytes; one that is larger alone gets a shard of its own. */
@@ -352,7 +244,7 @@ export async function writeModelFolder(
   );
   const files = Object.entries(content.files ?? {});
   for (const [name] of files) {
-    if (!/^\w[\w.-]*$/.test(name) || OWN_FILES.has(name) || /^model-.*\.safetensors$/.test(name)) {
+    if (!/^\w[\w. -]*$/.test(name) || OWN_FILES.has(name) || /^model-.*\.safetensors$/.test(name)) {
       throw new DistilWhisperError(
         'ERR_ARGUMENT',
         `writeModelFolder: ${shown(name)} cannot be the name of a file beside the weights`,
@@ -377,8 +269,7 @@ export async function writeModelFolder(
           formatJson('preprocessor_config.json', content.preprocessorConfig),
         );
       for (const [name, file] of files) {
-        if (typeof file === 'string' || file instanceof Uint8Array) await writeSynced(folder, name, file);
-        else await copySynced(file.copyFrom, join(folder, name));
+        await writeFolderFile(folder, name, file);
       }
       await writeWeights(folder, content.tensors, limit);
     },
@@ -400,17 +291,9 @@ function storedType({ configExtra = {}, tensors }: ModelFolderContent): JsonObje
   return Object.fromEntries(['dtype', 'torch_dtype'].filter((key) => key in configExtra).map((key) => [key, type]));
 }
 
-async function copySynced(from: string, to: string): Promise<void> {
-  if (!(await isFile(from))) throw new DistilWhisperError('ERR_FILE_NOT_FOUND', `There is no file ${from}`);
-  try {
-    await copyFile(from, to);
-    const file = await open(to, 'r');
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-  } catch (error) {
-    throw fileWriteError(error, to);
-  }
+/** Writes a file into a folder that is itself still temporary. Throws what its writing throws. */
+export async function writeFolderFile(folder: string, name: string, file: FolderFile): Promise<void> {
+  if (typeof file === 'string' || file instanceof Uint8Array) return writeSynced(folder, name, file);
+  if ('write' in file) return file.write(join(folder, name));
+  return copySynced(file.copyFrom, join(folder, name));
 }

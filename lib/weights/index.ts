@@ -3,6 +3,7 @@ export {
   canonicalName,
   checkWeights,
   DEFAULT_SUPPRESSION,
+  GATE_SIZE,
   parseWhisperConfig,
   type Side,
   suppressionList,
@@ -22,7 +23,6 @@ export {
   expertFileName,
   expertLayerNames,
   expertTensorNames,
-  GATE_SIZE,
   openExpert,
   readExpert,
   splitClsrCheckpoint,
@@ -34,6 +34,7 @@ export {
   type ModelFolderContent,
   openModelFolder,
   type WriteFolderOptions,
+  writeFolderFile,
   writeModelFolder,
 } from './folder.js';
 export { unfollowedSettings } from './generation.js';
@@ -48,6 +49,8 @@ export {
   type TensorInfo,
   toFloat32,
 } from './host.js';
+export { type OnnxFile, type OnnxValue, openOnnx } from './onnx.js';
+export { type OpenAiModel, openAiName, openOpenAiModel, type SpecialIds } from './openai.js';
 export {
   openSafetensors,
   parseSafetensors,
@@ -58,4 +61,5 @@ export {
   weightEntries,
   writeSafetensors,
 } from './safetensors.js';
+export { WEIGHTS_FILES } from './shards.js';
 export { importTorchCheckpoint, type TorchCheckpoint } from './torch.js';

@@ -1,4 +1,7 @@
-/** PyTorch checkpoints (torch.save of a state dict, the zip format since 1.6): how the reference publishes its experts. */
+/**
+ * PyTorch checkpoints (torch.save, the zip format since 1.6) of a state dict: how the reference publishes its experts, and
+ * older model folders their weights; or of OpenAI's dict of `dims` and `model_state_dict`.
+ */
 import type { FileHandle } from 'node:fs/promises';
 import { DistilWhisperError, shown } from '../errors/index.js';
 import { allocateBytes, isLfsPointer, LFS_POINTER_SENTENCE, openRegularFile, readExactly } from '../files/index.js';
@@ -17,9 +20,19 @@ interface Located {
   readonly entry: ZipEntry;
 }
 
+interface Contents {
+  readonly tensors: ReadonlyMap<string, Located>;
+  readonly dims: ModelDims | null;
+}
+
+/** What a checkpoint of OpenAI's says of a model's sizes. */
+export type ModelDims = ReadonlyMap<string, number>;
+
 /** An open checkpoint; tensors are read when asked for. */
 export class TorchCheckpoint implements TensorSource {
   readonly path: string;
+  /** Of OpenAI's checkpoints; null for a plain state dict. */
+  readonly dims: ModelDims | null;
   readonly #size: number;
   readonly #tensors: ReadonlyMap<string, Located>;
   /** Entries whose data have the checksum that the archive gives. */
@@ -27,8 +40,9 @@ export class TorchCheckpoint implements TensorSource {
   #file: FileHandle | undefined;
 
   /** Use `importTorchCheckpoint`. */
-  constructor(path: string, file: FileHandle, size: number, tensors: ReadonlyMap<string, Located>) {
+  constructor(path: string, file: FileHandle, size: number, { tensors, dims }: Contents) {
     this.path = path;
+    this.dims = dims;
     this.#file = file;
     this.#size = size;
     this.#tensors = tensors;
@@ -117,9 +131,13 @@ function gather(bytes: Uint8Array, tensor: TorchTensor, count: number, size: num
   return data;
 }
 
+/** Pickles that are no archive begin with a protocol, and with the number that torch.save wrote before 1.6. */
+const BEFORE_ZIP = [0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
 /**
- * Opens a PyTorch checkpoint that holds a state dict: a dict from names to float or int64 tensors. No Python is run: the
- * pickle is read by a machine that knows what a state dict needs and refuses everything else.
+ * Opens a PyTorch checkpoint that holds a state dict, a dict from names to float or int64 tensors, alone or as OpenAI's
+ * `model_state_dict` beside its `dims`. No Python is run: the pickle is read by a machine that knows what a state dict needs and
+ * refuses everything else.
  * Throws ERR_FILE_NOT_FOUND, ERR_FILE_READ, or ERR_MODEL for anything that is no such file.
  */
 export async function importTorchCheckpoint(path: string): Promise<TorchCheckpoint> {
@@ -128,20 +146,26 @@ export async function importTorchCheckpoint(path: string): Promise<TorchCheckpoi
     const { size } = await file.stat();
     const begin = await readExactly(file, 0, Math.min(size, 64), path, 'its beginning', 'ERR_MODEL');
     if (isLfsPointer(begin)) throw new DistilWhisperError('ERR_MODEL', `${path} ${LFS_POINTER_SENTENCE}`);
+    if (BEFORE_ZIP.every((byte, i) => begin[i] === byte)) {
+      throw new DistilWhisperError(
+        'ERR_MODEL',
+        `${path} is of a PyTorch before 1.6, expected the archive that torch.save writes since: load it there and save it again`,
+      );
+    }
     const entries = await readZipDirectory(file, size, path);
-    return new TorchCheckpoint(path, file, size, await locateTensors(file, size, entries, path));
+    return new TorchCheckpoint(path, file, size, await readContents(file, size, entries, path));
   } catch (error) {
     await file.close();
     throw error;
   }
 }
 
-async function locateTensors(
+async function readContents(
   file: FileHandle,
   size: number,
   entries: ReadonlyMap<string, ZipEntry>,
   path: string,
-): Promise<Map<string, Located>> {
+): Promise<Contents> {
   const refuse = (what: string): never => {
     throw new DistilWhisperError('ERR_MODEL', `${path} is no PyTorch checkpoint: ${what}`);
   };
@@ -159,10 +183,13 @@ async function locateTensors(
     checkZipData(order, said!, path);
   }
   const program = await content(pickle);
-  const dict = unpickle(program, path);
+  const whole = unpickle(program, path);
   // Behind the machine, which says better what is wrong, and takes no harm from what it reads.
   checkZipData(pickle, program, path);
-  if (!(dict instanceof Map)) return refuse('it does not hold a state dict');
+  if (!(whole instanceof Map)) return refuse('it does not hold a state dict');
+  const dims = dimsOf(whole, refuse);
+  const dict: unknown = dims ? whole.get(STATE_DICT) : whole;
+  if (!(dict instanceof Map)) return refuse(`its ${STATE_DICT} is no dict`);
   const located = new Map<string, Located>();
   for (const [name, tensor] of dict as Map<string, unknown>) {
     if (!(tensor instanceof TorchTensor)) return refuse(`${shown(name)} is no tensor`);
@@ -183,5 +210,20 @@ async function locateTensors(
     }
     located.set(name, { tensor, info: { dtype: storage.dtype, shape, byteLength: count * bytes }, count, entry });
   }
-  return located;
+  return { tensors: located, dims };
+}
+
+const STATE_DICT = 'model_state_dict';
+
+/** The dims of a dict of OpenAI's, which holds them and a state dict and nothing else; null for any other dict. */
+function dimsOf(whole: ReadonlyMap<unknown, unknown>, refuse: (what: string) => never): ModelDims | null {
+  const dims = whole.get('dims');
+  if (!(dims instanceof Map)) return null;
+  for (const [name, size] of dims as ReadonlyMap<string, unknown>) {
+    if (typeof size !== 'number') return refuse(`its dims have ${shown(size)} for ${shown(name)}, expected a number`);
+  }
+  for (const name of whole.keys()) {
+    if (name !== 'dims' && name !== STATE_DICT) return refuse(`beside dims it holds ${shown(name)}`);
+  }
+  return dims as ModelDims;
 }

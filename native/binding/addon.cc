@@ -1,6 +1,7 @@
 // The addon's door: the list of operations, the instruction sets of this machine, and the stream class.
 #include <napi.h>
 
+#include "binding/lock.h"
 #include "binding/mapping.h"
 #include "binding/plugin.h"
 #include "binding/profile.h"
@@ -55,6 +56,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("NativeStream", NativeStream::define(env));
   exports.Set("map", Napi::Function::New(env, typed<map_file>, "map"));
   exports.Set("unmap", Napi::Function::New(env, typed<unmap_file>, "unmap"));
+  exports.Set("lock", Napi::Function::New(env, typed<lock_file>, "lock"));
   exports.Set("clock", Napi::Function::New(env, typed<native_clock>, "clock"));
   exports.Set("ceiling", Napi::Function::New(env, typed<ceiling>, "ceiling"));
   exports.Set("pluginReport", Napi::Function::New(env, typed<plugin_report>, "pluginReport"));

@@ -106,7 +106,8 @@ Napi::Value NativeStream::stored(const Napi::CallbackInfo& info) {
   if (offset > mapping->bytes() || bytes > mapping->bytes() - offset)
     throw Error("ERR_SHAPE", "stored: " + std::to_string(bytes) + " bytes at " + std::to_string(offset) +
                                  " reach outside of a file of " + std::to_string(mapping->bytes()));
-  const bool frozen = info[5].ToBoolean().Value(), here = stream_->memory() == host_memory();
+  const bool frozen = info[5].ToBoolean().Value(),
+             here = stream_->memory() == host_memory() || !stream_->memory()->holds();
   const char* from = mapping->data() ? mapping->data() + offset : nullptr;
   if (frozen && here && from && same(type, v.dtype) && can_lie_at(from, v.dtype, *mapping)) {
     auto storage = std::make_shared<Storage>();
@@ -119,9 +120,10 @@ Napi::Value NativeStream::stored(const Napi::CallbackInfo& info) {
   }
   auto storage = allocate_persistent(v);
   storage->frozen = frozen;
-  stream_->enqueue([storage, mapping, v, offset, type, bytes, timeline = timing_](Backend& backend) {
+  if (!stream_->memory()->holds()) return Napi::Number::New(env_, double(add_persistent_tensor(v, std::move(storage))));
+  stream_->enqueue([storage, mapping, v, offset, type, bytes, timing = timing_](Backend& backend) {
     timed(
-        timeline, backend, kWrite, [&] { fill(backend, v, *mapping, offset, type); }, [&] { return moved(v); });
+        timing, backend, kWrite, [&] { fill(backend, v, *mapping, offset, type); }, [&] { return moved(v); });
     mapping->release(offset, bytes);
   });
   return Napi::Number::New(env_, double(add_persistent_tensor(v, std::move(storage))));

@@ -13,7 +13,7 @@ namespace dw {
 // profile(on, on its device too): from here on what is queued is timed, or no longer.
 void NativeStream::profile(const Napi::CallbackInfo& info) {
   if (!info[0].ToBoolean().Value()) {
-    timing_ = nullptr;
+    timing_.timeline = nullptr;
     if (timeline_ && timeline_->device_times.exchange(false))
       stream_->enqueue([](Backend& backend) { backend.end_times(); });
     return;
@@ -21,7 +21,12 @@ void NativeStream::profile(const Napi::CallbackInfo& info) {
   if (!timeline_) timeline_ = std::make_unique<Timeline>();
   timeline_->clear();
   timeline_->device_times = info[1].ToBoolean().Value();
-  timing_ = timeline_.get();
+  timing_.timeline = timeline_.get();
+}
+
+// part(number): what is queued from here on belongs to that part of a step.
+void NativeStream::part(const Napi::CallbackInfo& info) {
+  timing_.part = Part(whole_of(info[0], "part", 0, kParts - 1));
 }
 
 // trace(into: Uint8Array, lane, lane of launches, clock at the trace's begin) → bytes: the calls that have run since

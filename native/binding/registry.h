@@ -56,6 +56,15 @@ class Registry {
     if (it == mappings_.end()) throw Error("ERR_DISPOSED", "the file that this tensor lies in was closed");
     return it->second;
   }
+  // Of the tensors of a stream that are parts of mapped files.
+  int64_t mapped_bytes(const NativeStream* stream) const {
+    std::unordered_set<const Storage*> parts;
+    int64_t bytes = 0;
+    for (const auto& [id, entry] : entries_)
+      if (entry.stream == stream && entry.storage->mapping && parts.insert(entry.storage.get()).second)
+        bytes += entry.storage->bytes;
+    return bytes;
+  }
   void unmap(uint64_t id) { mappings_.erase(id); }
   void remove_all_of(const NativeStream* stream) {
     for (auto it = entries_.begin(); it != entries_.end();)

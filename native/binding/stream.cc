@@ -10,6 +10,7 @@
 #include "core/plugin_backend.h"
 #include "core/shape.h"
 #include "cpu/isa.h"
+#include "plan/plan_backend.h"
 #include "reference/kernels.h"
 
 namespace dw {
@@ -49,11 +50,12 @@ Napi::Function NativeStream::define(Napi::Env env) {
                          method<&NativeStream::close>("close"),      method<&NativeStream::profile>("profile"),
                          method<&NativeStream::trace>("trace"),      method<&NativeStream::counted>("counted"),
                          method<&NativeStream::level>("level"),      method<&NativeStream::lost>("lost"),
-                         method<&NativeStream::stored>("stored"),
+                         method<&NativeStream::stored>("stored"),    method<&NativeStream::graph_span>("graphSpan"),
+                         method<&NativeStream::part>("part"),
                      });
 }
 
-// (isa: -1 = oracle, threads), or (path of a plugin, device)
+// (isa: -1 = oracle, threads, whether it only plans), or (path of a plugin, device)
 static std::unique_ptr<Backend> make_backend(const Napi::CallbackInfo& info) {
   if (info[0].IsString())
     return make_plugin_backend(load_plugin(info[0].As<Napi::String>().Utf8Value()),
@@ -63,6 +65,7 @@ static std::unique_ptr<Backend> make_backend(const Napi::CallbackInfo& info) {
   if (isa < 0) return make_cpu_backend("reference", reference::kKernels, threads, true);
   if (!cpu::supported(cpu::Isa(isa)))
     throw Error("ERR_ARGUMENT", std::string("instruction set: this machine has no ") + cpu::name_of(cpu::Isa(isa)));
+  if (info[2].ToBoolean().Value()) return make_plan_backend(threads, isa >= int(cpu::Isa::avx512bf16));
   return make_cpu_backend("cpu", cpu::kernels(cpu::Isa(isa)), threads, false);
 }
 
@@ -246,9 +249,9 @@ void NativeStream::write(const Napi::CallbackInfo& info) {
   if (open_) throw Error("ERR_ARGUMENT", "write: expected calls only while a recording is made");
   auto copy = std::make_shared<std::vector<uint8_t>>(bytes.Data(), bytes.Data() + bytes.ByteLength());
   auto keep = entry.persistent ? entry.storage : nullptr;
-  stream_->enqueue([copy, keep, view = entry.view, timeline = timing_](Backend& backend) {
+  stream_->enqueue([copy, keep, view = entry.view, timing = timing_](Backend& backend) {
     timed(
-        timeline, backend, kWrite, [&] { backend.upload(view.data, copy->data(), int64_t(copy->size())); },
+        timing, backend, kWrite, [&] { backend.upload(view.data, copy->data(), int64_t(copy->size())); },
         [&] { return moved(view); });
   });
 }
@@ -310,9 +313,9 @@ Napi::Value NativeStream::call(const Napi::CallbackInfo& info) {
     return result;
   }
   const bool readable = stream_->memory() == host_memory();
-  stream_->enqueue([op, call, readable, timeline = timing_](Backend& backend) {
+  stream_->enqueue([op, call, readable, timing = timing_](Backend& backend) {
     timed(
-        timeline, backend, op, [&] { backend.run(op, *call); }, [&] { return kOps[op].work(*call, readable); });
+        timing, backend, op, [&] { backend.run(op, *call); }, [&] { return kOps[op].work(*call, readable); });
   });
   return result;
 }
@@ -344,6 +347,11 @@ void NativeStream::drop(const Recorded& recorded) {
   account(-recorded.bytes);
 }
 
+// graphSpan() → positions for which one recording holds.
+Napi::Value NativeStream::graph_span(const Napi::CallbackInfo&) {
+  return Napi::Number::New(env_, stream_->backend().graph_span());
+}
+
 // replay(id): queues the calls of a recording.
 void NativeStream::replay(const Napi::CallbackInfo& info) {
   require_usable();
@@ -351,9 +359,9 @@ void NativeStream::replay(const Napi::CallbackInfo& info) {
   if (it == recordings_.end()) throw Error("ERR_DISPOSED", "this recording was disposed");
   if (open_) throw Error("ERR_ARGUMENT", "replay: expected calls only while a recording is made");
   const bool readable = stream_->memory() == host_memory();
-  stream_->enqueue([recording = it->second.recording, readable, timeline = timing_](Backend& backend) {
+  stream_->enqueue([recording = it->second.recording, readable, timing = timing_](Backend& backend) {
     timed(
-        timeline, backend, kReplay, [&] { backend.replay(*recording); },
+        timing, backend, kReplay, [&] { backend.replay(*recording); },
         [&] {
           Work all;
           double most = -1;  // the type of all is that of the most operations
@@ -393,14 +401,15 @@ Napi::Value NativeStream::wait(Napi::Env env, const TensorEntry* entry, bool beh
     reply->self = reply;
     if (napi_call_threadsafe_function(replies, reply.get(), napi_tsfn_blocking) != napi_ok) reply->self.reset();
   };
-  stream_->enqueue([reply, view, keep, stream, send, behind, timeline = timing_](Backend& backend) {
+  stream_->enqueue([reply, view, keep, stream, send, behind, timing = timing_](Backend& backend) {
     reply->fault = stream->take_fault();
     try {
       if (reply->has_data && !reply->fault.any()) {
         reply->bytes = view.bytes();
+        if (!stream->memory()->holds()) return send();  // zeros, of which none is written
         reply->data = allocate(reply->bytes);
         timed(
-            timeline, backend, kRead,
+            timing, backend, kRead,
             [&] {
               if (!behind) return backend.download(reply->data, view.data, reply->bytes);
               backend.read(reply->data, view.data, reply->bytes, [reply, send](Fault fault) {
@@ -452,7 +461,7 @@ void NativeStream::settle(Napi::Env env, const Reply& reply) {
           make_error(env, "ERR_OUT_OF_MEMORY", "cannot allocate " + bytes + " bytes to read a tensor into").Value());
       return;
     }
-    if (reply.bytes > 0) std::memcpy(buffer.Data(), reply.data, size_t(reply.bytes));
+    if (reply.bytes > 0 && reply.data) std::memcpy(buffer.Data(), reply.data, size_t(reply.bytes));
     waiting.deferred.Resolve(buffer);
   } else {
     waiting.deferred.Resolve(env.Undefined());
@@ -503,6 +512,10 @@ Napi::Value NativeStream::memory(const Napi::CallbackInfo&) {
   o.Set("stepUsed", double(stream_->arena().used()));
   o.Set("stepPeak", double(stream_->arena().peak()));
   o.Set("persistent", double(persistent_bytes_));
+  o.Set("mapped", double(registry_->mapped_bytes(this)));
+  const Backend::Beside beside = replies_ ? stream_->backend().beside() : Backend::Beside();
+  o.Set("packed", double(beside.packed));
+  o.Set("scratch", double(beside.scratch));
   dw_memory_info device = {};
   if (!device_memory(*stream_->memory(), &device)) return o;
   o.Set("deviceTotal", double(device.total));

@@ -69,8 +69,10 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   Napi::Value memory(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
   void profile(const Napi::CallbackInfo& info);
+  void part(const Napi::CallbackInfo& info);
   Napi::Value trace(const Napi::CallbackInfo& info);
   Napi::Value counted(const Napi::CallbackInfo& info);
+  Napi::Value graph_span(const Napi::CallbackInfo& info);
   Napi::Value level(const Napi::CallbackInfo& info);
   Napi::Value lost(const Napi::CallbackInfo& info);
 
@@ -99,9 +101,9 @@ class NativeStream : public Napi::ObjectWrap<NativeStream> {
   std::unique_ptr<Recorded> open_;  // the one that calls are added to, if any
   uint64_t next_recording_ = 1;
   int64_t persistent_bytes_ = 0;
-  // Made by the first profile and kept, so that calls on their way may still write there; `timing_` is it, or null.
+  // Made by the first profile and kept, so that calls on their way may still write there; `timing_` has it, or null.
   std::unique_ptr<Timeline> timeline_;
-  Timeline* timing_ = nullptr;
+  Timing timing_;
   napi_threadsafe_function replies_ = nullptr;
   std::unordered_map<uint64_t, Waiting> waiting_;
   uint64_t next_reply_ = 1;

@@ -45,6 +45,8 @@ class Backend {
   virtual void replay(Recording& recording) {
     for (const Recording::Step& step : recording.steps) run(step.op, *step.call);
   }
+  // Positions, from one multiple of this to the next, at which a recording gives the bits of calls; 0: no graphs.
+  virtual int graph_span() const { return 0; }
   // Copies bytes to a tensor, in the order of the calls. `from` may be reused on return.
   virtual void upload(void* to, const void* from, int64_t bytes) = 0;
   // Waits for the calls before it and copies bytes out. Throws their first fault, which clears it.
@@ -57,6 +59,13 @@ class Backend {
   }
   // Waits for the calls before it. Throws their first fault, which clears it.
   virtual void synchronize() = 0;
+
+  // Any thread. Bytes of the process that calls take beside their tensors: packed forms of frozen weights, of all
+  // streams, and the scratch memory of kernels. A device tells of its own as a part of its memory.
+  struct Beside {
+    int64_t packed = 0, scratch = 0;
+  };
+  virtual Beside beside() const { return {}; }
 
   // For a device, which works behind its caller: the next call's record goes to the timeline, with the times of the
   // device, when they are known. That is at a later call, at the latest at one that waits.

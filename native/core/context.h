@@ -1,5 +1,6 @@
 // What a kernel of the processor works with.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -13,6 +14,8 @@ namespace dw {
 class Workspace {
  public:
   ~Workspace();
+  // Any thread. Bytes that it holds.
+  int64_t bytes() const { return bytes_; }
   class Frame {
    public:
     explicit Frame(Workspace& w) : workspace_(w), mark_(w.mark()) {}
@@ -41,6 +44,7 @@ class Workspace {
   };
   std::vector<Chunk> chunks_;
   size_t chunk_ = 0;
+  std::atomic<int64_t> bytes_{0};
   int64_t used_ = 0;
   int64_t joined_ = 0;  // what chunks that were given back had together
 };

@@ -1,5 +1,6 @@
 #include "core/backend.h"
 #include "core/ops.h"
+#include "core/packed.h"
 
 namespace dw {
 
@@ -21,6 +22,7 @@ class CpuBackend : public Backend {
   void upload(void* to, const void* from, int64_t bytes) override { memory()->write(to, from, bytes); }
   void download(void* to, const void* from, int64_t bytes) override { memory()->write(to, from, bytes); }
   void synchronize() override {}
+  Beside beside() const override { return {packed_bytes(), workspace_.bytes()}; }
 
  private:
   const std::string name_;

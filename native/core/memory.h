@@ -21,6 +21,8 @@ class Memory {
   virtual void write(void* to, const void* from, int64_t bytes) = 0;
   // What an arena takes at a time, at least.
   virtual int64_t chunk() const = 0;
+  // Whether there is anything behind its addresses: values, which can be written and read.
+  virtual bool holds() const { return true; }
 };
 
 const std::shared_ptr<Memory>& host_memory();

@@ -1,5 +1,6 @@
 #include "core/packed.h"
 
+#include <atomic>
 #include <mutex>
 
 #include "core/memory.h"
@@ -8,8 +9,15 @@ namespace dw {
 
 static std::mutex packed_mutex;
 
-PackedWeight::PackedWeight(int64_t bytes) : panels(allocate(bytes)) {}
-PackedWeight::~PackedWeight() { deallocate(panels); }
+static std::atomic<int64_t> packed_total{0};
+
+int64_t packed_bytes() { return packed_total; }
+
+PackedWeight::PackedWeight(int64_t size) : panels(allocate(size)), bytes(size) { packed_total += size; }
+PackedWeight::~PackedWeight() {
+  packed_total -= bytes;
+  deallocate(panels);
+}
 
 const PackedWeight* find_packed(const Storage& storage, int slot) {
   std::lock_guard<std::mutex> lock(packed_mutex);

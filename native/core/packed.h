@@ -7,11 +7,15 @@
 
 namespace dw {
 
+// Bytes of all packed forms in the process.
+int64_t packed_bytes();
+
 struct PackedWeight {
-  PackedWeight(int64_t bytes);
+  explicit PackedWeight(int64_t bytes);
   ~PackedWeight();
   PackedWeight(const PackedWeight&) = delete;
   void* panels;
+  const int64_t bytes;
   const void* source = nullptr;  // where the weight's elements lie
   int layout = 0;                // instruction sets differ in the width of a panel and in the type of its elements
   DType type = DType::f32;       // of the source

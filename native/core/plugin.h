@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define DW_PLUGIN_ABI 5u /* changes with every change of this file, and of the tensors that an operation takes */
+#define DW_PLUGIN_ABI 6u /* changes with every change of this file, and of the tensors that an operation takes */
 #define DW_PLUGIN_ENTRY "distilwhisper_plugin"
 
 typedef struct dw_fault {
@@ -122,6 +122,9 @@ typedef struct dw_plugin {
                  dw_fault* fault);
   int (*launch)(dw_queue* queue, dw_graph* graph, dw_fault* fault); /* on the queue that captured it */
   void (*graph_close)(dw_graph* graph); /* by any thread; what has been launched still ends */
+  /* Positions (native/ops/position.h) from one multiple of this to the next: for all of them one graph, captured with
+   * the last as the most, gives the bits of calls. */
+  int32_t graph_span;
 
   /* As download, of a few bytes, and returns at once: calls behind it go on. Where it fails nobody is told. Null: reads
    * wait. */

@@ -139,6 +139,7 @@ class PluginBackend : public Backend {
     check(plugin_->capture(queue_, ops.data(), calls.data(), int32_t(ops.size()), &made->graph, &fault), fault);
     recording.graph = std::move(made);
   }
+  int graph_span() const override { return plugin_->capture ? plugin_->graph_span : 0; }
   void upload(void* to, const void* from, int64_t bytes) override {
     dw_fault fault = {};
     check(plugin_->upload(queue_, to, from, bytes, &fault), fault);

@@ -34,6 +34,11 @@ const char* name_of(int op) {
   return op == kRead ? "read" : op == kWrite ? "write" : op == kReplay ? "graph" : kOps[op].name;
 }
 
+const char* name_of(Part part) {
+  static const char* const names[kParts] = {"", "teacher", "forward", "backward", "optimiser"};
+  return names[int(part)];
+}
+
 const char* category(const Record& record) {
   if (record.launch) return record.op == kRead ? "waiting for the device" : "launching";
   return record.op == kRead || record.op == kWrite ? "transfer" : "kernel";
@@ -61,6 +66,10 @@ void put_event(std::string& text, const Record& record, const Lane& lane) {
   }
   text += "\",\"type\":\"";
   text += name_of(work.type);
+  if (record.part != Part::none) {
+    text += "\",\"part\":\"";
+    text += name_of(record.part);
+  }
   if (record.launch) {
     text += "\"}}";
     return;

@@ -12,9 +12,14 @@
 
 namespace dw {
 
+// The parts of a training step that a profile tells apart.
+enum class Part : uint8_t { none = 0, teacher = 1, forward = 2, backward = 3, optimiser = 4 };
+constexpr int kParts = 5;
+
 struct Record {
   int op;       // its number in DW_OPS, or one of Other
   bool launch;  // the times are those of handing it to a device; the device's own are another record's
+  Part part;    // that it was queued in
   int64_t begin, end;
   Work work;
 };
@@ -74,21 +79,27 @@ class Timeline {
   std::atomic<uint64_t> begin_{0}, end_{0}, lost_{0};
 };
 
+// Where a call's record goes, if anywhere, and the part that it belongs to.
+struct Timing {
+  Timeline* timeline = nullptr;
+  Part part = Part::none;
+};
+
 // Runs a job of the stream's worker, which is one call of its backend; without a timeline nothing is measured. `work`
 // is asked when the job is done, or before where it does not look at values: on a device.
 template <class Job, class WorkOf>
-void timed(Timeline* timeline, Backend& backend, int op, const Job& job, const WorkOf& work) {
-  if (!timeline) return job();
-  Record record = {op, false, clock_ns(), 0, {}};
-  if (timeline->device_times.load(std::memory_order_relaxed)) {
+void timed(Timing timing, Backend& backend, int op, const Job& job, const WorkOf& work) {
+  if (!timing.timeline) return job();
+  Record record = {op, false, timing.part, clock_ns(), 0, {}};
+  if (timing.timeline->device_times.load(std::memory_order_relaxed)) {
     record.work = work();
-    backend.time_next(*timeline, record);
+    backend.time_next(*timing.timeline, record);
     record.launch = true;
   }
   job();
   record.end = clock_ns();
   if (!record.launch) record.work = work();
-  timeline->add(record);
+  timing.timeline->add(record);
 }
 
 // Of an upload or a download.

@@ -47,6 +47,7 @@ void Workspace::rewind(std::pair<size_t, int64_t> m) {
     c.free();
   }
   chunks_.clear();
+  bytes_ = 0;
 }
 
 void* Workspace::take(int64_t count, int64_t each) {
@@ -64,6 +65,7 @@ void* Workspace::take(int64_t count, int64_t each) {
     joined_ = 0;
     chunks_.reserve(chunks_.size() + 1);
     chunks_.push_back(Chunk(want));
+    bytes_ += want;
     used_ = 0;
   }
   void* p = chunks_[chunk_].base + used_;

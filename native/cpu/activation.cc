@@ -1,7 +1,8 @@
 #include "ops/activation.h"
 
 #include "cpu/isa.h"
-#include "cpu/math.h"
+#include "cpu/simd/elements.h"
+#include "cpu/simd/math.h"
 
 namespace dw {
 namespace cpu {

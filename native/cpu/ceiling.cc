@@ -1,9 +1,6 @@
 // The loops behind binding/ceiling.h: as much arithmetic, or reading, as the instruction set can do, and nothing else.
 #include "cpu/isa.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "cpu/simd/vec.h"
 
 namespace dw {
 namespace cpu {
@@ -11,15 +8,7 @@ namespace DW_ISA {
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kBytes = 64;
-#elif defined(__AVX__)
-constexpr int kBytes = 32;
-#else
-constexpr int kBytes = 16;
-#endif
-typedef float Vector __attribute__((vector_size(kBytes)));
-constexpr int kLanes = kBytes / 4;
+constexpr int kBytes = 4 * kLanes;
 // Sums that do not wait for each other: more than latency × width of any processor, and no more than its registers.
 constexpr int kChains = kBytes == 64 ? 24 : 12;
 constexpr int kSteps = 4096;
@@ -41,9 +30,9 @@ inline void hide(T& value) {
 }
 
 double f32_loop() {
-  Vector sums[kChains] = {}, a, b;
+  Vec sums[kChains] = {}, a, b;
   for (int i = 0; i < kLanes; i++) a[i] = 0.5f, b[i] = 1.0f;
-  for (Vector& sum : sums) hide(sum);
+  for (Vec& sum : sums) hide(sum);
   for (int s = 0; s < kSteps; s++) {
     hide(a);
     hide(b);
@@ -105,10 +94,10 @@ double bf16_loop() { return f32_loop(); }
 #endif
 
 void read_loop(const char* from, int64_t bytes) {
-  Vector s[8] = {};
+  Vec s[8] = {};
   for (int64_t i = 0; i < bytes; i += 8 * kBytes)
 #pragma GCC unroll 8
-    for (int c = 0; c < 8; c++) s[c] += *reinterpret_cast<const Vector*>(from + i + c * kBytes);
+    for (int c = 0; c < 8; c++) s[c] += *reinterpret_cast<const Vec*>(from + i + c * kBytes);
   for (int c = 1; c < 8; c++) s[0] += s[c];
   sink = s[0][0];
 }

@@ -10,8 +10,9 @@
 
 #include "core/decode.h"
 #include "cpu/isa.h"
-#include "cpu/lanes.h"
-#include "cpu/math.h"
+#include "cpu/simd/elements.h"
+#include "cpu/simd/math.h"
+#include "cpu/simd/vec.h"
 
 namespace dw {
 namespace cpu {
@@ -43,22 +44,19 @@ void search(const T* z, int64_t from, int64_t to, const int32_t* suppressed, int
     for (int64_t i = count; i < kBlock; i++) x[i] = -INFINITY;
     for (; hidden < suppressed_count && suppressed[hidden] < at + kBlock; hidden++)
       x[suppressed[hidden] - at] = -INFINITY;
-    Lanes high = load_lanes(x);
-    for (int64_t i = kLanes; i < kBlock; i += kLanes) {
-      const Lanes v = load_lanes(x + i);
-      high = v > high ? v : high;
-    }
-    const float block_top = max_of(high);
+    Vec high = load_vec(x);
+    for (int64_t i = kLanes; i < kBlock; i += kLanes) high = max_vec(load_vec(x + i), high);
+    const float block_top = largest(high);
     if (block_top > f.top) {
       f.sum *= std::exp(double(f.top) - double(block_top));
       f.top = block_top;
     }
     const float shift = f.top == -INFINITY ? 0.0f : f.top;
     // First all exponentials, then their sum: GCC vectorises the one and not a reduction over the other.
-    for (int64_t i = 0; i < kBlock; i++) e[i] = fast_exp(x[i] - shift);
-    Lanes partial = {};
-    for (int64_t i = 0; i < kBlock; i += kLanes) partial += load_lanes(e + i);
-    f.sum += double(sum_of(partial));
+    for (int64_t i = 0; i < kBlock; i++) e[i] = exp_of(x[i] - shift);
+    Vec partial = {};
+    for (int64_t i = 0; i < kBlock; i += kLanes) partial += load_vec(e + i);
+    f.sum += double(total(partial));
     if (f.filled == k && !(block_top > f.values[k - 1])) continue;
     for (int64_t i = 0; i < count; i++) {
       if (f.filled == k && !(x[i] > f.values[k - 1])) continue;

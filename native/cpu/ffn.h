@@ -1,73 +1,15 @@
-// Products and row passes that the gated expert kernels share.
+// The FFN, the gate and dropout, which the gated expert kernels share.
 #pragma once
-#include "cpu/gemm.h"
-#include "cpu/math.h"
-#include "cpu/philox.h"
+#include <cmath>
+
+#include "cpu/products.h"
+#include "cpu/simd/elements.h"
+#include "cpu/simd/philox.h"
 #include "ops/gated_ffn.h"
 
 namespace dw {
 namespace cpu {
 namespace DW_ISA {
-
-// Rows of a matrix: where the first stands, its type, and the distance between rows.
-struct Block {
-  void* data = nullptr;
-  DType type = DType::f32;
-  int64_t ld = 0;
-};
-
-static inline Block block_of(const View& v, int64_t row = 0) {
-  return {static_cast<char*>(v.data) + row * v.cols() * size_of(v.dtype), v.dtype, v.cols()};
-}
-static inline Block scratch(Workspace::Frame& frame, DType type, int64_t rows, int64_t cols) {
-  return {frame.take<char>(rows * cols * size_of(type)), type, cols};
-}
-
-// Where the packed form of a frozen weight is kept; null for a part of one.
-static inline Storage* kept(const Weight& w) {
-  Storage* s = w.storage;
-  return s && s->frozen && s->data == w.data ? s : nullptr;
-}
-
-// c[m, n] = a[m, k] · Wᵀ, W stored [n, k].
-static inline Gemm times_transposed(const Weight& w, int64_t m, Block a, Block c, DType compute) {
-  Gemm g;
-  g.m = m, g.n = w.rows(), g.k = w.cols();
-  g.a = a.data, g.a_type = a.type, g.lda = a.ld;
-  g.b = w.data, g.b_type = w.dtype, g.ldb = w.cols(), g.b_transposed = true;
-  g.c = c.data, g.c_type = c.type, g.ldc = c.ld;
-  g.compute = compute;
-  g.b_storage = kept(w);
-  return g;
-}
-
-// c[m, k] = a[m, n] · W, W stored [n, k]: back through a linear layer.
-static inline Gemm times(const Weight& w, int64_t m, Block a, Block c, DType compute) {
-  Gemm g = times_transposed(w, m, a, c, compute);
-  g.n = w.cols(), g.k = w.rows();
-  g.b_transposed = false;
-  return g;
-}
-
-// gradient[n, k] += dyᵀ · x over m rows: a linear layer's weight.
-static inline Gemm weight_gradient(const View& gradient, int64_t m, Block dy, Block x, DType compute) {
-  Gemm g;
-  g.m = gradient.rows(), g.n = gradient.cols(), g.k = m;
-  g.a = dy.data, g.a_type = dy.type, g.lda = dy.ld, g.a_transposed = true;
-  g.b = x.data, g.b_type = x.type, g.ldb = x.ld;
-  g.c = gradient.data, g.c_type = gradient.dtype, g.ldc = gradient.cols();
-  g.compute = compute;
-  g.epilogue.accumulate = true;
-  return g;
-}
-
-// A bias as fp32, which is what the epilogue takes.
-static inline const float* bias_of(Workspace::Frame& frame, const View& v) {
-  if (v.dtype == DType::f32) return v.as<float>();
-  float* b = frame.take<float>(v.size());
-  for (int64_t i = 0; i < v.size(); i++) b[i] = get(v.as<bf16>(), i);
-  return b;
-}
 
 // Splits rows over the team: body(thread, begin, end). Each piece may use a buffer of its own.
 template <class Body>
@@ -85,15 +27,11 @@ static inline void ffn(Context& ctx, const Ffn& f, int64_t m, Block x, Block y, 
   Gemm up = times_transposed(f.fc1, m, x, act, compute);
   up.epilogue.bias = bias_of(frame, f.fc1_bias);
   up.epilogue.gelu = true;
-  if (pre) up.epilogue.pre = pre->data, up.epilogue.pre_type = pre->type, up.epilogue.pre_ld = pre->ld;
+  if (pre) up.epilogue.pre = *pre;
   gemm(ctx, up);
   Gemm down = times_transposed(f.fc2, m, act, y, compute);
   down.epilogue.bias = bias_of(frame, f.fc2_bias);
-  if (residual) {
-    down.epilogue.residual = residual->data;
-    down.epilogue.residual_type = residual->type;
-    down.epilogue.residual_ld = residual->ld;
-  }
+  if (residual) down.epilogue.residual = *residual;
   gemm(ctx, down);
 }
 

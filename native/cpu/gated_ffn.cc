@@ -5,6 +5,7 @@
 // FFNs. `delta` is kept for the backward pass: it is all that dg needs, a quarter of one pre-activation.
 #include "cpu/ffn.h"
 #include "cpu/isa.h"
+#include "cpu/simd/math.h"
 
 namespace dw {
 namespace cpu {

@@ -7,31 +7,13 @@
 // the shared FFN, and dy does not reach the gate.
 #include "cpu/ffn.h"
 #include "cpu/isa.h"
+#include "cpu/simd/math.h"
 
 namespace dw {
 namespace cpu {
 namespace DW_ISA {
 
 namespace {
-
-// to[n] += Σ_rows scale[r]·in[r, n]
-template <class T>
-void add_columns(Context& ctx, const T* in, int64_t rows, int64_t n, float* to) {
-  constexpr int64_t kColumns = 256;
-  ctx.pool.each((n + kColumns - 1) / kColumns, [&](int64_t piece) {
-    const int64_t begin = piece * kColumns, count = n - begin < kColumns ? n - begin : kColumns;
-    float sum[kColumns] = {};
-    for (int64_t r = 0; r < rows; r++)
-      for (int64_t i = 0; i < count; i++) sum[i] += get(in, r * n + begin + i);
-    for (int64_t i = 0; i < count; i++) to[begin + i] += sum[i];
-  });
-}
-
-void add_columns(Context& ctx, Block b, int64_t rows, const View& to) {
-  if (!to) return;
-  with_type(b.type,
-            [&](auto* type) { add_columns(ctx, static_cast<decltype(type)>(b.data), rows, b.ld, to.as<float>()); });
-}
 
 struct Backward {
   Context& ctx;
@@ -90,7 +72,7 @@ struct Backward {
     }
     for (int64_t r = 0; r < m; r++)
       for (int64_t i = 0; i < h; i++) dh[r * h + i] = hidden[r * h + i] > 0 ? dgate[r] * w[i] : 0.0f;
-    add_columns(ctx, dhid, m, gradients.gate_in_bias);
+    bias_gradient(ctx, gradients.gate_in_bias, m, dhid);
     const Dropout drop(f.draws.of_gate());
     if (gradients.gate_in) {
       const Block x = dropped_rows(ctx, frame, f.x, first, m, drop);
@@ -113,9 +95,7 @@ struct Backward {
                 const float* row_scale) const {
     const Block dpre = scratch(frame, f.compute, m, f.inner);
     Gemm down = times(fc2, m, d, dpre, f.compute);
-    down.epilogue.gelu_of = pre.data;
-    down.epilogue.gelu_of_type = pre.type;
-    down.epilogue.gelu_of_ld = pre.ld;
+    down.epilogue.gelu_of = pre;
     down.epilogue.row_scale = row_scale;
     gemm(ctx, down);
     return dpre;
@@ -129,8 +109,8 @@ struct Backward {
     Gemm up = times(e.ffn.fc1, m, dpre, {dx + first * f.width, DType::f32, f.width}, f.compute);
     up.epilogue.accumulate = true;
     gemm(ctx, up);
-    add_columns(ctx, dpre, m, gradients.fc1_bias);
-    add_columns(ctx, u, m, gradients.fc2_bias);
+    bias_gradient(ctx, gradients.fc1_bias, m, dpre);
+    bias_gradient(ctx, gradients.fc2_bias, m, u);
     if (gradients.fc1) gemm(ctx, weight_gradient(gradients.fc1, m, dpre, x, f.compute));
     if (!gradients.fc2) return;
     const Block act = dpre;  // its last reader is done
@@ -177,10 +157,7 @@ void gated_ffn_backward(Context& ctx, const GatedFfnBackward& f) {
   }
   const Block dpre = b.through(frame, f.shared.fc2, f.rows, block_of(f.dy), block_of(f.pre_shared), scale);
   Gemm up = times(f.shared.fc1, f.rows, dpre, block_of(f.dx), f.compute);
-  if (gated) {
-    up.epilogue.residual = dx;
-    up.epilogue.residual_ld = f.width;
-  }
+  if (gated) up.epilogue.residual = {dx, DType::f32, f.width};
   gemm(ctx, up);
 }
 

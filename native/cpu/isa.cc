@@ -20,7 +20,7 @@ const char* name_of(Isa isa) {
 
 // AMX's tiles are 8 KiB of state a thread: Linux gives them to a process that asks.
 static bool amx_allowed() {
-#if defined(__linux__)
+#if defined(__linux__) && !defined(DW_WITHOUT_AMX)
   unsigned a, b, c, d;
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kBf16) == 0 || (d & kTile) == 0) return false;
@@ -60,8 +60,10 @@ const RunFn* kernels(Isa isa) {
       return avx512::kKernels;
     case Isa::avx512bf16:
       return avx512bf16::kKernels;
+#if !defined(DW_WITHOUT_AMX)
     case Isa::amx:
       return amx::kKernels;
+#endif
     default:
       return portable::kKernels;
   }
@@ -75,8 +77,10 @@ const CeilingLoops& ceiling_loops(Isa isa) {
       return avx512::kCeilingLoops;
     case Isa::avx512bf16:
       return avx512bf16::kCeilingLoops;
+#if !defined(DW_WITHOUT_AMX)
     case Isa::amx:
       return amx::kCeilingLoops;
+#endif
     default:
       return portable::kCeilingLoops;
   }

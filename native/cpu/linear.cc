@@ -6,9 +6,10 @@
 #include <type_traits>
 #include <vector>
 
-#include "cpu/gemm.h"
 #include "cpu/isa.h"
-#include "cpu/math.h"
+#include "cpu/products.h"
+#include "cpu/simd/elements.h"
+#include "cpu/simd/math.h"
 
 namespace dw {
 namespace cpu {
@@ -21,55 +22,15 @@ void typed(const View& v, const Body& body) {
   with_type(v.dtype, [&](auto* t) { body(v.as<std::remove_pointer_t<decltype(t)>>()); });
 }
 
-void set_residual(Epilogue& e, const View& v, int64_t ld) {
-  e.residual = v.data;
-  e.residual_type = v.dtype;
-  e.residual_ld = ld;
-}
-
-// out[j] += Σ_r dy[r, j]
-template <class T>
-void add_columns(Context& ctx, const T* __restrict dy, int64_t rows, int64_t n, float* __restrict out) {
-  constexpr int64_t kColumns = 128;
-  ctx.pool.each((n + kColumns - 1) / kColumns, [&](int64_t block) {
-    const int64_t j0 = block * kColumns, cols = n - j0 < kColumns ? n - j0 : kColumns;
-    float s[kColumns] = {};
-    for (int64_t r = 0; r < rows; r++)
-      for (int64_t j = 0; j < cols; j++) s[j] += get(dy, r * n + j0 + j);
-    for (int64_t j = 0; j < cols; j++) out[j0 + j] += s[j];
-  });
-}
-
 }  // namespace
 
 // y = act(x·Wᵀ + b) + residual                      x [.., K], W [N, K]
 static Gemm linear_product(const Linear& q) {
-  const View &x = q.x, &y = q.y;
-  const Weight& w = q.weight;
-  Gemm g;
-  g.m = x.rows();
-  g.n = w.shape[0];
-  g.k = w.shape[1];
-  g.a = x.data;
-  g.a_type = x.dtype;
-  g.lda = g.k;
-  g.b = w.data;
-  g.b_type = w.dtype;
-  g.ldb = g.k;
-  g.b_transposed = true;
-  g.b_storage = w.storage;
-  g.c = y.data;
-  g.c_type = y.dtype;
-  g.ldc = g.n;
-  g.compute = q.compute;
+  Gemm g = times_transposed(q.weight, q.x.rows(), block_of(q.x), block_of(q.y), q.compute);
   g.epilogue.bias = q.bias.as<float>();
   g.epilogue.gelu = q.gelu;
-  if (q.save_pre) {
-    g.epilogue.pre = q.pre.data;
-    g.epilogue.pre_type = q.pre.dtype;
-    g.epilogue.pre_ld = g.n;
-  }
-  set_residual(g.epilogue, q.residual, g.n);
+  if (q.save_pre) g.epilogue.pre = block_of(q.pre);
+  g.epilogue.residual = block_of(q.residual);
   return g;
 }
 
@@ -103,68 +64,33 @@ void quantize(Context& ctx, const Quantize& a) {
 
 // dx = (dy·W) ⊙ gelu'(gelu_of) + residual           dy [.., N], W [N, K]
 void linear_backward_input(Context& ctx, const LinearBackwardInput& q) {
-  const View &dy = q.dy, &dx = q.dx;
-  const Weight& w = q.weight;
-  Gemm g;
-  g.m = dy.rows();
-  g.n = w.shape[1];
-  g.k = w.shape[0];
-  g.a = dy.data;
-  g.a_type = dy.dtype;
-  g.lda = g.k;
-  g.b = w.data;
-  g.b_type = w.dtype;
-  g.ldb = g.n;
-  g.b_storage = w.storage;
-  g.c = dx.data;
-  g.c_type = dx.dtype;
-  g.ldc = g.n;
-  g.compute = q.compute;
-  g.epilogue.gelu_of = q.gelu_of.data;
-  g.epilogue.gelu_of_type = q.gelu_of.dtype;
-  g.epilogue.gelu_of_ld = g.n;
-  set_residual(g.epilogue, q.residual, g.n);
+  Gemm g = times(q.weight, q.dy.rows(), block_of(q.dy), block_of(q.dx), q.compute);
+  g.epilogue.gelu_of = block_of(q.gelu_of);
+  g.epilogue.residual = block_of(q.residual);
   gemm(ctx, g);
 }
 
 // dW += dyᵀ·x, db += Σ_rows dy                       dy [.., N], x [.., K]; with x_gelu gelu(x) stands for x
 void linear_backward_weight(Context& ctx, const LinearBackwardWeight& q) {
-  const View &dy = q.dy, &x = q.x, &dweight = q.dweight, &dbias = q.dbias;
+  const View &dy = q.dy, &x = q.x;
   if (dy.rows() == 0) return;
-  if (dbias) typed(dy, [&](auto* p) { add_columns(ctx, p, dy.rows(), dy.cols(), dbias.as<float>()); });
-  if (!dweight) return;
+  bias_gradient(ctx, q.dbias, dy.rows(), block_of(dy));
+  if (!q.dweight) return;
   Workspace::Frame frame(ctx.workspace);
-  Gemm g;
-  g.m = dy.cols();
-  g.n = x.cols();
-  g.k = dy.rows();
-  g.a = dy.data;
-  g.a_type = dy.dtype;
-  g.lda = g.m;
-  g.a_transposed = true;
-  g.b = x.data;
-  g.b_type = x.dtype;
-  g.ldb = g.n;
-  g.compute = q.compute;
+  Block from = block_of(x);
   if (q.x_gelu) {
     // In the type of the product: packing would round to it anyway.
-    View h = x;
-    h.dtype = g.compute == DType::bf16 ? DType::bf16 : DType::f32;
-    h.data = frame.take<char>(h.bytes());
-    typed(x, [&](auto* from) {
-      typed(h, [&](auto* to) {
+    from = scratch(frame, q.compute == DType::bf16 ? DType::bf16 : DType::f32, x.rows(), x.cols());
+    typed(x, [&](auto* in) {
+      with_type(from.type, [&](auto* type) {
+        auto* to = static_cast<decltype(type)>(from.data);
         ctx.pool.split(x.size(), 4096, [&](int64_t b, int64_t e) {
-          for (int64_t i = b; i < e; i++) put(to, i, gelu(get(from, i)));
+          for (int64_t i = b; i < e; i++) put(to, i, gelu(get(in, i)));
         });
       });
     });
-    g.b = h.data;
-    g.b_type = h.dtype;
   }
-  g.c = dweight.data;
-  g.ldc = g.n;
-  g.epilogue.accumulate = true;
-  gemm(ctx, g);
+  gemm(ctx, weight_gradient(q.dweight, dy.rows(), block_of(dy), from, q.compute));
 }
 
 // y[b, t, 3·c + j] = x[b, stride·t + j − 1, c]      zero outside; or x [b, c, t] when channels come first

@@ -8,7 +8,8 @@
 
 #include "core/audio.h"
 #include "cpu/isa.h"
-#include "cpu/lanes.h"
+#include "cpu/simd/math.h"
+#include "cpu/simd/vec.h"
 
 namespace dw {
 namespace cpu {
@@ -16,7 +17,7 @@ namespace DW_ISA {
 namespace {
 
 struct Complex {
-  Lanes re, im;
+  Vec re, im;
 };
 inline Complex operator+(Complex a, Complex b) { return {a.re + b.re, a.im + b.im}; }
 inline Complex operator-(Complex a, Complex b) { return {a.re - b.re, a.im - b.im}; }
@@ -72,7 +73,7 @@ struct Plan {
 };
 
 // |X[k]|² of kLanes frames; `signal` is the first sample of the first frame.
-void power_spectrum(const Plan& plan, const float* signal, Lanes* power) {
+void power_spectrum(const Plan& plan, const float* signal, Vec* power) {
   alignas(64) float x[kFft * kLanes];
   for (int l = 0; l < kLanes; l++)
     for (int j = 0; j < kFft; j++) x[j * kLanes + l] = signal[l * kHop + j] * plan.window[j];
@@ -81,8 +82,8 @@ void power_spectrum(const Plan& plan, const float* signal, Lanes* power) {
   for (int n2 = 0, at = 0; n2 < 25; n2++, at = at + 8) {
     Complex points[8];
     for (int n1 = 0, n = at; n1 < 8; n1++, n = n + 25 >= kHalf ? n + 25 - kHalf : n + 25) {
-      points[n1].re = load_lanes(x + 2 * n * kLanes);
-      points[n1].im = load_lanes(x + (2 * n + 1) * kLanes);
+      points[n1].re = load_vec(x + 2 * n * kLanes);
+      points[n1].im = load_vec(x + (2 * n + 1) * kLanes);
     }
     dft8(points, columns + n2, 25);
   }
@@ -105,10 +106,10 @@ void power_spectrum(const Plan& plan, const float* signal, Lanes* power) {
   }
   for (int k = 0; k <= 100; k++) {
     const Complex a = z[k], b = z[k == 0 ? 0 : kHalf - k];
-    const Lanes er = (a.re + b.re) * 0.5f, ei = (a.im - b.im) * 0.5f;
-    const Lanes odd_re = (a.im + b.im) * 0.5f, odd_im = (b.re - a.re) * 0.5f;
+    const Vec er = (a.re + b.re) * 0.5f, ei = (a.im - b.im) * 0.5f;
+    const Vec odd_re = (a.im + b.im) * 0.5f, odd_im = (b.re - a.re) * 0.5f;
     const float wr = plan.w400_re[k], wi = plan.w400_im[k];
-    const Lanes tr = odd_re * wr - odd_im * wi, ti = odd_re * wi + odd_im * wr;
+    const Vec tr = odd_re * wr - odd_im * wi, ti = odd_re * wi + odd_im * wr;
     power[k] = (er + tr) * (er + tr) + (ei + ti) * (ei + ti);
     power[kHalf - k] = (er - tr) * (er - tr) + (ei - ti) * (ei - ti);
   }
@@ -157,17 +158,17 @@ void log_mel(Context& ctx, const LogMel& q) {
   }
 
   ctx.pool.split(groups, 4, [&](int64_t begin, int64_t end) {
-    Lanes power[kBins];
+    Vec power[kBins];
     for (int64_t g = begin; g < end; g++) {
       power_spectrum(plan, signal + g * kLanes * kHop, power);
       const int64_t at = g * kLanes, count = active - at < kLanes ? active - at : kLanes;
       float best = -10.0f;
       for (int64_t m = 0; m < mels; m++) {
-        Lanes sum = {};
+        Vec sum = {};
         for (int k = first[2 * m]; k < first[2 * m + 1]; k++) sum += power[k] * filters[m * kBins + k];
         alignas(64) float y[kLanes];
-        store_lanes(y, sum);
-        for (int l = 0; l < kLanes; l++) y[l] = fast_log(y[l] > 1e-10f ? y[l] : 1e-10f) * 0.43429448f;
+        store_vec(y, sum);
+        for (int l = 0; l < kLanes; l++) y[l] = log_of_normal(y[l] > 1e-10f ? y[l] : 1e-10f) * 0.43429448f;
         for (int l = 0; l < count; l++) best = y[l] > best ? y[l] : best;
         if (count == kLanes)
           std::memcpy(out + m * frames + at, y, sizeof y);

@@ -4,10 +4,11 @@
 #include "ops/norm.h"
 
 #include <cfloat>
+#include <cmath>
 #include <type_traits>
 
 #include "cpu/isa.h"
-#include "cpu/math.h"
+#include "cpu/simd/elements.h"
 
 namespace dw {
 namespace cpu {

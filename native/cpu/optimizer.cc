@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "cpu/isa.h"
-#include "cpu/math.h"
 
 namespace dw {
 namespace cpu {

@@ -6,8 +6,8 @@
 #include <cmath>
 
 #include "cpu/isa.h"
-#include "cpu/lanes.h"
-#include "cpu/philox.h"
+#include "cpu/simd/math.h"
+#include "cpu/simd/philox.h"
 
 namespace dw {
 namespace cpu {
@@ -26,7 +26,7 @@ inline void normal_side(const uint32_t word[4][kSide], float value[4][kSide]) {
   for (int w = 0; w < 4; w += 2)
     for (int l = 0; l < kSide; l++) {
       const float u = float(int32_t(word[w][l] >> 8) + 1) * (1.0f / 16777216.0f);
-      const float radius = std::sqrt(-2.0f * fast_log(u));
+      const float radius = std::sqrt(-2.0f * log_of_normal(u));
       const int32_t turn = int32_t(word[w + 1][l] >> 8), quarter = (turn + (1 << 21)) >> 22;
       const float a = float(turn - (quarter << 22)) * float(6.283185307179586 / 16777216.0), z = a * a;
       const float s = a + a * z * ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f);

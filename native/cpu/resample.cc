@@ -7,7 +7,7 @@
 
 #include "core/audio.h"
 #include "cpu/isa.h"
-#include "cpu/lanes.h"
+#include "cpu/simd/vec.h"
 #include "ops/mel.h"
 
 namespace dw {
@@ -38,30 +38,30 @@ void make_row(const double* table, double part, double scale, int64_t taps, int6
 
 // Four dot products with the same row.
 inline void dot4(const float* row, const float* x, int64_t step, int64_t taps, float* y) {
-  Lanes a0 = {}, a1 = {}, a2 = {}, a3 = {};
+  Vec a0 = {}, a1 = {}, a2 = {}, a3 = {};
   for (int64_t k = 0; k < taps; k += kLanes) {
-    const Lanes h = load_lanes(row + k);
-    a0 += h * load_lanes(x + k);
-    a1 += h * load_lanes(x + step + k);
-    a2 += h * load_lanes(x + 2 * step + k);
-    a3 += h * load_lanes(x + 3 * step + k);
+    const Vec h = load_vec(row + k);
+    a0 += h * load_vec(x + k);
+    a1 += h * load_vec(x + step + k);
+    a2 += h * load_vec(x + 2 * step + k);
+    a3 += h * load_vec(x + 3 * step + k);
   }
-  y[0] = sum_of(a0);
-  y[1] = sum_of(a1);
-  y[2] = sum_of(a2);
-  y[3] = sum_of(a3);
+  y[0] = total(a0);
+  y[1] = total(a1);
+  y[2] = total(a2);
+  y[3] = total(a3);
 }
 
 inline float dot_between(const float* row, const float* next, float f, const float* x, int64_t taps) {
-  Lanes a0 = {}, a1 = {}, b0 = {}, b1 = {};
+  Vec a0 = {}, a1 = {}, b0 = {}, b1 = {};
   for (int64_t k = 0; k < taps; k += 2 * kLanes) {
-    const Lanes v0 = load_lanes(x + k), v1 = load_lanes(x + k + kLanes);
-    a0 += load_lanes(row + k) * v0;
-    a1 += load_lanes(row + k + kLanes) * v1;
-    b0 += load_lanes(next + k) * v0;
-    b1 += load_lanes(next + k + kLanes) * v1;
+    const Vec v0 = load_vec(x + k), v1 = load_vec(x + k + kLanes);
+    a0 += load_vec(row + k) * v0;
+    a1 += load_vec(row + k + kLanes) * v1;
+    b0 += load_vec(next + k) * v0;
+    b1 += load_vec(next + k + kLanes) * v1;
   }
-  return sum_of((a0 + a1) * (1 - f) + (b0 + b1) * f);
+  return total((a0 + a1) * (1 - f) + (b0 + b1) * f);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include <type_traits>
 
 #include "cpu/isa.h"
-#include "cpu/math.h"
+#include "cpu/simd/elements.h"
 #include "ops/ids.h"
 #include "ops/position.h"
 

@@ -44,3 +44,12 @@ const wanted = /^(labels|(student|teacher)_logits|(masked_NOT_reference\.)?(JS5|
 const gradients = /^((JS5|KL)\.T\d\.dkd_dstudent_f64|masked_NOT_reference\.(JS5|KL)\.T\d\.dkd_dstudent)$/;
 const losses = [...read('case3_losses/random_2x7x200')].filter(([name]) => wanted.test(name) || gradients.test(name));
 await write('case3_losses/random_2x7x200', new Map(losses));
+
+// Case 15: all of it.
+mkdirSync(join(to, 'case15_scores'), { recursive: true });
+for (const name of ['scores.json', 'tensorboard.json']) {
+  const json = JSON.stringify(JSON.parse(readFileSync(join(from, 'case15_scores', name), 'utf8')));
+  await writeFileAtomic(join(to, 'case15_scores', name), (sink) => sink.append(Buffer.from(`${json}\n`)));
+}
+const { file } = JSON.parse(readFileSync(join(from, 'case15_scores', 'tensorboard.json'), 'utf8'));
+await writeFileAtomic(join(to, 'case15_scores', file), (sink) => sink.append(readFileSync(join(from, 'case15_scores', file))));

@@ -349,6 +349,6 @@ function clsr(stream: Stream, config: WhisperConfig): Whisper {
     new Map([...names].map(([to, from]) => [to, tensors.get(from)!]));
   const model = Whisper.fromTensors(stream, config, pick(backbone));
   for (const [name, names] of experts)
-    model.attach(LanguageExpert.load(stream, config, name, pick(names), { compute: 'f32' }));
+    model.attach(LanguageExpert.load(stream, config, name, pick(names), { compute: 'fp32' }));
   return model;
 }

@@ -101,7 +101,8 @@ async function loop({ seed, from, step, inputs, until, reader }: Extract<Request
   let index = from;
   let done = 0;
   let tired = false;
-  while (done < inputs && !tired && Date.now() < until) {
+  // One at least, however late it is.
+  while (done < inputs && !tired && (done === 0 || Date.now() < until)) {
     const input = session.make(new Random(reader, seed, index));
     const fault = await attempt(session, index, input);
     if (fault) reply({ type: 'found', index, fault });

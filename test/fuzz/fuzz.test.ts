@@ -1,66 +1,14 @@
-/** The fuzzer: it finds what is planted, makes it small and finds it again; the package stands what it found before, and some seconds of it. */
+/** The package stands what the fuzzer found before; the fuzzer's own parts. Mutated inputs for all readers: `npm run fuzz`, and .ci/run for a minute. */
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { minimise } from './minimise.js';
-import { readers as planted } from './planted.js';
 import { Random } from './random.js';
 import { readers } from './readers/index.js';
-import { describe, fuzz, replay, scratchFolder } from './supervisor.js';
+import { replay, scratchFolder } from './supervisor.js';
 
-const module = (name: string): string => new URL(`./${name}`, import.meta.url).href;
-const finds = scratchFolder();
-test.after.always(() => rmSync(finds, { recursive: true, force: true }));
+const module = new URL('./readers/index.ts', import.meta.url).href;
 const regressions = new URL('./regressions/', import.meta.url).pathname;
-
-const EXPECTED = {
-  untyped: { kind: 'untyped', what: /TypeError: a planted fault/ },
-  rejection: { kind: 'rejection', what: /nobody waits for this/ },
-  hang: { kind: 'time', what: /no answer within 1 s/ },
-  waits: { kind: 'time', what: /no answer within 1 s/ },
-  abort: { kind: 'death', what: /ended by SIGABRT/ },
-  exit: { kind: 'death', what: /exit status 3/ },
-  memory: { kind: 'memory', what: /it grew by \d{4,} MiB/ },
-} as const;
-
-for (const [name, { kind, what }] of Object.entries(EXPECTED)) {
-  test.serial(`a planted fault is found, shown to come from its input alone, and made smaller: ${name}`, async (t) => {
-    const reader = planted.find((each) => each.name === name)!;
-    const [report] = await fuzz({
-      readers: [reader],
-      module: module('planted.ts'),
-      inputs: 60,
-      seed: 1,
-      jobs: 2,
-      finds,
-      minimiseSeconds: 3,
-    });
-    t.true(report!.inputs >= 60, `${report!.inputs} inputs: it goes on behind a fault`);
-    t.is(report!.finds.length, 1, report!.finds.map(describe).join('\n'));
-    const [find] = report!.finds;
-    t.is(find!.fault.kind, kind);
-    t.regex(find!.fault.what, what);
-    t.true(find!.times >= 1);
-    t.true(find!.alone);
-    // What takes no fresh process to show is made as small as it can be.
-    if (kind === 'untyped') t.is(find!.bytes, 1);
-
-    const input = new Uint8Array(readFileSync(find!.file));
-    const [fault] = await replay(module('planted.ts'), [{ reader, input }]);
-    t.is(fault?.kind, kind, 'the input that was written down shows it again');
-  });
-}
-
-test.serial(
-  'where nothing is wrong nothing is found, typed errors are answers, and other inputs than the faulty are read',
-  async (t) => {
-    const [nothing] = planted;
-    const options = { readers: [nothing!], module: module('planted.ts'), seed: 1, jobs: 2, finds };
-    const [report] = await fuzz({ ...options, inputs: 5000 });
-    t.is(report!.inputs, 5000);
-    t.deepEqual(report!.finds, []);
-  },
-);
 
 test('an input follows from reader, seed and number, and every one is another', async (t) => {
   for (const reader of readers.filter(({ name }) => ['wav', 'language', 'subtitles', 'flac'].includes(name))) {
@@ -99,17 +47,7 @@ test.serial('inputs that broke a reader once are answered', async (t) => {
     }));
   });
   t.true(inputs.length > 0);
-  const faults = await replay(module('readers/index.ts'), inputs);
+  const faults = await replay(module, inputs);
   for (const [i, fault] of faults.entries())
     t.is(fault, null, `${inputs[i]!.reader.name}/${inputs[i]!.file}: ${fault?.kind} ${fault?.what} ${fault?.where}`);
 });
-
-for (const reader of readers) {
-  const missing = reader.missing?.();
-  (missing ? test.serial.skip : test.serial)(`some seconds of mutated inputs: ${reader.name}`, async (t) => {
-    const options = { readers: [reader], module: module('readers/index.ts'), seed: 1, jobs: 2, finds };
-    const [report] = await fuzz({ ...options, seconds: 2, minimiseSeconds: 5 });
-    t.true(report!.inputs > 0);
-    t.deepEqual(report!.finds, [], report!.finds.map(describe).join('\n'));
-  });
-}

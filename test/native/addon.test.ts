@@ -62,7 +62,7 @@ test('bundled code says what to do, and runs with the addon that is named', asyn
   const [values, text] = stdout.split('\n');
   t.is(values, '1,2');
   const program = join(root, 'dist', 'cli', 'main.js');
-  const said = await node([program, 'transcribe', speech, '--language', 'ca']);
+  const said = await node([program, 'transcribe', speech, '--model', 'pocket-student', '--language', 'ca']);
   t.is(text, said.stdout.trim().split('\t').at(-1));
 });
 

@@ -11,6 +11,7 @@ import {
   normals,
   oracle,
   random,
+  roundBf16,
   run,
 } from '../support/kernels.js';
 
@@ -29,12 +30,6 @@ interface Case {
   scale?: number;
 }
 
-const roundBf16 = (x: number): number => {
-  const f = Float32Array.of(x);
-  const u = new Uint32Array(f.buffer);
-  u[0] = ((u[0]! + 0x7fff + ((u[0]! >>> 16) & 1)) >>> 16) << 16;
-  return f[0]!;
-};
 const f = Math.fround;
 
 function inputs(c: Case, dtype: Float, seed = 1): Record<'q' | 'k' | 'v' | 'grad', Input> {
@@ -81,7 +76,7 @@ interface Plain {
 
 /**
  * Plain loops in fp32, every operation rounded; weights (and dS) rounded to bf16 when the inputs are bf16.
- * With `saved`, the weights are those of a backward pass: exp(s − lse).
+ * With `saved`, the weights are those of a backward pass: exp(s − lse); without it no gradient is made.
  */
 function naive(c: Case, x: ReturnType<typeof inputs>, dtype: Float, saved?: Float32Array): Plain {
   const { batch: B, queries: Tq, keys: Tk, heads: H, width: w } = c;
@@ -122,21 +117,27 @@ function naive(c: Case, x: ReturnType<typeof inputs>, dtype: Float, saved?: Floa
         const p = saved
           ? s.map((y) => round(f(Math.exp(f(y - saved[(b * H + h) * Tq + i]!)))))
           : e.map((y) => round(f(y / sum)));
-        for (let j = 0; j < n; j++) for (let m = 0; m < w; m++) o[row + m] = f(o[row + m]! + f(p[j]! * v[at(j) + m]!));
-        const delta = dot(g, row, o, row);
         for (let j = 0; j < n; j++) {
-          const terms = p[j]! * (size(g, row, v, at(j)) + size(g, row, o, row));
+          const [weight, key] = [p[j]!, at(j)];
           for (let m = 0; m < w; m++) {
-            ro[row + m]! += p[j]! * Math.abs(v[at(j) + m]!);
-            rv[at(j) + m]! += p[j]! * Math.abs(g[row + m]!);
-            rq[row + m]! += scale * terms * Math.abs(k[at(j) + m]!);
-            rk[at(j) + m]! += scale * terms * Math.abs(q[row + m]!);
+            o[row + m] = f(o[row + m]! + f(weight * v[key + m]!));
+            ro[row + m]! += weight * Math.abs(v[key + m]!);
           }
-          const ds = round(f(p[j]! * f(dot(g, row, v, at(j)) - delta)));
+        }
+        if (!saved) continue;
+        const delta = dot(g, row, o, row);
+        const known = size(g, row, o, row);
+        for (let j = 0; j < n; j++) {
+          const [weight, key] = [p[j]!, at(j)];
+          const terms = scale * weight * (size(g, row, v, key) + known);
+          const ds = round(f(weight * f(dot(g, row, v, key) - delta)));
           for (let m = 0; m < w; m++) {
-            dv[at(j) + m] = f(dv[at(j) + m]! + f(p[j]! * g[row + m]!));
-            dq[row + m] = f(dq[row + m]! + f(scale * f(ds * k[at(j) + m]!)));
-            dk[at(j) + m] = f(dk[at(j) + m]! + f(scale * f(ds * q[row + m]!)));
+            rv[key + m]! += weight * Math.abs(g[row + m]!);
+            rq[row + m]! += terms * Math.abs(k[key + m]!);
+            rk[key + m]! += terms * Math.abs(q[row + m]!);
+            dv[key + m] = f(dv[key + m]! + f(weight * g[row + m]!));
+            dq[row + m] = f(dq[row + m]! + f(scale * f(ds * k[key + m]!)));
+            dk[key + m] = f(dk[key + m]! + f(scale * f(ds * q[row + m]!)));
           }
         }
       }
@@ -146,8 +147,12 @@ function naive(c: Case, x: ReturnType<typeof inputs>, dtype: Float, saved?: Floa
 const same = (a: Float64Array[], b: Float64Array[]) =>
   a.length === b.length && a.every((y, i) => Buffer.from(y.buffer).equals(Buffer.from(b[i]!.buffer)));
 
-const norm = (y: ArrayLike<number>) => Math.sqrt(Float64Array.from(y, (v) => v * v).reduce((a, b) => a + b, 0));
-const distance = (a: ArrayLike<number>, b: ArrayLike<number>) => norm(Float64Array.from(a, (y, i) => y - b[i]!));
+function distance(a: ArrayLike<number>, b: ArrayLike<number> | null): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += (a[i]! - (b?.[i] ?? 0)) ** 2;
+  return Math.sqrt(sum);
+}
+const norm = (y: ArrayLike<number>): number => distance(y, null);
 
 /** The fast kernel's error (L2) is at most twice that of plain loops in its own type, or a few roundings of the terms. */
 function held(

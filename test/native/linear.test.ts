@@ -14,6 +14,7 @@ import {
   put,
   random,
   relativeL2,
+  roundBf16,
   run,
 } from '../support/kernels.js';
 
@@ -38,29 +39,27 @@ const shapes = [
   [33, 257, 1500],
 ];
 
-const bf16 = (x: number): number => {
-  const f = new Float32Array([x]);
-  const u = new Uint32Array(f.buffer);
-  u[0] = ((u[0]! + 0x7fff + ((u[0]! >>> 16) & 1)) >>> 16) << 16;
-  return f[0]!;
-};
 const stored = (input: Input): Float64Array => {
-  const round = input.dtype === 'bf16' ? bf16 : (x: number) => x;
+  const round = input.dtype === 'bf16' ? roundBf16 : (x: number) => x;
   return Float64Array.from(input.data, round);
 };
-/** Σ_p |a[i, p]|·|b[p, j]| for a [m, k] and b by its own index. */
-function magnitude(
-  m: number,
-  n: number,
-  k: number,
-  a: (i: number, p: number) => number,
-  b: (p: number, j: number) => number,
-) {
+/** Of numbers that lie row by row, or column by column: the steps from one row, and one column, to the next. */
+interface Matrix {
+  values: Float64Array;
+  steps: readonly [row: number, column: number];
+}
+const byRows = (values: Float64Array, columns: number): Matrix => ({ values, steps: [columns, 1] });
+const byColumns = (values: Float64Array, rows: number): Matrix => ({ values, steps: [1, rows] });
+/** Σ_p |a[i, p]|·|b[p, j]| for a [m, k] and b [k, n]. */
+function magnitude(m: number, n: number, k: number, a: Matrix, b: Matrix): Float64Array {
   const out = new Float64Array(m * n);
+  const [u, v] = [a.values.map(Math.abs), b.values.map(Math.abs)];
+  const [ai, ap] = a.steps;
+  const [bp, bj] = b.steps;
   for (let i = 0; i < m; i++)
     for (let j = 0; j < n; j++) {
       let s = 0;
-      for (let p = 0; p < k; p++) s += Math.abs(a(i, p) * b(p, j));
+      for (let p = 0; p < k; p++) s += u[i * ai + p * ap]! * v[p * bp + j * bj]!;
       out[i * n + j] = s;
     }
   return out;
@@ -79,13 +78,8 @@ test('linear with a weight in q8 agrees with the oracle in every shape, with eve
       const vx = stored(x);
       // Half a step of the row's scale, at most 1/254 of its largest, may come to each weight.
       const largest = Float64Array.from(w.data).reduce((top, x) => Math.max(top, Math.abs(x)), 0) / 254;
-      const sum = magnitude(
-        m,
-        n,
-        k,
-        (i, p) => vx[i * k + p]!,
-        (p, j) => Math.abs(w.data[j * k + p]!) + largest,
-      );
+      const weights = Float64Array.from(w.data, (v) => Math.abs(v) + largest);
+      const sum = magnitude(m, n, k, byRows(vx, k), byColumns(weights, k));
       for (const compute of types)
         await compare(
           t,
@@ -217,13 +211,7 @@ test('linear agrees with the oracle in every shape, storage type and computation
           next() < 0.5 ? { data: normals(m * n, next), shape: [m, n], dtype: stores } : null;
         const gelu = next() < 0.5;
         const [vx, vw] = [stored(x), stored(w)];
-        const sum = magnitude(
-          m,
-          n,
-          k,
-          (i, p) => vx[i * k + p]!,
-          (p, j) => vw[j * k + p]!,
-        );
+        const sum = magnitude(m, n, k, byRows(vx, k), byColumns(vw, k));
         await compare(
           t,
           `linear ${m}x${n}x${k} ${compute} of ${x.dtype} and ${stores}`,
@@ -313,13 +301,7 @@ test('the gradient of the input agrees with the oracle, with gelu and a residual
       const of: Input | null = next() < 0.5 ? { data: normals(m * n, next, 2), shape: [m, n], dtype: compute } : null;
       const residual: Input | null = next() < 0.5 ? { data: normals(m * n, next), shape: [m, n] } : null;
       const [vy, vw] = [stored(dy), stored(w)];
-      const sum = magnitude(
-        m,
-        n,
-        k,
-        (i, p) => vy[i * k + p]!,
-        (p, j) => vw[p * n + j]!,
-      );
+      const sum = magnitude(m, n, k, byRows(vy, k), byRows(vw, n));
       await compare(
         t,
         `backward input ${m}x${n}x${k} ${compute}`,
@@ -341,20 +323,8 @@ test('the gradients of weight and bias are added to what is there', async (t) =>
         const dw: Input = { data: normals(n * k, next), shape: [n, k], inout: true };
         const db: Input | null = next() < 0.7 ? { data: normals(n, next), shape: [n], inout: true } : null;
         const [vy, vx] = [stored(dy), stored(x)];
-        const sum = magnitude(
-          n,
-          k,
-          rows,
-          (i, p) => vy[p * n + i]!,
-          (p, j) => vx[p * k + j]!,
-        );
-        const column = magnitude(
-          n,
-          1,
-          rows,
-          (i, p) => vy[p * n + i]!,
-          () => 1,
-        );
+        const sum = magnitude(n, k, rows, byColumns(vy, n), byRows(vx, k));
+        const column = magnitude(n, 1, rows, byColumns(vy, n), byRows(new Float64Array(rows).fill(1), 1));
         // gelu(x) in fp32 may round to the other bf16 neighbour than gelu(x) in double does.
         const step = gelu && compute === 'bf16' ? 2 ** -10 : 0;
         await compare(

@@ -11,6 +11,7 @@ import {
   oracle,
   place,
   random,
+  roundBf16,
   run,
 } from '../support/kernels.js';
 
@@ -20,12 +21,6 @@ const kinds = ['f32', 'bf16'] as const;
 const outputs = [...kinds];
 
 const max = (x: ArrayLike<number>) => Array.from(x).reduce((a, b) => Math.max(a, Math.abs(b)), 0);
-const roundBf16 = (x: number): number => {
-  const f = Float32Array.of(x);
-  const u = new Uint32Array(f.buffer);
-  u[0] = ((u[0]! + 0x7fff + ((u[0]! >>> 16) & 1)) >>> 16) << 16;
-  return f[0]!;
-};
 /** Normal values that the type holds exactly, so that the bounds below speak of the same numbers. */
 function make(
   shape: readonly number[],

@@ -299,9 +299,9 @@ onDevice('calls that fail leave a trace of the others', async (t) => {
 onDevice(
   "ceilings of a device are measured there; a device that is not there is refused before the trace's file is touched",
   async (t) => {
-    const { f32, bf16, read, ...what } = await measureCeilings({ device: 'cuda', threads: 1 });
+    const { fp32, bf16, read, ...what } = await measureCeilings({ device: 'cuda', threads: 1 });
     t.deepEqual(what, { device: 'cuda:0', isa: 'cuda', threads: 1 });
-    for (const rate of [f32, bf16, read]) t.true(rate > 1e-3 && rate < 1e4, `${rate}`);
+    for (const rate of [fp32, bf16, read]) t.true(rate > 1e-3 && rate < 1e4, `${rate}`);
     const path = join(scratch, 'refused.json');
     writeFileSync(path, 'kept');
     for (const [device, code, message] of [

@@ -35,36 +35,70 @@ const text = (value: string): Buffer =>
   Buffer.concat([Buffer.from('X'), u32(Buffer.byteLength(value)), Buffer.from(value)]);
 const int = (value: number): Buffer => Buffer.concat([Buffer.from('J'), u32(value)]);
 
-/** A tensor of float32 that shows `count` elements of the storage `key`, from `offset` on. */
+/** A tensor of float32 that shows `count` elements of the storage `key`, from `offset` on, or of float16; of one dimension unless it says. */
 export interface View {
   key: string;
   storage: number;
   offset: number;
   count: number;
+  shape?: readonly number[];
+  type?: 'FloatStorage' | 'HalfStorage';
 }
 
-/** The pickle of a state dict of such tensors, of protocol 2; `before` and `after` stand about its items. */
-export function stateDict(views: Readonly<Record<string, View>>, before: Uint8Array = Buffer.alloc(0)): Buffer {
-  const items = Object.entries(views).map(([name, { key, storage, offset, count }]) =>
-    Buffer.concat([
-      text(name),
-      Buffer.from('ctorch._utils\n_rebuild_tensor_v2\n(('),
-      text('storage'),
-      Buffer.from('ctorch\nFloatStorage\n'),
-      text(key),
-      text('cpu'),
-      int(storage),
-      Buffer.from('tQ'),
-      int(offset),
-      int(count),
-      Buffer.from([0x85]),
-      int(1),
-      Buffer.from([0x85]),
-      Buffer.from('\x89ccollections\nOrderedDict\n)RtR', 'latin1'),
-    ]),
-  );
-  return Buffer.concat([Buffer.from([0x80, 2]), before, Buffer.from('}('), ...items, Buffer.from('u.')]);
+const tuple = (numbers: readonly number[]): Buffer =>
+  Buffer.concat([Buffer.from('('), ...numbers.map(int), Buffer.from('t')]);
+
+function tensor({ key, storage, offset, count, shape = [count], type = 'FloatStorage' }: View): Buffer {
+  const strides = shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1));
+  return Buffer.concat([
+    Buffer.from('ctorch._utils\n_rebuild_tensor_v2\n(('),
+    text('storage'),
+    Buffer.from(`ctorch\n${type}\n`),
+    text(key),
+    text('cpu'),
+    int(storage),
+    Buffer.from('tQ'),
+    int(offset),
+    tuple(shape),
+    tuple(strides),
+    Buffer.from('\x89ccollections\nOrderedDict\n)RtR', 'latin1'),
+  ]);
 }
+
+/** A dict of values that are instructions already. */
+const dict = (items: Readonly<Record<string, Buffer>>): Buffer =>
+  Buffer.concat([
+    Buffer.from('}('),
+    ...Object.entries(items).flatMap(([name, value]) => [text(name), value]),
+    Buffer.from('u'),
+  ]);
+
+const tensors = (views: Readonly<Record<string, View>>): Buffer =>
+  dict(Object.fromEntries(Object.entries(views).map(([name, view]) => [name, tensor(view)])));
+
+const program = (...parts: Uint8Array[]): Buffer => Buffer.concat([Buffer.from([0x80, 2]), ...parts, Buffer.from('.')]);
+
+/** The pickle of a state dict of such tensors, of protocol 2; `before` stands before its items. */
+export const stateDict = (views: Readonly<Record<string, View>>, before: Uint8Array = Buffer.alloc(0)): Buffer =>
+  program(before, tensors(views));
+
+/** The pickle of OpenAI's checkpoints; `more` are further items. */
+export const openAiDict = (
+  dims: Readonly<Record<string, number>>,
+  views: Readonly<Record<string, View>>,
+  more: Readonly<Record<string, Buffer>> = {},
+): Buffer => {
+  const sizes = Object.fromEntries(Object.entries(dims).map(([name, size]) => [name, int(size)]));
+  return program(dict({ dims: dict(sizes), model_state_dict: tensors(views), ...more }));
+};
+
+/** An archive of a pickle and its storages. */
+export const archive = (pickle: Uint8Array, storages: Readonly<Record<string, Uint8Array>>): Buffer =>
+  zip({
+    'm/data.pkl': pickle,
+    'm/byteorder': Buffer.from('little'),
+    ...Object.fromEntries(Object.entries(storages).map(([key, data]) => [`m/data/${key}`, data])),
+  });
 
 /** A whole checkpoint of such tensors. */
 export function checkpoint(

@@ -23,6 +23,9 @@ export { normals, random } from './random.js';
 export const oracle = new Stream({ backend: 'reference', threads: 1 });
 export const isas: Isa[] = isaNames.slice(0, isaNames.indexOf(chooseIsa('auto')) + 1);
 
+/** The plainest and the fastest: for models, whose kernels are held on every one. */
+export const isaEnds: Isa[] = [...new Set([isas[0]!, isas.at(-1)!])];
+
 /** Opens a stream on the CUDA plugin at `path`. */
 export function streamOn(path: string, options: StreamOptions = {}): Stream {
   return withPlugin(path, () => new Stream({ device: 'cuda', ...options }));
@@ -107,7 +110,18 @@ export const number = dtypeNumber;
 export function toBf16(values: ArrayLike<number>): Uint16Array {
   const f = Float32Array.from(values);
   const u = new Uint32Array(f.buffer);
-  return Uint16Array.from(u, (x) => (x + 0x7fff + ((x >>> 16) & 1)) >>> 16);
+  const bits = new Uint16Array(u.length);
+  for (let i = 0; i < u.length; i++) bits[i] = (u[i]! + 0x7fff + ((u[i]! >>> 16) & 1)) >>> 16;
+  return bits;
+}
+
+const one = new Float32Array(1);
+const bitsOfOne = new Uint32Array(one.buffer);
+/** The nearest bf16, ties to even. */
+export function roundBf16(x: number): number {
+  one[0] = x;
+  bitsOfOne[0] = ((bitsOfOne[0]! + 0x7fff + ((bitsOfOne[0]! >>> 16) & 1)) >>> 16) << 16;
+  return one[0]!;
 }
 
 export interface Input {

@@ -1,6 +1,6 @@
 /**
  * Resident memory, in bytes, that loading a model folder adds: at its peak, and when it is done of memory and of mapped files.
- * load-memory.ts <folder> <f32|bf16|int8>
+ * load-memory.ts <folder> <fp32|bf16|int8>
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { type ComputeType, Whisper } from '../../lib/model/index.js';

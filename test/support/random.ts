@@ -11,10 +11,9 @@ export function random(seed: number): () => number {
 
 /** `n` normal values. */
 export function normals(n: number, next: () => number, scale = 1): Float32Array {
-  return Float32Array.from(
-    { length: n },
-    () => scale * Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next()),
-  );
+  const values = new Float32Array(n);
+  for (let i = 0; i < n; i++) values[i] = scale * Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next());
+  return values;
 }
 
 /** `count` items of `size` normal values, one behind the other. */

@@ -239,10 +239,10 @@ test.serial('rows without columns cost nothing, however many they are', async (t
 });
 
 test.serial('random calls of every operation end in a result or a typed error', async (t) => {
-  const { calls, faults } = await randomCalls({ seconds: 10, seed: 7, report: (line) => t.log(line) });
+  const { calls, faults } = await randomCalls({ seconds: 2, seed: 7, report: (line) => t.log(line) });
   t.deepEqual(faults, []);
   t.log(`${calls} calls`);
-  t.true(calls > 100);
+  t.true(calls > 20);
 });
 
 const prlimit = spawnSync('prlimit', ['--version']).status === 0;

@@ -4,7 +4,7 @@
  */
 import test from 'ava';
 import { drawTwin, placeTwin } from '../../bench/gpu/twins.js';
-import { Stream } from '../../lib/tensor/index.js';
+import { type FloatName, Stream } from '../../lib/tensor/index.js';
 import { type TrainBatch, Trainer, type UpdateReport } from '../../lib/train/index.js';
 import { devices, relativeL2 } from '../support/kernels.js';
 import { normalItems, random } from '../support/random.js';
@@ -33,7 +33,7 @@ const twins = Promise.all([
 ]);
 
 /** Three updates of two micro-batches each: what was reported, and what the trained parameters became. */
-async function train(stream: Stream, what: 'experts' | 'everything', compute: 'f32' | 'bf16') {
+async function train(stream: Stream, what: 'experts' | 'everything', compute: FloatName) {
   const experts = what === 'experts';
   const [large, withExpert, plain] = await twins;
   const teacher = experts ? placeTwin(stream, large, { compute }) : undefined;
@@ -65,7 +65,7 @@ async function train(stream: Stream, what: 'experts' | 'everything', compute: 'f
 const together = (change: Map<string, Float32Array>): number[] => [...change.values()].flatMap((v) => [...v]);
 
 for (const what of ['experts', 'everything'] as const)
-  for (const compute of ['f32', 'bf16'] as const)
+  for (const compute of ['fp32', 'bf16'] as const)
     test.serial(`${what}, ${compute}: losses, gradient norms and parameters are those of the processor`, async (t) => {
       if (devices().length === 0) {
         t.log('skipped: no GPU here, and no emulated device');
@@ -75,7 +75,7 @@ for (const what of ['experts', 'everything'] as const)
       const expected = await train(cpu, what, compute);
       t.true(expected.change.size > 0);
       // In bf16 two devices may be as far from each other as one is from fp32, and a half more.
-      const exact = compute === 'f32' ? expected : await train(cpu, what, 'f32');
+      const exact = compute === 'fp32' ? expected : await train(cpu, what, 'fp32');
       const spread = 1.5 * relativeL2(together(expected.change), together(exact.change));
       for (const { isa, stream } of devices()) {
         const got = await train(stream, what, compute);
@@ -83,14 +83,14 @@ for (const what of ['experts', 'everything'] as const)
         for (const [i, report] of got.reports.entries())
           for (const key of ['loss', 'crossEntropy', 'distillation', 'gradientNorm', 'gate'] as const) {
             const [a, b] = [report[key], expected.reports[i]![key]];
-            const bound = compute === 'f32' ? 1e-4 : 5e-3;
+            const bound = compute === 'fp32' ? 1e-4 : 5e-3;
             t.true(Math.abs(a - b) <= bound * Math.abs(b), `${isa} update ${i}: ${key} ${a}, on the processor ${b}`);
           }
         const error = relativeL2(together(got.change), together(expected.change));
         t.log(
           `${isa}: ${error.toExponential(1)} of what three updates change${spread ? `, bf16 changes ${spread}` : ''}`,
         );
-        t.true(error <= (compute === 'f32' ? 1e-4 : spread));
+        t.true(error <= (compute === 'fp32' ? 1e-4 : spread));
       }
       cpu.close();
     });

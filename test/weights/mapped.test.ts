@@ -10,7 +10,7 @@ import { runInNewContext } from 'node:vm';
 import { Worker } from 'node:worker_threads';
 import test, { type ExecutionContext } from 'ava';
 import { type ComputeType, LanguageExpert, Whisper } from '../../lib/model/index.js';
-import { kernels, Stream, type Tensor } from '../../lib/tensor/index.js';
+import { kernels, Stream, type Tensor, typeName } from '../../lib/tensor/index.js';
 import { TrainingEngine, trainingOptions } from '../../lib/train/index.js';
 import {
   type FloatDtype,
@@ -76,7 +76,7 @@ async function same(t: ExecutionContext, a: Whisper, b: Whisper, language: strin
 for (const dtype of ['f32', 'bf16', 'f16', 'f64'] as const) {
   test(`a ${dtype} file gives, to the bit, the model that its tensors give in memory, in every type`, async (t) => {
     const path = await folderOf(t, dtype);
-    for (const compute of ['f32', 'bf16', 'int8'] as const) {
+    for (const compute of ['fp32', 'bf16', 'int8'] as const) {
       const copied = Whisper.fromTensors(stream, config, tensorsOf(config, dtype), { compute });
       const mapped = await Whisper.load(stream, path, { compute });
       await same(t, mapped, copied);
@@ -95,7 +95,7 @@ test('shards are mapped each, and an expert beside them', async (t) => {
   await writeExpert(file, config, 'catalan', randomExpertTensors(config, 'catalan', 3));
   const copied = Whisper.fromTensors(stream, config, tensorsOf(config));
   const { tensors } = await readExpert(file, config);
-  copied.attach(LanguageExpert.load(stream, config, 'catalan', tensors, { compute: 'f32' }));
+  copied.attach(LanguageExpert.load(stream, config, 'catalan', tensors, { compute: 'fp32' }));
   const mapped = await Whisper.load(stream, path);
   if (linux) t.true(mappings(path) > 3);
   const expert = await mapped.loadExpert(file);
@@ -156,13 +156,13 @@ async function shifted(path: string, shift: number): Promise<void> {
 
 test('data at any address gives the same model; a header of ours ends at a multiple of 64', async (t) => {
   for (const dtype of ['f32', 'bf16'] as const) {
-    const copied = Whisper.fromTensors(stream, config, tensorsOf(config, dtype), { compute: dtype });
+    const copied = Whisper.fromTensors(stream, config, tensorsOf(config, dtype), { compute: typeName(dtype) });
     for (const shift of [0, 1, 2, 4, 8]) {
       const path = await folderOf(t, dtype);
       await shifted(path, shift);
       const length = (await readFile(join(path, 'model.safetensors'))).readBigUInt64LE(0);
       t.is((Number(length) + 8) % 64, shift);
-      const mapped = await Whisper.load(stream, path, { compute: dtype });
+      const mapped = await Whisper.load(stream, path, { compute: typeName(dtype) });
       await same(t, mapped, copied);
       // Small files are mapped where their tensors are aligned to lines of the cache.
       if (linux) t.is(mappings(path) > 0, shift === 0);
@@ -290,8 +290,8 @@ test('mapped weights are not counted as memory of the stream, copied ones are', 
     t.is(own.memory().persistent, 0);
     return persistent;
   };
-  t.is(await count('f32', 'f32'), 0);
-  t.true((await count('f16', 'f32')) > (await count('f32', 'bf16')));
+  t.is(await count('f32', 'fp32'), 0);
+  t.true((await count('f16', 'fp32')) > (await count('f32', 'bf16')));
   t.true((await count('f16', 'int8')) > 0);
   own.close();
 });
@@ -375,9 +375,9 @@ onLinux(
       return used;
     };
     const SLACK = 30e6;
-    const f32 = await load('f32');
-    t.is(f32.counted, 0);
-    t.true(f32.peak < SLACK, 'nothing is read before it is used');
+    const fp32 = await load('fp32');
+    t.is(fp32.counted, 0);
+    t.true(fp32.peak < SLACK, 'nothing is read before it is used');
     const bf16 = await load('bf16');
     t.true(bf16.counted > 0.45 * bytes && bf16.counted < 0.51 * bytes);
     t.true(bf16.peak < bf16.counted + SLACK);

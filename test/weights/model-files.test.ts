@@ -32,7 +32,15 @@ const shared = new URL('../../../shared/', import.meta.url).pathname;
 // ---- config ------------------------------------------------------------------------------------------------------
 
 test('a config of the published sizes is accepted as it is, and counts the parameters that OpenAI published', (t) => {
-  const millions = { tiny: 37.76, base: 72.59, small: 241.73, medium: 763.86, 'large-v2': 1543.3, 'large-v3': 1543.49 };
+  const millions = {
+    tiny: 37.76,
+    base: 72.59,
+    small: 241.73,
+    medium: 763.86,
+    'large-v2': 1543.3,
+    'large-v3': 1543.49,
+    'large-v3-turbo': 808.88,
+  };
   for (const [size, expected] of Object.entries(millions)) {
     const preset = whisperPreset(size as 'tiny');
     t.deepEqual(parseWhisperConfig(JSON.parse(JSON.stringify(preset)), 'config.json'), preset);

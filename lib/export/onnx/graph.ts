@@ -1,11 +1,36 @@
 /** ONNX graphs (onnx.proto3, IR 8, operator set 17), built node by node. A value is its name. */
-import { Message } from './protobuf.js';
+import { basename } from 'node:path';
+import { type FileSink, writeFileAtomic } from '../../files/index.js';
+import { type LaterBytes, Message } from './protobuf.js';
 
 const IR_VERSION = 8;
 const OPERATOR_SET = 17;
 
 const TYPES = { f32: 1, i8: 3, i64: 7, bool: 9 } as const;
 export type OnnxType = keyof typeof TYPES;
+const TYPE_BYTES: Record<OnnxType, number> = { f32: 4, i8: 1, i64: 8, bool: 1 };
+
+/** No reader takes a message that is larger: its tensors lie in a file beside it. */
+const MOST_BYTES = 2 ** 31 - 1;
+/** Tensors below this stay with the graph: runtimes read them while they load it. */
+const SMALL_TENSOR = 1024;
+/** Where a tensor may begin in a file that is mapped. */
+const PAGE = 4096;
+const EXTERNAL = 1;
+
+interface Initializer {
+  readonly name: string;
+  readonly type: OnnxType;
+  readonly shape: readonly number[];
+  readonly data: LaterBytes;
+}
+
+interface WriteOptions {
+  /** Bytes of a model above which its tensors lie in a file beside it, `<name>_data`. Default: 2 GiB, which no reader takes. */
+  readonly maxBytes?: number | undefined;
+  /** Called behind each piece that was written, with its bytes; what it throws ends the writing. */
+  readonly onWritten?: ((bytes: number) => void) | undefined;
+}
 
 /** A number of a shape, or its name where it is known at run time only. */
 export type Dimension = number | string;
@@ -21,7 +46,7 @@ interface Node {
 
 export class Graph {
   private readonly nodes: Node[] = [];
-  private readonly initializers: Message[] = [];
+  private readonly initializers: Initializer[] = [];
   private readonly inputs: Message[] = [];
   private readonly outputs: Message[] = [];
   private readonly constants = new Set<string>();
@@ -58,18 +83,21 @@ export class Graph {
     this.outputs.push(valueInfo(name, type, shape));
   }
 
-  /** A constant tensor; the same name is stored once. */
-  constant(name: string, type: OnnxType, shape: readonly number[], values: () => ArrayBufferView): string {
+  /** A constant tensor, made when it is written; the same name is stored once. */
+  constant(
+    name: string,
+    type: OnnxType,
+    shape: readonly number[],
+    values: () => ArrayBufferView | Promise<ArrayBufferView>,
+  ): string {
     if (this.parent) return this.parent.constant(name, type, shape, values);
     if (!this.constants.has(name)) {
-      const { buffer, byteOffset, byteLength } = values();
-      const tensor = new Message();
-      for (const n of shape) tensor.int(1, n);
-      tensor
-        .int(2, TYPES[type])
-        .text(8, name)
-        .bytes(9, new Uint8Array(buffer, byteOffset, byteLength));
-      this.initializers.push(tensor);
+      const byteLength = shape.reduce((a, b) => a * b, TYPE_BYTES[type]);
+      const make = async (): Promise<Uint8Array> => {
+        const view = await values();
+        return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+      };
+      this.initializers.push({ name, type, shape, data: { byteLength, make } });
       this.constants.add(name);
     }
     return name;
@@ -85,21 +113,68 @@ export class Graph {
     return this.constant(`i64 ${values.join(' ')}`, 'i64', [values.length], wide);
   }
 
-  /** Writes a model of this graph. */
-  write(path: string): void {
-    new Message()
-      .int(1, IR_VERSION)
-      .text(2, 'distilwhisper')
-      .message(7, this.encode('main'))
-      .message(8, new Message().text(1, '').int(2, OPERATOR_SET))
-      .write(path);
+  /**
+   * Writes a model of this graph, tensor by tensor, each file whole or not at all. Returns the names of the files: `path`, and behind it that
+   * of its tensors where they do not fit. Errors: ERR_DISK_FULL, ERR_FILE_WRITE.
+   */
+  async write(path: string, { maxBytes = MOST_BYTES, onWritten }: WriteOptions = {}): Promise<string[]> {
+    const counted = (sink: FileSink): FileSink => ({
+      append: async (bytes) => {
+        await sink.append(bytes);
+        onWritten?.(bytes.byteLength);
+      },
+    });
+    const inside = model(this.encode('main'));
+    if (inside.byteLength <= maxBytes) {
+      await writeFileAtomic(path, (sink) => inside.write(counted(sink)));
+      return [basename(path)];
+    }
+    const beside = `${basename(path)}_data`;
+    const large = this.initializers.filter(({ data }) => data.byteLength >= SMALL_TENSOR);
+    const offsets = new Map<string, number>();
+    let end = 0;
+    for (const { name, data } of large) {
+      const begin = Math.ceil(end / PAGE) * PAGE;
+      offsets.set(name, begin);
+      end = begin + data.byteLength;
+    }
+    await writeFileAtomic(`${path}_data`, async (sink) => {
+      const out = counted(sink);
+      let at = 0;
+      for (const { name, data } of large) {
+        await out.append(new Uint8Array(offsets.get(name)! - at));
+        await out.append(await data.make());
+        at = offsets.get(name)! + data.byteLength;
+      }
+    });
+    await writeFileAtomic(path, (sink) => model(this.encode('main', { file: beside, offsets })).write(counted(sink)));
+    return [basename(path), beside];
   }
 
-  encode(name: string): Message {
+  /** Bytes of all its tensors. */
+  get byteLength(): number {
+    return this.initializers.reduce((sum, { data }) => sum + data.byteLength, 0);
+  }
+
+  encode(name: string, external?: { file: string; offsets: ReadonlyMap<string, number> }): Message {
     const graph = new Message();
     for (const node of this.nodes) graph.message(1, this.encodeNode(node));
     graph.text(2, name);
-    for (const tensor of this.initializers) graph.message(5, tensor);
+    for (const { name, type, shape, data } of this.initializers) {
+      const tensor = new Message();
+      for (const n of shape) tensor.int(1, n);
+      tensor.int(2, TYPES[type]).text(8, name);
+      const offset = external?.offsets.get(name);
+      if (offset === undefined) tensor.bytes(9, data);
+      else {
+        const place = { location: external!.file, offset: String(offset), length: String(data.byteLength) };
+        for (const [key, value] of Object.entries(place)) {
+          tensor.message(13, new Message().text(1, key).text(2, value));
+        }
+        tensor.int(14, EXTERNAL);
+      }
+      graph.message(5, tensor);
+    }
     for (const input of this.inputs) graph.message(11, input);
     for (const output of this.outputs) graph.message(12, output);
     return graph;
@@ -115,6 +190,13 @@ export class Graph {
     return node;
   }
 }
+
+const model = (graph: Message): Message =>
+  new Message()
+    .int(1, IR_VERSION)
+    .text(2, 'distilwhisper')
+    .message(7, graph)
+    .message(8, new Message().text(1, '').int(2, OPERATOR_SET));
 
 function attribute(name: string, value: Attribute): Message {
   const message = new Message().text(1, name);

@@ -1,5 +1,5 @@
 /** Protocol buffers, as far as ONNX files need writing: https://protobuf.dev/programming-guides/encoding */
-import { closeSync, openSync, writeSync } from 'node:fs';
+import type { FileSink } from '../../files/index.js';
 
 const VARINT = 0;
 const BYTES = 2;
@@ -8,9 +8,15 @@ const FIXED32 = 5;
 /** Small pieces are gathered up to this many bytes before they are written. */
 const BLOCK = 1 << 20;
 
+/** Bytes whose number is known, and which are made when their turn to be written comes: weights are never in memory together. */
+export interface LaterBytes {
+  readonly byteLength: number;
+  make(): Promise<Uint8Array>;
+}
+
 /** One message. Large fields are kept as they are, not copied. */
 export class Message {
-  private readonly chunks: Uint8Array[] = [];
+  private readonly chunks: (Uint8Array | LaterBytes)[] = [];
   byteLength = 0;
 
   /** A whole number (int64, enum); negative ones are their two's complement. */
@@ -26,7 +32,7 @@ export class Message {
     return this.bytes(field, new TextEncoder().encode(value));
   }
 
-  bytes(field: number, value: Uint8Array): this {
+  bytes(field: number, value: Uint8Array | LaterBytes): this {
     return this.tag(field, BYTES).varint(value.byteLength).push(value);
   }
 
@@ -36,29 +42,25 @@ export class Message {
     return this;
   }
 
-  /** Writes the message as a file. */
-  write(path: string): void {
-    const file = openSync(path, 'w');
-    try {
-      let small: Uint8Array[] = [];
-      let gathered = 0;
-      const flush = (): void => {
-        writeAll(file, Buffer.concat(small));
-        small = [];
-        gathered = 0;
-      };
-      for (const chunk of this.chunks) {
-        if (gathered + chunk.byteLength > BLOCK) flush();
-        if (chunk.byteLength > BLOCK) writeAll(file, chunk);
-        else {
-          small.push(chunk);
-          gathered += chunk.byteLength;
-        }
+  /** Writes the message. */
+  async write(sink: FileSink): Promise<void> {
+    let small: Uint8Array[] = [];
+    let gathered = 0;
+    const flush = async (): Promise<void> => {
+      await sink.append(Buffer.concat(small));
+      small = [];
+      gathered = 0;
+    };
+    for (const chunk of this.chunks) {
+      if (gathered + chunk.byteLength > BLOCK) await flush();
+      const bytes = chunk instanceof Uint8Array ? chunk : await chunk.make();
+      if (bytes.byteLength > BLOCK) await sink.append(bytes);
+      else {
+        small.push(bytes);
+        gathered += bytes.byteLength;
       }
-      flush();
-    } finally {
-      closeSync(file);
     }
+    await flush();
   }
 
   private tag(field: number, wire: number): this {
@@ -73,13 +75,9 @@ export class Message {
     return this.push(Uint8Array.from(bytes));
   }
 
-  private push(chunk: Uint8Array): this {
+  private push(chunk: Uint8Array | LaterBytes): this {
     this.chunks.push(chunk);
     this.byteLength += chunk.byteLength;
     return this;
   }
-}
-
-function writeAll(file: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.byteLength; ) done += writeSync(file, bytes, done, bytes.byteLength - done);
 }

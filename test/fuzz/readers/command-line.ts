@@ -20,6 +20,7 @@ const DECODING = [
   '--batch-size',
   '--device',
   '--threads',
+  '--offline',
   '--language',
   '--json',
   '--help',
@@ -31,6 +32,9 @@ const COMMANDS: Record<string, readonly string[]> = {
     '--model',
     '--output',
     '--teacher',
+    '--teacher-cache',
+    '--max-memory',
+    '--dry-run',
     '--method',
     '--language',
     '--manifest',
@@ -45,6 +49,18 @@ const COMMANDS: Record<string, readonly string[]> = {
     '--save-as',
     '--threads',
     '--device',
+    '--json',
+  ],
+  push: ['--to', '--dry-run', '--evaluation', '--base-model', '--private', '--json'],
+  export: ['--onnx', '--output', '--expert', '--language', '--dtype', '--hidden', '--json'],
+  'cache-teacher': [
+    '--teacher',
+    '--manifest',
+    '--output',
+    '--language',
+    '--split',
+    '--max-memory',
+    '--threads',
     '--json',
   ],
   profile: ['--shapes', '--top', '--json'],
@@ -92,6 +108,7 @@ const VALUES = [
 const NEEDED: Record<string, readonly string[]> = {
   transcribe: ['a.wav', '--model', 'tiny', '--language', 'ca', '--threads', '1'],
   evaluate: ['--model', 'tiny', '--manifest', 'rows.jsonl', '--threads', '1'],
+  'cache-teacher': ['--teacher', 'tiny', '--manifest', 'rows.jsonl', '--output', 'rows', '--threads', '1'],
   train: [
     '--model',
     'tiny',
@@ -146,7 +163,9 @@ export const commandLineReaders: readonly Reader[] = [
           const args = new TextDecoder().decode(input).split('\0');
           const { code, signal, stderr } = await new Promise<{ code: unknown; signal: unknown; stderr: string }>(
             (resolve) => {
-              const options = { cwd: used, timeout: 50_000, killSignal: 'SIGKILL', maxBuffer: 1 << 26 } as const;
+              // Names are found in no cache, and nobody is asked.
+              const env = { ...process.env, HF_HUB_OFFLINE: '1', HF_HOME: join(used, 'hub') };
+              const options = { cwd: used, env, timeout: 50_000, killSignal: 'SIGKILL', maxBuffer: 1 << 26 } as const;
               const child = execFile(process.execPath, [main, ...args], options, (error, _, stderr) =>
                 resolve({ code: error ? error.code : 0, signal: error?.signal, stderr }),
               );

@@ -2,7 +2,9 @@
 import type { Reader } from '../reader.js';
 import { audioReaders } from './audio.js';
 import { commandLineReaders } from './command-line.js';
+import { corpusReaders } from './corpora.js';
 import { dataReaders } from './data.js';
+import { hubReaders } from './hub.js';
 import { runReaders } from './runs.js';
 import { textReaders } from './texts.js';
 import { weightReaders } from './weights.js';
@@ -12,6 +14,8 @@ export const readers: readonly Reader[] = [
   ...weightReaders,
   ...textReaders,
   ...dataReaders,
+  ...corpusReaders,
   ...runReaders,
+  ...hubReaders,
   ...commandLineReaders,
 ];

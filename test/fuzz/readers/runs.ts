@@ -2,6 +2,7 @@
 import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Stream, type TrainBatch, Trainer, Whisper } from '../../../lib/index.js';
+import { type CacheSource, TeacherCache } from '../../../lib/train/index.js';
 import { normalItems, random as values } from '../../support/random.js';
 import { tinyConfig } from '../../support/tiny.js';
 import { concat, mutateBytes } from '../mutators/bytes.js';
@@ -76,6 +77,42 @@ export const runReaders: readonly Reader[] = [
           }
         },
         close: () => stream.close(),
+      };
+    },
+  },
+  {
+    name: 'teacher-cache',
+    about: 'TeacherCache.open and the rows of a cache whose file was mutated',
+    async open(scratch) {
+      const source: CacheSource = {
+        teacher: 'sha256:0',
+        width: 4,
+        features: 1,
+        mels: 80,
+        frames: 3000,
+        compute: 'fp32',
+      };
+      const folder = join(scratch, 'cache');
+      const keys = ['a', 'b', 'c'];
+      const cache = await TeacherCache.open(folder, source, { adds: true });
+      for (const [i, key] of keys.entries()) cache.add(key, Promise.resolve(new Uint16Array(4 * (i + 1))));
+      await cache.close();
+      const file = join(folder, 'rows-00000000.packed');
+      const original = new Uint8Array(readFileSync(file));
+      return {
+        make: (random) => mutateBytes(original, random),
+        async read(input) {
+          writeFileSync(file, input);
+          const opened = await TeacherCache.open(folder, source, { adds: false });
+          try {
+            for (const [i, key] of keys.entries()) {
+              if (!opened.has(key)) continue;
+              promised((await opened.rows(key, i + 1)).length === 4 * (i + 1), `rows of ${key}`);
+            }
+          } finally {
+            await opened.close();
+          }
+        },
       };
     },
   },

@@ -1,8 +1,10 @@
 /** Weights and what stands beside them: safetensors, PyTorch checkpoints, experts, configs, whole model folders. */
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { encoderGraph } from '../../../lib/export/onnx/index.js';
 import {
   checkWeights,
+  convert,
   expertTensorNames,
   importTorchCheckpoint,
   openModelFolder,
@@ -24,6 +26,7 @@ import {
   whisperTensorShapes,
   writeModelFolder,
 } from '../../../lib/index.js';
+import { openOnnx } from '../../../lib/weights/index.js';
 import { tinyConfig } from '../../support/tiny.js';
 import { randomTensors, small } from '../../support/weights.js';
 import { concat, mutateBytes } from '../mutators/bytes.js';
@@ -250,7 +253,7 @@ export const weightReaders: readonly Reader[] = [
     name: 'torch',
     about: 'importTorchCheckpoint: zip archives and the pickles in them',
     open(scratch) {
-      const seeds = ['kinds.pt', 'expert.thai.bin'].map((name) => unzip(fixture(name)));
+      const seeds = ['kinds.pt', 'expert.thai.bin', 'openai.pt'].map((name) => unzip(fixture(name)));
       const path = join(scratch, 'x.pt');
       return {
         make: (random) => mutateTorch(random.pick(seeds), random),
@@ -282,6 +285,40 @@ export const weightReaders: readonly Reader[] = [
     },
   },
   {
+    name: 'onnx',
+    about: 'openOnnx: graphs with their tensors inside and in a file beside them',
+    async open(scratch) {
+      const { config } = tinyModel();
+      const shapes = whisperTensorShapes(config);
+      const weights = {
+        shape: (name: string) => shapes.get(name)!,
+        values: async (name: string) => new Float32Array(shapes.get(name)!.reduce((a, b) => a * b, 1)),
+      };
+      const graph = encoderGraph({ config, weights, expert: null }, 'fp32');
+      const path = join(scratch, 'model.onnx');
+      const seeds: Uint8Array[] = [];
+      for (const maxBytes of [undefined, 0]) {
+        await graph.write(path, { maxBytes });
+        seeds.push(new Uint8Array(readFileSync(path)));
+      }
+      return {
+        make: (random) => mutateBytes(random.pick(seeds), random),
+        async read(input) {
+          writeFileSync(path, input);
+          const file = await openOnnx(path);
+          try {
+            for (const name of file.names()) {
+              const { data } = await file.read(name);
+              promised(data.length === file.info(name).byteLength, `${name}: ${data.length} bytes`);
+            }
+          } finally {
+            await file.close();
+          }
+        },
+      };
+    },
+  },
+  {
     name: 'model',
     about: 'openModelFolder with all of its tensors, and the tokenizer of the folder',
     async open(scratch) {
@@ -297,6 +334,38 @@ export const weightReaders: readonly Reader[] = [
             const tokenizer = await WhisperTokenizer.fromFolder(path);
             tokenizer.decode(tokenizer.labels('hola'));
           }),
+      };
+    },
+  },
+  {
+    name: 'convert',
+    about: "convert: a mutated checkpoint of OpenAI's, or the index of a folder's PyTorch shards, into a folder",
+    share: 0.5,
+    async open(scratch) {
+      mkdirSync(scratch, { recursive: true });
+      const at = (name: string): string => join(scratch, name);
+      const [file, tokenizer, folder, to] = [at('x.pt'), at('tokenizer.json'), at('shards'), at('out')];
+      const seed = unzip(fixture('openai.pt'));
+      writeFileSync(tokenizer, JSON.stringify(tokenizerJson()));
+      // The checkpoint's tensors again, as a folder of one shard.
+      writeFileSync(file, fixture('openai.pt'));
+      await convert(file, { to: folder, tokenizer });
+      const names = parseSafetensors(readFileSync(join(folder, 'model.safetensors'))).tensors.keys();
+      rmSync(join(folder, 'model.safetensors'));
+      writeFileSync(join(folder, 'pytorch_model-00001-of-00001.bin'), fixture('kinds.pt'));
+      const weight_map = Object.fromEntries([...names].map((name) => [name, 'pytorch_model-00001-of-00001.bin']));
+      const index = toNode({ metadata: { total_size: 1 }, weight_map });
+      return {
+        make: (random) =>
+          random.chance(0.8) ? concat([0], mutateTorch(seed, random)) : concat([1], mutateJson(index, random)),
+        async read(input) {
+          const checkpoint = (input[0] ?? 0) % 2 === 0;
+          writeFileSync(checkpoint ? file : join(folder, 'pytorch_model.bin.index.json'), input.subarray(1));
+          await convert(checkpoint ? file : folder, { to, tokenizer, replace: true });
+          const written = await openModelFolder(to);
+          await readAll(written.weights).finally(() => written.close());
+          rmSync(to, { recursive: true });
+        },
       };
     },
   },

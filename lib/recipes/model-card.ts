@@ -1,0 +1,148 @@
+/** The README.md of a repository of the hub that holds what a run has made. */
+import { SIZES } from '../hub/index.js';
+import { resolveLanguage } from '../text/index.js';
+
+/** Error rates of an evaluation, as `evaluate --json` prints them. */
+export interface CardRow {
+  language: string;
+  domain: string;
+  utterances: number;
+  /** Fractions. */
+  wer: number;
+  cer: number;
+}
+
+export interface CardContent {
+  /** "org/name" */
+  repository: string;
+  /** Code of the expert's language; null where all parameters were trained. */
+  language: string | null;
+  /** Name of the expert file; null for a whole model. */
+  expert: string | null;
+  /** The model that it belongs to, by its repository; null where it came from a folder. */
+  baseModel: string | null;
+  sources: { model: string; teacher: string | null; data: readonly string[] };
+  /** Options of the training, as run.json has them. */
+  options: Readonly<Record<string, unknown>>;
+  batchSize: number;
+  compute: string;
+  utterances: number;
+  updates: number;
+  trainable: number;
+  parameters: number;
+  best: { score: number; step: number } | null;
+  evaluation: readonly CardRow[] | null;
+}
+
+const count = (n: number): string => n.toLocaleString('en');
+const percent = (rate: number): string => (100 * rate).toFixed(1);
+/** The last part of a path: folders of the machine that it was made on are nobody's business. */
+const lastOf = (path: string): string =>
+  path
+    .replace(/[/\\]+$/, '')
+    .split(/[/\\]/)
+    .at(-1) ?? path;
+/** A name of two parts, and a release of Common Voice with its language (cv-corpus-13.0/ca), as they are; of other paths the last part. */
+function nameOfData(data: string): string {
+  if (/\.(jsonl?|tsv|csv|parquet)$/.test(data)) return lastOf(data);
+  const kept = /^(?:\w+:)?([^:/\\]+[/\\][^/\\]+)$/.exec(data) ?? /(cv-corpus[^/\\]*[/\\][^/\\]+)$/.exec(data);
+  return kept?.[1] ?? lastOf(data);
+}
+/** In a table, or in a paragraph. */
+const plain = (text: string): string => text.replaceAll(/[|`\r\n<>]/g, ' ');
+
+/** JSON is YAML. */
+function metadata({ language, baseModel, expert }: CardContent): string {
+  const tags = ['distilwhisper', 'whisper', 'automatic-speech-recognition', ...(expert ? ['language-expert'] : [])];
+  const lines = [
+    'library_name: distilwhisper',
+    'pipeline_tag: automatic-speech-recognition',
+    `tags: ${JSON.stringify(tags)}`,
+    ...(language === null ? [] : [`language: ${JSON.stringify(language)}`]),
+    ...(baseModel === null ? [] : [`base_model: ${JSON.stringify(baseModel)}`]),
+    ...(baseModel === null ? [] : [`base_model_relation: ${expert ? 'adapter' : 'finetune'}`]),
+  ];
+  return `---\n${lines.join('\n')}\n---\n`;
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string => `| ${cells.map(plain).join(' | ')} |`;
+  return [line(head), `|${head.map(() => '---').join('|')}|`, ...rows.map(line)].join('\n');
+}
+
+/** The card: what it is, how it was made, what it hears, how to use it. */
+export function modelCard(content: CardContent): string {
+  const { repository, language, expert, baseModel, sources, best, evaluation } = content;
+  const spoken = language === null ? null : resolveLanguage(language).name;
+  const name = spoken === null ? '' : `${spoken[0]!.toUpperCase()}${spoken.slice(1)}`;
+  const base = baseModel ?? lastOf(sources.model);
+  const size = Object.entries(SIZES).find(([, full]) => full === baseModel)?.[0];
+  const model = size ?? baseModel ?? 'path/to/the/model';
+  const what = expert
+    ? `A language expert for ${name} of ${base}: gates and feed-forward blocks beside the model's frozen ones, which they take the place of where a gate says so. Other languages stay exactly as they are.`
+    : `${base}, all of whose parameters were trained further.`;
+  const teacher = sources.teacher === null ? null : lastOf(sources.teacher);
+  const method = expert
+    ? `[DistilWhisper](https://arxiv.org/abs/2311.01070): only gates and expert train, by speech recognition fine-tuning${teacher ? ` and distillation from ${plain(teacher)}` : ', without a teacher'}.`
+    : `Fine-tuning of all parameters${teacher ? ` with distillation from ${plain(teacher)}` : ''}.`;
+  const settings = Object.entries({
+    updates: count(content.updates),
+    'batch size': count(content.batchSize),
+    'parameters that train': `${count(content.trainable)} of ${count(content.parameters)}`,
+    compute: content.compute,
+    ...Object.fromEntries(
+      Object.entries(content.options)
+        .filter(([key]) => !['steps', 'workspace'].includes(key))
+        .map(([key, value]) => [key, typeof value === 'string' ? value : JSON.stringify(value)]),
+    ),
+  });
+  const heard = evaluation
+    ? `${table(
+        ['language', 'domain', 'utterances', 'WER %', 'CER %'],
+        evaluation.map((row) => [
+          row.language,
+          row.domain || '-',
+          count(row.utterances),
+          percent(row.wer),
+          percent(row.cer),
+        ]),
+      )}\n`
+    : best
+      ? `Word error rate of the best validation: ${percent(best.score)}% after update ${count(best.step)}.\n`
+      : 'Not evaluated yet.\n';
+  const command = expert
+    ? `npx distilwhisper transcribe talk.mp3 --model ${model} --expert ${repository} --language ${language}`
+    : `npx distilwhisper transcribe talk.mp3 --model ${repository}${language === null ? '' : ` --language ${language}`}`;
+  const load = expert
+    ? `await Transcriber.load('${model}', { experts: ['${repository}'] })`
+    : `await Transcriber.load('${repository}')`;
+  return `${metadata(content)}
+# ${repository.split('/')[1]}
+
+${what}
+
+## How it was made
+
+${method} Data: ${plain(sources.data.map(nameOfData).join(', ') || 'unknown')}, ${count(content.utterances)} utterances.
+
+${table(['setting', 'value'], settings)}
+
+## What it hears
+
+${heard}
+## How to use it
+
+With [distilwhisper](https://www.npmjs.com/package/distilwhisper):
+
+    npm install distilwhisper
+    ${command}
+
+\`\`\`js
+import { Transcriber } from 'distilwhisper';
+
+const transcriber = ${load};
+const { text } = await transcriber.transcribe('talk.mp3', { language: '${language ?? 'auto'}' });
+await transcriber.close();
+\`\`\`
+`;
+}

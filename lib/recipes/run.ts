@@ -1,0 +1,262 @@
+/** A run before it begins: what it reads, checked; how it is run, planned; its models, loaded when they are asked for. */
+import { join } from 'node:path';
+import { type BadRow, type Dataset, digestOfRows } from '../data/index.js';
+import { DistilWhisperError } from '../errors/index.js';
+import { proveOutput, readJsonObject } from '../files/index.js';
+import { resolveModel } from '../hub/index.js';
+import { Whisper } from '../model/index.js';
+import { elementType, type FloatName, type Parameter, Stream } from '../tensor/index.js';
+import { resolveLanguage, WhisperTokenizer } from '../text/index.js';
+import {
+  AudioBatches,
+  type BatchSource,
+  checkTeacher,
+  onnxTeacherFiles,
+  RecallingBatches,
+  RunFolder,
+  type Teacher,
+  type TrainingOptions,
+  trainingDefaults,
+  trainingOptions,
+} from '../train/index.js';
+import { DTYPE_BYTES, type ModelFolder, openModelFolder } from '../weights/index.js';
+import { checkRecipe, typesOf } from './checks.js';
+import type { Closers } from './closers.js';
+import { digestOfTokenizer, digestOfWeights } from './identity.js';
+import { type Method, methods } from './method.js';
+import { planRun, type RunPlan } from './plan.js';
+import { recipeDefaults, type SaveType, type TimePlan, type TrainPlan, type TrainRecipe } from './recipe.js';
+import { type ChosenTeacher, chooseTeacher, loadTeacher } from './teacher.js';
+import { checkRows, type LeftOut, openTrainingRows } from './training-rows.js';
+
+/** Bytes of a value that trains, in a checkpoint: itself and its moments. */
+const SAVED = 12;
+/** Checkpoints at once: two are kept, and a third is written. */
+const CHECKPOINTS = 3;
+
+/** What a run has read and decided. */
+export interface Run {
+  recipe: TrainRecipe;
+  method: Method;
+  /** Code and lower-case English name of the recipe's language. */
+  language: { code: string; name: string } | null;
+  folder: ModelFolder;
+  tokenizer: WhisperTokenizer;
+  stream: Stream;
+  /** Type of the weights that are written. */
+  saveAs: SaveType;
+  batches: AudioBatches;
+  validation: Dataset | null;
+  badRows: BadRow[];
+  leftOut: LeftOut[];
+  heldOut: string[];
+  options: TrainingOptions;
+  /** Updates in an epoch. */
+  perEpoch: number;
+  teacher: ChosenTeacher;
+  plan: RunPlan;
+}
+
+/** The models of a run, loaded. */
+export interface LoadedRun {
+  model: Whisper;
+  teacher: Teacher | Whisper | null;
+  batches: BatchSource;
+  plan: TrainPlan;
+  /** Type that a cache's rows were computed in; null without a cache. */
+  rows: FloatName | null;
+}
+
+export function throwIfInterrupted(signal: AbortSignal | undefined): void {
+  if (!signal?.aborted) return;
+  throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted before the training began; nothing was written');
+}
+
+/** Reads, checks and plans what a recipe says; nothing is written. Errors: those of `train` that come before it begins. */
+export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Run> {
+  checkRecipe(recipe);
+  const { method: name = recipeDefaults.method, signal, output } = recipe;
+  const method = methods[name];
+  const language = recipe.language === undefined ? null : resolveLanguage(recipe.language);
+  const resumes = await RunFolder.check(output);
+  if (resumes) await proveOutput(join(output, 'report.json'));
+  // Names first: what is nowhere is found before anything is loaded.
+  const hub = { signal, ...recipe.hub };
+  // Labels are counted by the student's tokenizer; otherwise tables here are read before anything is fetched.
+  const counted = recipe.maxLabels === undefined ? undefined : await resolveModel(recipe.model, hub);
+  const counter = counted === undefined ? undefined : await WhisperTokenizer.fromFolder(counted);
+  const rows = await openTrainingRows(recipe, { language: language?.code, tokenizer: counter, closers });
+  const path = counted ?? (await resolveModel(recipe.model, hub));
+  const graphs = recipe.teacher === undefined ? null : await onnxTeacherFiles(recipe.teacher);
+  const teacherPath = recipe.teacher === undefined || graphs ? null : await resolveModel(recipe.teacher, hub);
+  const folder = await openModelFolder(path);
+  closers.add(() => folder.close());
+  const stream = recipe.stream ?? new Stream({ device: recipe.device ?? 'cpu' });
+  closers.add(() => (recipe.stream ? recipe.stream.endStep() : stream.close()));
+  const tokenizer = counter ?? (await WhisperTokenizer.fromFolder(path));
+  if (language) tokenizer.checkLanguage(language.code);
+  let source: ModelFolder | null = null;
+  if (graphs) checkTeacher(folder.config, graphs.config);
+  if (teacherPath !== null) {
+    const opened = await openModelFolder(teacherPath);
+    source = opened;
+    closers.add(() => opened.close());
+    checkTeacher(folder.config, source.config);
+  }
+  throwIfInterrupted(signal);
+  const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
+  const batchSize = typeof recipe.batchSize === 'number' ? recipe.batchSize : recipeDefaults.batchSize;
+  const { strict, onWarning } = recipe;
+  const dealt = { batchSize, seed, compat, strict, onWarning };
+  const { batches, validation, leftOut, bad } = await checkRows(
+    rows,
+    recipe,
+    tokenizer,
+    (data, onBadRow) => new AudioBatches(data, folder.config, tokenizer, { ...dealt, onBadRow }),
+  );
+  const perEpoch = Math.max(1, Math.floor(batches.sampler.batchesPerEpoch / accumulation));
+  const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? recipeDefaults.epochs) * perEpoch);
+  const options = trainingOptions({ ...recipe.options, steps });
+  const teacher = await chooseTeacher(recipe, { folder: source, graphs }, folder.config, batches);
+  throwIfInterrupted(signal);
+  const before = resumes && typeof recipe.batchSize !== 'number' ? await chosenBefore(output, batchSize) : null;
+  const plan = await planRun({
+    recipe,
+    folder,
+    teacher,
+    batches,
+    options,
+    language: language?.name ?? null,
+    batchSize,
+    stream,
+    before,
+  });
+  throwIfInterrupted(signal);
+  return {
+    recipe,
+    method,
+    language,
+    folder,
+    tokenizer,
+    stream,
+    saveAs: typesOf(recipe).saveAs,
+    batches,
+    validation,
+    badRows: bad,
+    leftOut,
+    heldOut: rows.heldOut,
+    options,
+    perEpoch,
+    teacher,
+    plan,
+  };
+}
+
+/** What the run in a folder chose when it began. What run.json says otherwise is held against the run when it is opened. */
+async function chosenBefore(output: string, batchSize: number): Promise<{ compute: FloatName; microBatch: number }> {
+  const { compute, microBatch } = await readJsonObject(join(output, 'run.json'), 'ERR_RUN');
+  const isPart = Number.isSafeInteger(microBatch) && (microBatch as number) >= 1 && (microBatch as number) <= batchSize;
+  return {
+    compute: compute === 'bf16' ? 'bf16' : 'fp32',
+    microBatch: isPart ? (microBatch as number) : batchSize,
+  };
+}
+
+const sizeOf = (parameters: Iterable<{ size: number }>): number =>
+  [...parameters].reduce((sum, { size }) => sum + size, 0);
+
+/** Loads a run's models. `adds`: what the teacher says is added to its cache, where the run fills one. */
+export async function loadRun(run: Run, closers: Closers, { adds }: { adds: boolean }): Promise<LoadedRun> {
+  const { recipe, method, folder, stream, language, options, plan } = run;
+  const { compute } = plan.batch;
+  const copyWeights = recipe.copyWeights ?? false;
+  const settings = { compute, copyWeights, trainable: method.trainable };
+  const { seed, compat } = options;
+  const model = recipe.fromScratch
+    ? await Whisper.create(stream, folder.config, { ...settings, seed })
+    : await Whisper.fromFolder(stream, folder, settings);
+  closers.add(() => model.dispose());
+  throwIfInterrupted(recipe.signal);
+  const loaded = await loadTeacher(run.teacher, stream, { compute, copyWeights, adds });
+  closers.add(loaded.close);
+  throwIfInterrupted(recipe.signal);
+  const added = await method.prepare(model, { language: language?.name ?? null, seed, compat });
+  const { cache, runtime } = loaded;
+  const batches = cache
+    ? new RecallingBatches(run.batches, cache, run.teacher.keys, options.accumulation)
+    : (runtime?.ahead(run.batches) ?? run.batches);
+  return {
+    model,
+    teacher: loaded.teacher,
+    batches,
+    plan: summary(run, model, added),
+    rows: cache?.source.compute ?? null,
+  };
+}
+
+function summary(run: Run, model: Whisper, added: readonly Parameter[]): TrainPlan {
+  const { batches, options, badRows, heldOut, plan, teacher } = run;
+  const backbone = sizeOf(model.parameters.values());
+  const trainable = sizeOf(model.trainable());
+  const { seconds } = batches;
+  const width = teacher.config?.d_model ?? 0;
+  let rows = 0;
+  for (let i = 0; i < batches.length; i++) rows += batches.labelCount(i) / batches.length;
+  const best = run.validation ? 4 * trainable : 0;
+  return {
+    utterances: batches.length,
+    hours: seconds === null ? null : seconds / 3600,
+    steps: options.steps,
+    trainable,
+    parameters: backbone + sizeOf(added),
+    active: backbone + sizeOf(added.filter(({ name }) => name.includes('.gate_'))),
+    badRows,
+    heldOut,
+    batch: plan.batch,
+    memory: plan.memory,
+    teacher: { kind: teacher.kind, flop: plan.flop.now, cachedFlop: plan.flop.cached },
+    disk: {
+      run: CHECKPOINTS * SAVED * trainable + best + trainable * DTYPE_BYTES[elementType(run.saveAs)],
+      teacherCache: teacher.kind === 'filling' ? Math.ceil(2 * width * rows * teacher.missing) : 0,
+    },
+  };
+}
+
+/** How long a run takes whose updates take so many seconds, by its rehearsal, and of which so many are left; `first`: the first of them. */
+export function timeOf(
+  { plan, teacher, options }: Run,
+  { first, update }: { first: number; update: number },
+  left: number,
+): TimePlan {
+  const more = Math.max(0, first - update);
+  if (teacher.kind !== 'filling') return { update, first, run: more + update * left, teacherCache: null };
+  // Updates in which the teacher is asked: those of the first pass.
+  const asked = Math.min(left, Math.ceil(teacher.missing / (plan.batch.size * options.accumulation)));
+  const cached = (update * plan.flop.cached) / plan.flop.now;
+  const seconds = more + update * asked + cached * (left - asked);
+  return { update, first, run: seconds, teacherCache: (update - cached) * asked };
+}
+
+/** What makes a run the one that it is, beyond its options: the same when it goes on. */
+export async function identityOf(run: Run, rows: FloatName | null): Promise<Record<string, unknown>> {
+  const { recipe, batches, leftOut, validation, folder, perEpoch, language, teacher, plan } = run;
+  const { size, microBatch } = plan.batch;
+  return {
+    method: recipe.method ?? recipeDefaults.method,
+    language: language?.code ?? null,
+    batchSize: size,
+    // A whole batch is what runs were before there were parts.
+    microBatch: microBatch < size ? microBatch : undefined,
+    utterances: batches.length,
+    leftOut: leftOut.length > 0 ? leftOut : undefined,
+    'data weights': batches.data.weights,
+    'training rows': await digestOfRows(batches.data),
+    'validation rows': validation ? await digestOfRows(validation) : undefined,
+    validateEvery: validation ? (recipe.validation?.every ?? perEpoch) : undefined,
+    generation: validation ? folder.generationConfig : undefined,
+    'model weights': recipe.fromScratch ? 'from scratch' : await digestOfWeights(folder, recipe.signal),
+    'teacher weights': teacher.weights,
+    teacherRows: rows === null ? undefined : `bf16, computed in ${rows}`,
+    tokenizer: await digestOfTokenizer(folder),
+  };
+}
