@@ -1,6 +1,6 @@
 /** How long does greedy decoding of 64 tokens take? Whisper-small, caches filled from 30 s; the encoder is not timed. */
 import { ReplayedStep } from '../lib/decode/replayed-step.js';
-import type { CacheType, ComputeType, DecoderState, ReplayedPosition, Whisper } from '../lib/model/index.js';
+import type { CacheType, ComputeType, DecoderState, ModelPass, ReplayedPosition, Whisper } from '../lib/model/index.js';
 import { elementType, kernels, type Stream, type Tensor } from '../lib/tensor/index.js';
 import { floatTypes, randomModel, randomTensor } from './data.js';
 import { type Case, measureGroup, type Question } from './harness.js';
@@ -17,6 +17,8 @@ interface DecodeOptions {
   beams?: number;
   /** How the cross-attention's keys and values are kept. Default: as `transcribe` keeps them. */
   cache?: CacheType;
+  /** With experts or an adapter. Default: the plain model. */
+  pass?: Pick<ModelPass, 'languages' | 'adapter'>;
 }
 
 /** Bytes that all tokens together must read: the decoder's weights once a token, and the key/value caches. */
@@ -40,17 +42,26 @@ function bytesRead(
  * from the one before it: all caches are reordered, as a beam search does at most. On a GPU the calls of a token are a CUDA graph,
  * as in the search.
  */
-export async function decodeTokens(stream: Stream, model: Whisper, state: DecoderState, tokens: number): Promise<void> {
+export async function decodeTokens(
+  stream: Stream,
+  model: Whisper,
+  state: DecoderState,
+  tokens: number,
+  pass: DecodeOptions['pass'] = {},
+): Promise<void> {
   const { config } = model;
   const { batch, beams } = state;
   const candidates = beams > 1 ? beams + 1 : 1;
   const parents = Int32Array.from({ length: batch }, (_, row) => (row + 1) % beams);
   const choose = (ids: Tensor, at?: ReplayedPosition): Tensor => {
-    const { hidden } = model.decode(ids, null, { state, ...(at && { at }) });
+    const { hidden } = model.decode(ids, null, { ...pass, state, at });
     const logits = model.logits(hidden.reshape([batch, config.d_model]));
     return kernels.topK(stream, { logits, k: candidates }).ids;
   };
-  const replayed = stream.graphs ? new ReplayedStep(stream, state, config.max_target_positions, choose) : null;
+  const replayed =
+    stream.graphs && state.adapter === null
+      ? new ReplayedStep(stream, state, config.max_target_positions, choose)
+      : null;
   let ids = new Int32Array(batch).fill(config.decoder_start_token_id);
   try {
     for (let i = 0; i < tokens; i++) {
@@ -74,7 +85,7 @@ export function decodeCase(
   options: DecodeOptions = {},
 ): Case {
   const { config } = model;
-  const { tokens = TOKENS, beams = 1, cache = 'auto' } = options;
+  const { tokens = TOKENS, beams = 1, cache = 'auto', pass } = options;
   const narrow = (cache === 'auto' ? model.cache : cache) === 'int8';
   const memory = randomTensor(
     stream,
@@ -89,11 +100,11 @@ export function decodeCase(
     ceiling: 'read',
     prepare: async () => {
       state?.dispose();
-      state = model.startDecoding(memory, { beams, cache });
+      state = model.startDecoding(memory, { beams, cache, adapter: pass?.adapter });
       stream.endStep();
       await stream.sync();
     },
-    run: () => decodeTokens(stream, model, state!, tokens),
+    run: () => decodeTokens(stream, model, state!, tokens, pass),
     dispose: () => {
       state?.dispose();
       memory.dispose();

@@ -18,6 +18,7 @@ import type { Question, Table } from './harness.js';
 import { loss } from './loss.js';
 import { describeMachine, type Machine } from './machine.js';
 import { mel } from './mel.js';
+import { overhead } from './overhead.js';
 import { findPeers, NO_PEERS, peerVersions } from './peers.js';
 import { profile } from './profile.js';
 import { cost, scaling } from './scaling.js';
@@ -36,6 +37,7 @@ const QUESTIONS: readonly Question[] = [
   step,
   encoder,
   decode,
+  overhead,
   window,
   scaling,
   cost,

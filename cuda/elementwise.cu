@@ -1,3 +1,4 @@
+#include "dropout.cuh"
 #include "kernels.h"
 #include "lanes.cuh"
 #include "ops/activation.h"
@@ -42,6 +43,35 @@ __global__ void gelu_backward_kernel(Any dy, Any pre, Any out, int64_t n) {
   }
 }
 
+template <int N>
+__global__ void gelu_kernel(Any x, Any y, int64_t n) {
+  DW_GRID_STRIDE(k, n / N) {
+    float v[N];
+    load(v, x, k * N);
+#pragma unroll
+    for (int e = 0; e < N; e++) v[e] = gelu(v[e]);
+    store(y, k * N, v);
+  }
+}
+
+// Elements in fours, as they are drawn, or one by one.
+template <int N>
+__global__ void drop_kernel(Any x, Any y, Dropout drop, float scale, int64_t n) {
+  DW_GRID_STRIDE(k, n / N) {
+    float v[N];
+    load(v, x, k * N);
+#pragma unroll
+    for (int e = 0; e < N; e += (N == 8 ? 4 : 1)) {
+      constexpr int kTogether = N == 8 ? 4 : 1;
+      float factor[kTogether];
+      keep(factor, drop, k * N + e);
+#pragma unroll
+      for (int i = 0; i < kTogether; i++) v[e + i] = factor[i] == 0 ? 0.0f : scale * factor[i] * v[e + i];
+    }
+    store(y, k * N, v);
+  }
+}
+
 }  // namespace
 
 // y = alpha·a + beta·b                               a, y [..]; b as a, or its trailing shape, repeating
@@ -53,6 +83,27 @@ void add(Context& c, const Add& q) {
     constexpr int N = decltype(lanes)::value;
     launch(c, add_kernel<N>, grid_for(n / N, c.processors), kThreads, any_of(a), any_of(b), any_of(y), float(q.alpha),
            float(q.beta), n, period);
+  });
+}
+
+// y = gelu(x)                                        x, y [..]
+void gelu(Context& c, const Gelu& q) {
+  const int64_t n = q.x.size();
+  if (n == 0) return;
+  with_eight(n, {q.x.data, q.y.data}, [&](auto lanes) {
+    constexpr int N = decltype(lanes)::value;
+    launch(c, gelu_kernel<N>, grid_for(n / N, c.processors), kThreads, any_of(q.x), any_of(q.y), n);
+  });
+}
+
+// y = scale·keep ⊙ x; what is dropped is 0           x, y, mask [..]
+void drop(Context& c, const Drop& q) {
+  const int64_t n = q.x.size();
+  if (n == 0) return;
+  with_eight(n, {q.x.data, q.y.data, q.mask.data}, [&](auto lanes) {
+    constexpr int N = decltype(lanes)::value;
+    launch(c, drop_kernel<N>, grid_for(n / N, c.processors), kThreads, any_of(q.x), any_of(q.y), dropout(q.draw()),
+           float(q.scale), n);
   });
 }
 

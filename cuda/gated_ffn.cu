@@ -27,9 +27,10 @@ __global__ void drop_kernel(const X* __restrict__ x, O* __restrict__ out, int64_
   }
 }
 
-// hidden [m, H] becomes relu(hidden + bias), g[r] = sigmoid(w·hidden[r] + alpha·noise); a warp for each row.
+// hidden [m, H] becomes relu(hidden + bias), g[r] = sigmoid(w·hidden[r] + alpha·noise), chosen[r] = 1 where that is ≥ 0
+// without noise; a warp for each row.
 __global__ void gate_kernel(float* __restrict__ hidden, const float* __restrict__ bias, const float* __restrict__ w,
-                            float* __restrict__ g, int64_t m, int64_t width, int64_t first,
+                            float* __restrict__ g, float* __restrict__ chosen, int64_t m, int64_t width, int64_t first,
                             const float* __restrict__ noise, double alpha, uint32_t step, uint32_t op, uint64_t seed) {
   const int64_t r = int64_t(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (r >= m) return;
@@ -42,6 +43,7 @@ __global__ void gate_kernel(float* __restrict__ hidden, const float* __restrict_
   }
   for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
   if (threadIdx.x % 32 != 0) return;
+  chosen[first + r] = sum >= 0 ? 1.0f : 0.0f;
   if (alpha != 0) {
     const uint64_t row = uint64_t(first + r);
     sum += float(alpha * double(noise ? noise[row] : normal_at(row, step, op, seed)));
@@ -54,7 +56,7 @@ __global__ void gate_kernel(float* __restrict__ hidden, const float* __restrict_
 template <int N, class Y, class R, class D>
 __global__ void join_kernel(Strips z, int64_t first, Y* __restrict__ y, const float* __restrict__ bias_s,
                             const Y* __restrict__ e, const float* __restrict__ bias_e, D* __restrict__ delta,
-                            const R* __restrict__ residual, const float* __restrict__ g, Dropout drop) {
+                            const R* __restrict__ residual, const float* __restrict__ g, bool straight, Dropout drop) {
   DW_STRIP(z, N);
   float s[N], x[N], k[N], of_s[N], of_e[N], rest[N] = {};
   load(of_s, bias_s, column);
@@ -62,7 +64,7 @@ __global__ void join_kernel(Strips z, int64_t first, Y* __restrict__ y, const fl
 #pragma unroll 2
   for (int64_t r = begin; r < end; r++) {
     const int64_t in = r * z.columns + column, at = first * z.columns + in;
-    const float gate = g[first + r];
+    const float gate = gate_share(g[first + r], straight);
     load(s, y, at);
     load(x, e, in);
     if (residual) load(rest, residual, at);
@@ -125,8 +127,8 @@ void gates(Context& c, const GatedFfn& f, const Expert& expert, float* g) {
   gemm(c, times_transposed(expert.gate_in, m, x, h, f.compute));
   const float* noise = f.draws.noise ? f.draws.noise.as<float>() : nullptr;
   launch(c, gate_kernel, (m + kThreads / 32 - 1) / (kThreads / 32), kThreads, static_cast<float*>(h.data),
-         as_floats(c, frame, expert.gate_in_bias), as_floats(c, frame, expert.gate_out), g, m, f.gate, first, noise,
-         f.draws.alpha, f.draws.step, f.draws.noise_op(), f.draws.seed);
+         as_floats(c, frame, expert.gate_in_bias), as_floats(c, frame, expert.gate_out), g, f.chosen.as<float>(), m,
+         f.gate, first, noise, f.draws.alpha, f.draws.step, f.draws.noise_op(), f.draws.seed);
 }
 
 // act = gelu(x·W1ᵀ + b1), y = act·W2ᵀ, of m rows: an FFN less its last bias. pre [m, F] receives the pre-activations.
@@ -176,7 +178,8 @@ void join(Context& c, const GatedFfn& f, const Expert& expert, Rows e, Rows delt
           using R = std::remove_pointer_t<decltype(tr)>;
           using D = std::remove_pointer_t<decltype(td)>;
           launch(c, join_kernel<N, Y, R, D>, s.blocks(), s.threads, s, expert.begin, y.as<Y>(), bias_s,
-                 static_cast<const Y*>(e.data), bias_e, static_cast<D*>(delta.data), residual.as<R>(), g, drop);
+                 static_cast<const Y*>(e.data), bias_e, static_cast<D*>(delta.data), residual.as<R>(), g,
+                 f.draws.straight, drop);
         });
       });
     });
@@ -215,7 +218,8 @@ void gated_ffn(Context& c, const GatedFfn& f) {
   if (f.rows == 0) return;
   const View &x = f.x, &residual = f.residual, &y = f.y;
   float* g = f.g.as<float>();
-  if (f.covered < f.rows) cudaMemsetAsync(g, 0, size_t(f.rows) * 4, c.stream);
+  if (f.covered < f.rows)
+    for (float* of : {g, f.chosen.as<float>()}) cudaMemsetAsync(of, 0, size_t(f.rows) * 4, c.stream);
   for (const Expert& expert : f.experts)
     if (expert.rows() > 0) gates(c, f, expert, g);
 

@@ -20,10 +20,10 @@ namespace {
 template <int N, class Y, class S, class U>
 __global__ void row_kernel(const Y* __restrict__ dy, const S* __restrict__ delta, const float* __restrict__ g,
                            const float* __restrict__ budget, U* __restrict__ u, float* __restrict__ dgate,
-                           int64_t first, int64_t m, int64_t width, Dropout drop) {
+                           int64_t first, int64_t m, int64_t width, bool straight, Dropout drop) {
   const int64_t r = int64_t(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (r >= m) return;
-  const float gate = g[first + r];
+  const float gate = g[first + r], share = gate_share(gate, straight);
   float sum = 0;
   if (u)
     for (int64_t i = threadIdx.x % 32 * N; i < width; i += 32 * N) {
@@ -35,7 +35,7 @@ __global__ void row_kernel(const Y* __restrict__ dy, const S* __restrict__ delta
 #pragma unroll
       for (int n = 0; n < N; n++) {
         sum = fmaf(y[n], s[n], sum);
-        y[n] *= gate * k[n];
+        y[n] *= share * k[n];
       }
       store(u, r * width + i, y);
     }
@@ -47,11 +47,11 @@ __global__ void row_kernel(const Y* __restrict__ dy, const S* __restrict__ delta
 // in sums [chunks, columns].
 template <int N, class P, class C>
 __global__ void slope_kernel(Strips z, const P* __restrict__ pre, C* __restrict__ d, const float* __restrict__ g,
-                             C* __restrict__ act, float* __restrict__ sums) {
+                             bool straight, C* __restrict__ act, float* __restrict__ sums) {
   DW_STRIP(z, N);
   float sum[N] = {};
   for (int64_t r = begin; r < end; r++) {
-    const float scale = g ? 1 - g[r] : 1.0f;
+    const float scale = g ? 1 - gate_share(g[r], straight) : 1.0f;
     float x[N], v[N];
     load(x, pre, r * z.columns + column);
     load(v, d, r * z.columns + column);
@@ -149,7 +149,7 @@ struct Backward {
             using U = std::remove_pointer_t<decltype(tu)>;
             launch(c, row_kernel<N, Y, S, U>, (m + kThreads / 32 - 1) / (kThreads / 32), kThreads, f.dy.as<Y>(),
                    static_cast<const S*>(delta.data), g(), budget, static_cast<U*>(u.data), dgate, first, m, f.width,
-                   drop);
+                   f.draws.straight, drop);
           });
         });
       });
@@ -171,7 +171,7 @@ struct Backward {
           using P = std::remove_pointer_t<decltype(tp)>;
           using C = std::remove_pointer_t<decltype(tc)>;
           launch(c, slope_kernel<N, P, C>, s.blocks(), s.threads, s, static_cast<const P*>(pre.data),
-                 static_cast<C*>(dpre.data), gate, static_cast<C*>(act), sums);
+                 static_cast<C*>(dpre.data), gate, f.draws.straight, static_cast<C*>(act), sums);
         });
       });
       if (bias) add_sums(s, sums, *bias);

@@ -92,19 +92,23 @@ export {
 export {
   type HubOptions,
   type HubProgress,
+  resolveAdapter,
   resolveDataset,
   resolveExperts,
   resolveModel,
 } from './hub/index.js';
 // The model and its experts.
 export {
-  type Adapter,
+  type AdapterDropout,
+  Adapters,
   type CacheType,
   type ComputeType,
   DecoderState,
   type ExpertLayer,
   type Forward,
   LanguageExpert,
+  LoraAdapter,
+  loraDefaults,
   type ModelPass,
   type SoftGates,
   Whisper,
@@ -267,6 +271,7 @@ export {
 } from './transcribe/index.js';
 // Weights on disk: safetensors, model folders, expert files, PyTorch checkpoints.
 export {
+  type AdapterFolder,
   checkExpert,
   checkWeights,
   type Expert,
@@ -279,9 +284,11 @@ export {
   type HostDtype,
   type HostTensor,
   importTorchCheckpoint,
+  type LoraConfig,
   type MappedTensor,
   type ModelFolder,
   type ModelFolderContent,
+  openAdapter,
   openExpert,
   openModelFolder,
   openSafetensors,
@@ -302,6 +309,7 @@ export {
   whisperConfigJson,
   whisperPreset,
   whisperTensorShapes,
+  writeAdapter,
   writeExpert,
   writeModelFolder,
   writeSafetensors,

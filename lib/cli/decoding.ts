@@ -23,6 +23,7 @@ const DEFAULT_MODEL = 'small';
 export interface DecodingOptions {
   model?: string;
   expert?: string[];
+  adapter?: string;
   beamSize: number;
   patience: number;
   lengthPenalty?: number;
@@ -36,7 +37,7 @@ export interface DecodingOptions {
   profile?: string;
 }
 
-/** The model and its experts. */
+/** The model, its experts and its adapter. */
 export function addModelOptions(command: Command): Command {
   return command
     .option('--model <name>', `model folder or name, see below (default: ${DEFAULT_MODEL}, from the cache or the hub)`)
@@ -44,6 +45,10 @@ export function addModelOptions(command: Command): Command {
       new Option('--expert <name>', "a language's expert: file, run folder or name; give it again for more").argParser(
         again,
       ),
+    )
+    .option(
+      '--adapter <name>',
+      "a LoRA adapter, merged into the model's weights: its folder as PEFT writes it, or a name",
     )
     .addOption(offlineOption());
 }
@@ -101,7 +106,7 @@ export function withTranscriber<T>(
   body: (transcriber: Transcriber) => Promise<T>,
 ): Promise<T> {
   const { model = DEFAULT_MODEL, expert: experts = [], computeType: compute, cacheType: cache } = options;
-  const { batchSize, copyWeights = false, profile } = options;
+  const { adapter, batchSize, copyWeights = false, profile } = options;
   if (options.model === undefined) {
     context.display.note(`note: no --model was given: taking ${DEFAULT_MODEL} (${SIZES[DEFAULT_MODEL]})`);
   }
@@ -111,6 +116,7 @@ export function withTranscriber<T>(
       const transcriber = await Transcriber.load(model, {
         stream,
         experts,
+        adapter,
         compute,
         cache,
         batchSize,

@@ -16,7 +16,7 @@ interface Options {
 export function define(command: Command): void {
   command
     .description(
-      'Upload what a run has made (its expert, or with --method full its model) to a repository of the hub, with a model card that says how it was made, what it hears and how to use it. Others name it then: --expert org/name.',
+      'Upload what a run has made (its expert, or with --method lora its adapter, with full its model) to a repository of the hub, with a model card that says how it was made, what it hears and how to use it. Others name it then: --expert org/name.',
     )
     .argument('<run>', 'run folder of a training that is done')
     .requiredOption('--to <org/name>', 'the repository; it is made where it is not')
@@ -26,7 +26,10 @@ export function define(command: Command): void {
       '--evaluation <file>',
       "what 'evaluate --json' printed (default: the run's evaluation.json, if there is one)",
     )
-    .option('--base-model <org/name>', 'the model that the expert belongs to, where the run was given a folder')
+    .option(
+      '--base-model <org/name>',
+      'the model that the expert or adapter belongs to, where the run was given a folder',
+    )
     .addOption(jsonOption('the page, the files and the card'))
     .action((folder: string, options: Options) => run(options, (context) => pushRun(folder, options, context)));
   endHelp(command, {

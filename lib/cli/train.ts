@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
+import { loraDefaults } from '../model/index.js';
 import {
   planTraining,
   recipeDefaults,
@@ -45,8 +46,14 @@ type Options = Omit<TrainingOptions, 'steps'> &
     teacher?: string;
     teacherCache?: string;
     method: TrainMethod;
-    language?: string;
+    language?: string[];
     fromScratch?: boolean;
+    continueFrom?: string[];
+    loraRank?: number;
+    loraAlpha?: number;
+    loraTargets?: string;
+    loraDropout?: number;
+    rslora?: boolean;
     validationSplit?: string[];
     validationData?: string[];
     validationManifest?: string;
@@ -58,6 +65,7 @@ type Options = Omit<TrainingOptions, 'steps'> &
     steps?: number;
     checkpointEvery?: number;
     tensorboard?: boolean;
+    gateHistograms?: number;
     gradientCheckpointing?: boolean;
     copyWeights?: boolean;
     offline?: boolean;
@@ -95,6 +103,18 @@ const OBJECTIVE: [
   ['temperature', '--temperature <x>', 'temperature of the divergence', real],
   ['sigma', '--sigma <s0,s1>', 'the loss is ((CE + budget)/s0² + KD/s1²)/2; without a teacher CE + budget', pair],
   ['gateBudget', '--gate-budget <share>', 'share of rows that should take the expert', real],
+  [
+    'gateBudgetOf',
+    '--gate-budget-of <which>',
+    "whose share: the soft gates' mean, or that of the rows whose hard gate chooses the expert",
+    ['soft', 'hard'],
+  ],
+  [
+    'gateForward',
+    '--gate-forward <which>',
+    'what mixes on the way forward: the soft gates, or their hard choice (straight-through)',
+    ['soft', 'hard'],
+  ],
   ['skipGate', '--skip-gate <p>', 'probability that a layer leaves its expert out', real],
   ['gateDropout', '--gate-dropout <p>', "dropout on the gates' input", real],
   ['expertDropout', '--expert-dropout <p>', "dropout on the experts' output", real],
@@ -128,19 +148,35 @@ export function define(command: Command): void {
     .addOption(
       choice(
         '--method <which>',
-        "'experts': the language's expert; 'full': all parameters",
-        ['experts', 'full'],
+        "'experts': the language's expert; 'distil': the same, from a teacher that must be named; 'lora': low-rank adapters; 'full': all parameters",
+        ['experts', 'distil', 'lora', 'full'],
         recipeDefaults.method,
       ),
     )
-    .option(
-      '--language <language>',
-      "code or name of the expert's language; needed for experts, and only its rows are used",
+    .addOption(
+      new Option(
+        '--language <language>',
+        "code or name of the expert's language; needed for experts, and only its rows are used; give it again for an expert each, trained side by side",
+      ).argParser(again),
     )
     .option(
       '--from-scratch',
       'with --method full: from random weights; of the model the config and the tokenizer are used',
     )
+    .addOption(
+      new Option(
+        '--continue-from <name>',
+        "begin with what was trained before: an expert's file, folder or name (again for more), or with --method lora an adapter's",
+      ).argParser(again),
+    )
+    .option('--lora-rank <n>', `rank of the adapters (default: ${loraDefaults.rank})`, whole(1))
+    .option('--lora-alpha <x>', `their scale times the rank (default: ${loraDefaults.alpha})`, positive)
+    .option(
+      '--lora-targets <names>',
+      `ends of the names of the layers that get one, with commas, or a pattern of whole names between slashes (default: ${[loraDefaults.targets].flat().join(',')})`,
+    )
+    .option('--lora-dropout <p>', `dropout on what they read (default: ${loraDefaults.dropout})`, real)
+    .option('--rslora', 'scale by alpha / √rank instead of alpha / rank')
     .optionsGroup('Data:');
   addRows(command, 'train on')
     .option(
@@ -202,6 +238,7 @@ export function define(command: Command): void {
       '--tensorboard',
       "write the curves of the run as TensorBoard's event files too, in the output's tensorboard/",
     )
+    .option('--gate-histograms <n>', "updates between histograms of the gates in the run's log.jsonl", whole(0))
     .option('--dry-run', 'say what the run would take, measured on two updates, and write nothing')
     .addOption(jsonOption('the report'))
     .action((options: Options) =>
@@ -209,8 +246,9 @@ export function define(command: Command): void {
     );
   endHelp(command, {
     notes:
-      'Everything is checked before anything is written. On standard output comes the path of the result: an expert file, or with\n' +
-      '--method full a model folder. A run that was interrupted or killed goes on from its last checkpoint when the same command is\n' +
+      'Everything is checked before anything is written. On standard output comes the path of the result: an expert file (of several\n' +
+      "languages the run folder with all of them), with --method lora an adapter's folder as PEFT writes it, with full a model folder.\n" +
+      ' A run that was interrupted or killed goes on from its last checkpoint when the same command is\n' +
       'given again, with the numbers it would have had.\n' +
       `${DATA}\n${MANIFESTS}\n\n${NAMES}`,
     examples: [
@@ -238,10 +276,12 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
     options.validateEvery,
   ].some((x) => x !== undefined);
   const recipe = (stream: Stream): TrainRecipe => ({
-    ...pick('model', 'data', 'manifest', 'output', 'teacher', 'teacherCache', 'method', 'language', 'fromScratch'),
+    ...pick('model', 'data', 'manifest', 'output', 'teacher', 'teacherCache', 'method', 'fromScratch', 'continueFrom'),
+    ...languagesOf(options),
+    lora: loraOf(options),
     ...pick('split', 'audioRoot', 'skipEmptyText', 'skipBad', 'strict', 'batchSize', 'epochs', 'steps'),
-    ...pick('checkpointEvery', 'tensorboard', 'gradientCheckpointing', 'copyWeights', 'saveAs'),
-    ...pick('minDuration', 'maxDuration', 'maxLabels', 'languages', 'limit', 'subset'),
+    ...pick('checkpointEvery', 'tensorboard', 'gateHistograms', 'gradientCheckpointing', 'copyWeights', 'saveAs'),
+    ...pick('minDuration', 'maxDuration', 'maxLabels', 'limit', 'subset'),
     text: options.normalizeText,
     compute: options.computeType === 'auto' ? undefined : options.computeType,
     maxMemory: options.maxMemory === undefined ? undefined : Math.floor(options.maxMemory * 2 ** 30),
@@ -274,6 +314,19 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
   if (options.json) printJson(result);
   else print(`${result.result}\n`);
   return undefined;
+}
+
+/** One language is `language`; several are `languages`, as --languages are. */
+function languagesOf({ language, languages }: Options): Pick<TrainRecipe, 'language' | 'languages'> {
+  if (language?.length === 1 || (language && languages)) return { language: language[0], languages };
+  return { languages: language ?? languages };
+}
+
+function loraOf(options: Options): TrainRecipe['lora'] {
+  const { loraRank: rank, loraAlpha: alpha, loraTargets: names, loraDropout: dropout, rslora: rsLora } = options;
+  const targets = names === undefined ? undefined : (/^\/(.*)\/$/.exec(names)?.[1] ?? names.split(','));
+  const given = Object.entries({ rank, alpha, targets, dropout, rsLora }).filter(([, value]) => value !== undefined);
+  return given.length > 0 ? Object.fromEntries(given) : undefined;
 }
 
 const bestOf = (best: { score: number; step: number } | null): string =>

@@ -89,10 +89,11 @@ export function trainingOutput({
       display.note(planText(started));
     },
     onTime: (time) => display.note(timeText(time)),
-    onUpdate: ({ step, loss, crossEntropy, distillation, gate, learningRate }, pace) => {
+    onUpdate: ({ step, loss, crossEntropy, distillation, gate, chosen, learningRate }, pace) => {
       const parts = [`loss ${loss.toFixed(3)}`, `ce ${crossEntropy.toFixed(3)}`];
       if (distillation > 0) parts.push(`kd ${distillation.toFixed(3)}`);
-      if (gate > 0) parts.push(`gate ${gate.toFixed(2)}`);
+      // Their mean, and the share that inference would send to the expert.
+      if (gate > 0) parts.push(`gate ${gate.toFixed(2)} (${(100 * chosen).toFixed(0)}%)`);
       parts.push(`lr ${learningRate.toExponential(1)}`);
       if (pace.audioSeconds > 0) parts.push(`${(pace.audioSeconds / pace.seconds).toFixed(1)} × real time`);
       parts.push(`waiting ${((100 * pace.waited) / pace.seconds).toFixed(0)}%`);

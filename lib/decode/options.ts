@@ -9,6 +9,8 @@ export interface DecodingOptions {
   prompts: readonly (readonly number[])[];
   /** Lower-case language name of each item, whose expert it takes if the model has it. null: none. Default: no experts. */
   languages?: readonly (string | null)[] | undefined;
+  /** Name of the adapter that the model takes; null: none. Default: its active one. */
+  adapter?: string | null | undefined;
   /** Ids that are never chosen. */
   suppress?: readonly number[] | undefined;
   /** Ids that are not chosen right behind the prompt. */

@@ -127,7 +127,8 @@ export class TokenSteps {
     const { languages, prompts } = options;
     const [memory, heard] = this.measured(prompts.length, languages, (pass) => model.encode(this.features, pass));
     gates.push(heard);
-    this.state = model.startDecoding(memory, { beams });
+    const state = model.startDecoding(memory, { beams, adapter: options.adapter });
+    this.state = state;
     const rows = this.ofRows(prompts);
     const filled = prompts[0]!.length - 1;
     if (filled > 0) {
@@ -137,11 +138,12 @@ export class TokenSteps {
       );
       gates.push(this.decode(ids)[1]);
     }
-    if (model.stream.graphs) {
+    // An adapter's calls are not for recordings.
+    if (model.stream.graphs && state.adapter === null) {
       const { max_target_positions: positions } = model.config;
       const calls = (ids: Tensor, at: ReplayedPosition, allowed: Tensor | null): Choice =>
         this.choose(ids, this.suppressed, allowed, at);
-      this.replayed = new ReplayedStep(model.stream, this.state, positions, calls, this.rules !== null);
+      this.replayed = new ReplayedStep(model.stream, state, positions, calls, this.rules !== null);
     }
     return rows.map((row) => row[filled]!);
   }
@@ -175,7 +177,7 @@ export class TokenSteps {
     languages: DecodingOptions['languages'],
     run: (pass: ModelPass) => Forward,
   ): [hidden: Tensor, gates: Gates | null] {
-    const { hidden, gates } = run({ languages: languages ?? undefined });
+    const { hidden, gates } = run({ languages: languages ?? undefined, adapter: this.options.adapter });
     const [first, ...rest] = gates;
     if (!this.measures || !first) return [hidden, null];
     const { stream } = this.model;

@@ -4,6 +4,7 @@
  * what was expected and what came.
  */
 export type ErrorCode =
+  | 'ERR_ADAPTER'
   | 'ERR_ARGUMENT'
   | 'ERR_AUDIO_EMPTY'
   | 'ERR_AUDIO_FORMAT'

@@ -32,6 +32,9 @@ const WEIGHTS: readonly string[] = [
 /** Experts as they are written here, and as the reference's authors published theirs. */
 const EXPERTS: readonly RegExp[] = [/^expert\.[^/]+\.safetensors$/, /^expert\.[^/]+\.bin$/];
 
+/** Of PEFT's adapters: today's name, and that of earlier versions. */
+const ADAPTER_WEIGHTS: readonly string[] = ['adapter_model.safetensors', 'adapter_model.bin'];
+
 export interface Choice {
   readonly files: readonly string[];
   /** Of `files` the one that names further ones, the shards. */
@@ -56,6 +59,12 @@ export function choose(
     const files = EXPERTS.map((pattern) => names.filter((name) => pattern.test(name)));
     const found = files.find((list) => list.length > 0);
     return found ? { files: found, index: undefined } : { missing: 'expert.<language>.safetensors' };
+  }
+  if (kind === 'adapter') {
+    const weights = ADAPTER_WEIGHTS.find((name) => has.has(name));
+    if (!has.has('adapter_config.json')) return { missing: 'adapter_config.json' };
+    if (weights === undefined) return { missing: ADAPTER_WEIGHTS.join(' or ') };
+    return { files: ['adapter_config.json', weights], index: undefined };
   }
   if (kind === 'dataset') {
     const there = names.filter(isParquetFile);

@@ -4,6 +4,7 @@ export { repositoryOf, SIZES } from './names.js';
 export {
   type HubOptions,
   type HubProgress,
+  resolveAdapter,
   resolveDataset,
   resolveExperts,
   resolveModel,

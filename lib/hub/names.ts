@@ -5,7 +5,7 @@ import { DistilWhisperError } from '../errors/index.js';
 import { packageRoot } from '../native/index.js';
 
 /** What is looked for. */
-export type Kind = 'model' | 'expert' | 'dataset';
+export type Kind = 'model' | 'expert' | 'adapter' | 'dataset';
 
 /** The sizes that OpenAI published, and their repositories. */
 export const SIZES: Readonly<Record<string, string>> = {
@@ -62,6 +62,7 @@ const WORDS: Record<Kind, { what: string; others: string }> = {
     others: `a size (${Object.keys(SIZES).join(', ')}), or ${POCKET.join(' or ')}`,
   },
   expert: { what: 'expert file or folder', others: '' },
+  adapter: { what: "adapter's folder", others: '' },
   dataset: { what: 'file or folder of data', others: '' },
 };
 

@@ -80,6 +80,12 @@ export async function resolveExperts(name: string, options: HubOptions = {}): Pr
   throw new DistilWhisperError('ERR_EXPERT', `${path}: expected ${chosen.missing} in this folder, got none`);
 }
 
+/** The folder of a LoRA adapter as PEFT writes it, of the path or name that `name` is. Errors: as `resolveModel`. */
+export async function resolveAdapter(name: string, options: HubOptions = {}): Promise<string> {
+  const meaning = asked(name, 'adapter', options);
+  return 'path' in meaning ? meaning.path : pull(meaning.repository, options);
+}
+
 /**
  * The folder of a data set's parquet files, of the path or the name ("org/name", "org/name@revision") that `name` is; `keep` takes
  * the paths of all in the repository ("ca/train-00000-of-00005.parquet") and says which are wanted (default: all). A repository
@@ -94,7 +100,12 @@ export async function resolveDataset(
   return 'path' in meaning ? meaning.path : pull(meaning.repository, { ...options, keep });
 }
 
-const CALLS: Record<Kind, string> = { model: 'resolveModel', expert: 'resolveExperts', dataset: 'resolveDataset' };
+const CALLS: Record<Kind, string> = {
+  model: 'resolveModel',
+  expert: 'resolveExperts',
+  adapter: 'resolveAdapter',
+  dataset: 'resolveDataset',
+};
 
 function asked(name: string, kind: Kind, options: HubOptions): Meaning {
   checkOptions(CALLS[kind], options, OPTIONS);

@@ -1,9 +1,10 @@
 /** Whisper's layers (pre-norm: each block adds to the residual stream x f32 [B, T, D] what it makes of the normed rows). */
-import { attention, feedForward, layerNorm, type Parameter, type Pass, type Tensor } from '../tensor/index.js';
+import { DistilWhisperError } from '../errors/index.js';
+import { attention, feedForward, layerNorm, type Parameter, type Tensor } from '../tensor/index.js';
 import type { Side, WhisperConfig } from '../weights/index.js';
 import type { ExpertRows } from './experts.js';
 import { gatedFfnHard, gatedFfnSoft } from './gated-ffn.js';
-import { Linear } from './linear.js';
+import { type AdaptedPass, Linear } from './linear.js';
 import type { LayerPass, LayerResult } from './pass.js';
 
 export interface Norm {
@@ -80,6 +81,29 @@ export function sidesOf(
   };
 }
 
+/** The linear layers of a model by their Hugging Face names, those that an adapter may change. */
+export function linearsOf({
+  encoder,
+  decoder,
+}: {
+  encoder: Encoder;
+  decoder: Decoder;
+}): Map<string, Linear<Parameter | null>> {
+  const linears = new Map<string, Linear<Parameter | null>>();
+  const block = (name: string, { q, k, v, out }: AttentionBlock): void => {
+    for (const [part, linear] of Object.entries({ q_proj: q, k_proj: k, v_proj: v, out_proj: out }))
+      linears.set(`${name}.${part}`, linear);
+  };
+  const layer = (name: string, { attention, cross, fc1, fc2 }: EncoderLayer & Partial<DecoderLayer>): void => {
+    block(`${name}.self_attn`, attention);
+    if (cross) block(`${name}.encoder_attn`, cross);
+    linears.set(`${name}.fc1`, fc1).set(`${name}.fc2`, fc2);
+  };
+  for (const [side, { layers }] of Object.entries({ encoder, decoder }))
+    for (const [i, one] of layers.entries()) layer(`model.${side}.layers.${i}`, one);
+  return linears;
+}
+
 /** `rows`: those that have an expert; `index`: the layer's number through encoder, then decoder. */
 export function encoderLayer(
   pass: LayerPass,
@@ -109,11 +133,11 @@ export function decoderLayer(
 }
 
 /** Keys and values [B, S, D] of the encoder's rows. */
-export function crossRows(pass: Pass, { k, v }: AttentionBlock, memory: Tensor): [k: Tensor, v: Tensor] {
+export function crossRows(pass: AdaptedPass, { k, v }: AttentionBlock, memory: Tensor): [k: Tensor, v: Tensor] {
   return [k.forward(pass, memory), v.forward(pass, memory)];
 }
 
-function selfAttention(pass: Pass, x: Tensor, block: AttentionBlock, heads: number, causal: boolean): Tensor {
+function selfAttention(pass: AdaptedPass, x: Tensor, block: AttentionBlock, heads: number, causal: boolean): Tensor {
   const h = layerNorm(pass, x, block.norm.weight, block.norm.bias);
   const q = block.q.forward(pass, h);
   const k = block.k.forward(pass, h);
@@ -122,7 +146,7 @@ function selfAttention(pass: Pass, x: Tensor, block: AttentionBlock, heads: numb
 }
 
 function crossAttention(
-  pass: Pass,
+  pass: AdaptedPass,
   x: Tensor,
   block: AttentionBlock,
   heads: number,
@@ -133,14 +157,26 @@ function crossAttention(
   return block.out.forward(pass, attention(pass, q, k, v, { heads }), { residual: x });
 }
 
-function feedForwardBlock(
+/** x + FFN(norm(x)), where rows have an expert the gated one. Throws ERR_ADAPTER where an adapter would change what experts stand in for. */
+export function feedForwardBlock(
   pass: LayerPass,
   x: Tensor,
   layer: EncoderLayer,
   rows: readonly ExpertRows[],
   index: number,
 ): LayerResult {
+  const { fc1, fc2 } = layer;
   const h = layerNorm(pass, x, layer.norm.weight, layer.norm.bias);
-  if (rows.length === 0) return [feedForward(pass, h, layer.fc1, layer.fc2, x)];
+  const isAdapted = fc1.isAdapted(pass) || fc2.isAdapted(pass);
+  if (rows.length === 0) {
+    if (isAdapted) return [fc2.forward(pass, fc1.forwardGelu(pass, h), { residual: x })];
+    return [feedForward(pass, h, fc1, fc2, x)];
+  }
+  if (isAdapted) {
+    throw new DistilWhisperError(
+      'ERR_ADAPTER',
+      `adapter: expected one that leaves fc1 and fc2 alone where rows have an expert, got '${pass.adapter!.name}'`,
+    );
+  }
   return pass.gates ? gatedFfnSoft(pass, h, layer, rows, x, index, pass.gates) : gatedFfnHard(pass, h, layer, rows, x);
 }

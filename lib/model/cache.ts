@@ -26,6 +26,8 @@ export class DecoderState {
     readonly beams: number,
     /** Whether keys and values of the cross-attention are kept in q8 [items, S, heads, D / heads], not in `compute`. */
     private readonly quantizes: boolean,
+    /** Name of the adapter that its tokens take; null: none. */
+    readonly adapter: string | null,
   ) {
     this.batch = items * beams;
     const cache = (): Tensor =>

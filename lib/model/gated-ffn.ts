@@ -9,9 +9,13 @@ export interface SoftGates {
   /** Dropout of the gate's input (0.1) and of the expert's output (0.3). */
   readonly gateDropout: number;
   readonly expertDropout: number;
+  /** Whether an expert's share is the hard choice on the way forward, with the soft gate's gradient (straight-through). Default false. */
+  readonly straight?: boolean | undefined;
   /** Philox key and step of this forward pass. */
   readonly seed: number;
   readonly step: number;
+  /** Is given G of the layer's rows that have an expert, f32 [rows] (with dropout of the gate's input, without noise). */
+  observe?(layer: number, gates: readonly Tensor[]): void;
   /** Whether a layer's call leaves its expert out. Layers are counted through encoder, then decoder. */
   skip(layer: number): boolean;
   /** Recorded randomness instead of drawn: noise f32 [rows], 0/1 keep masks f32 [rows, D]. */
@@ -58,7 +62,8 @@ export function gatedFfnHard(
 
 /**
  * The gated expert FFN in training (soft gates): y = (1 − g)·FFN(x) + g·dropout(FFN_lang(x)) + residual.
- * The shared FFN is frozen. The tape takes ∂L/∂g, the same for all rows, as the gradient of the returned gate: f32 [1].
+ * The shared FFN is frozen. The tape takes ∂L/∂g, the same for all rows, as the gradient of the returned gate: f32 [1]. chosen f32
+ * [rows]: 1 where inference would choose the expert.
  */
 export function gatedFfnSoft(
   pass: Pass,
@@ -68,7 +73,7 @@ export function gatedFfnSoft(
   residual: Tensor,
   layer: number,
   gates: SoftGates,
-): [y: Tensor, gate: Tensor] {
+): [y: Tensor, gate: Tensor, chosen: Tensor] {
   const { stream, tape, compute } = pass;
   const skip = gates.skip(layer);
   const both = {
@@ -83,12 +88,14 @@ export function gatedFfnSoft(
     seed: gates.seed,
     step: gates.step,
     op: layerStream(layer),
+    straight: gates.straight,
     compute,
   };
   const languages = languageRows(rows);
   const noise = gates.noise?.(layer);
-  const { y, ...saved } = kernels.gatedFfn(stream, { ...both, residual, languages, noise, out: 'f32' });
+  const { y, chosen, ...saved } = kernels.gatedFfn(stream, { ...both, residual, languages, noise, out: 'f32' });
   const { g, gateHidden, preShared, preExpert, delta } = saved;
+  if (gates.observe) gates.observe(layer, preGates(pass, gateHidden, rows));
   tape?.record(
     y,
     (dy) => {
@@ -105,5 +112,17 @@ export function gatedFfnSoft(
     },
     [gateHidden, preShared, preExpert, delta],
   );
-  return [y, g];
+  return [y, g, chosen];
+}
+
+/** G of the rows of each language: w_out·hidden. */
+function preGates({ stream }: Pass, hidden: Tensor, rows: readonly ExpertRows[]): Tensor[] {
+  const G: Tensor[] = [];
+  let at = 0;
+  for (const { expert, begin, end } of rows) {
+    const of = hidden.slice(at, at + end - begin);
+    at += end - begin;
+    G.push(kernels.linear(stream, { x: of, weight: expert.gateOut.value, compute: 'f32', out: 'f32' }).y);
+  }
+  return G;
 }

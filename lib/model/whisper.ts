@@ -1,5 +1,6 @@
+import { basename } from 'node:path';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
-import { type HubOptions, resolveExperts } from '../hub/index.js';
+import { type HubOptions, resolveAdapter, resolveExperts } from '../hub/index.js';
 import {
   addPositions,
   elementType,
@@ -8,13 +9,15 @@ import {
   type FloatType,
   layerNorm,
   Parameter,
-  type Pass,
   type Stream,
   type Tensor,
   unfold,
 } from '../tensor/index.js';
 import {
+  type AdapterFolder,
+  type LoraConfig,
   type ModelFolder,
+  openAdapter,
   openExpert,
   openModelFolder,
   type StoredTensor,
@@ -22,7 +25,8 @@ import {
   type WhisperConfig,
   whisperTensorShapes,
 } from '../weights/index.js';
-import { crossRows, type Decoder, decoderLayer, type Encoder, encoderLayer, sidesOf } from './blocks.js';
+import { Adapters, LoraAdapter, loraDefaults, mergedWeights } from './adapters.js';
+import { crossRows, type Decoder, decoderLayer, type Encoder, encoderLayer, linearsOf, sidesOf } from './blocks.js';
 import { DecoderState, type ReplayedPosition } from './cache.js';
 import {
   inFull,
@@ -34,7 +38,7 @@ import {
 } from './create.js';
 import { cachedDecoderLayer } from './decoder-layer.js';
 import { expertRows, LanguageExpert } from './experts.js';
-import { Linear } from './linear.js';
+import { type AdaptedPass, Linear } from './linear.js';
 import { type CacheType, OPTIONS, refuseOnGpu, typesOn, type WhisperOptions } from './options.js';
 import { EMBEDDING } from './output-table.js';
 import { type Forward, ForwardPass, type ModelPass } from './pass.js';
@@ -47,6 +51,8 @@ export class Whisper {
   readonly experts = new Map<string, LanguageExpert>();
   /** Where experts were loaded from, by their language. */
   private readonly expertFiles = new Map<string, string>();
+  /** LoRA adapters, kept apart from the weights. */
+  readonly adapters: Adapters;
   /** Its parameters as they are run, layer by layer. */
   readonly encoder: Encoder;
   readonly decoder: Decoder;
@@ -66,9 +72,12 @@ export class Whisper {
     readonly parameters: ReadonlyMap<string, Parameter>,
     /** Where the weights came from, if from a folder. */
     readonly path: string | null,
+    /** Whether they are not the folder's any more. */
+    private readonly merged: boolean,
   ) {
     ({ encoder: this.encoder, decoder: this.decoder } = sidesOf(config, parameters));
     this.head = new Linear(projection ?? this.embeddingTable, null);
+    this.adapters = new Adapters(config, linearsOf(this));
   }
 
   /** Loads a model folder by its path or a name, experts inside it included. Errors: those of `openModelFolder`. */
@@ -88,13 +97,19 @@ export class Whisper {
   /**
    * From an open folder. On the processor frozen weights that are stored in the type that they are computed in are the file's own
    * pages: shared by every process that uses it, and in memory as they are touched (see `SafetensorsFile.stored` for what that
-   * asks of the file). All others are converted, one at a time.
+   * asks of the file). All others are converted, one at a time. `adapter`: merged into the weights.
    */
-  static async fromFolder(stream: Stream, folder: ModelFolder, options: WhisperOptions = {}): Promise<Whisper> {
+  static async fromFolder(
+    stream: Stream,
+    folder: ModelFolder,
+    { adapter, ...options }: WhisperOptions & { adapter?: AdapterFolder | undefined } = {},
+  ): Promise<Whisper> {
     const { config } = folder;
     const { copyWeights } = options;
     const tensors = await storedTensors(folder.weights, copyWeights);
-    const model = Whisper.fromTensors(stream, config, tensors, options, folder.path);
+    if (adapter)
+      for (const [name, tensor] of await mergedWeights(stream, folder.weights, adapter)) tensors.set(name, tensor);
+    const model = Whisper.fromTensors(stream, config, tensors, options, folder.path, adapter !== undefined);
     for (const [language, source] of folder.experts) {
       const settings = model.parameterOptions(options.trainable);
       model.attach(LanguageExpert.load(stream, config, language, await storedTensors(source, copyWeights), settings));
@@ -110,6 +125,7 @@ export class Whisper {
     tensors: ReadonlyMap<string, StoredTensor>,
     options: WhisperOptions = {},
     path: string | null = null,
+    merged = false,
   ): Whisper {
     checkOptions('Whisper', options, OPTIONS);
     if (config.scale_embedding) {
@@ -127,7 +143,7 @@ export class Whisper {
     }
     const table = tensors.get(EMBEDDING)!;
     const projection = quantizes ? Parameter.quantized(stream, EMBEDDING, inFull(table), table.shape) : null;
-    return new Whisper(stream, config, compute, projection, cache, parameters, path);
+    return new Whisper(stream, config, compute, projection, cache, parameters, path, merged);
   }
 
   /**
@@ -145,7 +161,8 @@ export class Whisper {
 
   /** Every parameter that trains, backbone first. */
   trainable(): Parameter[] {
-    const all = [...this.parameters.values(), ...[...this.experts.values()].flatMap((e) => [...e.parameters.values()])];
+    const added = [...this.experts.values(), ...this.adapters.values()];
+    const all = [this, ...added].flatMap(({ parameters }) => [...parameters.values()]);
     return all.filter((p) => p.trainable);
   }
 
@@ -218,11 +235,47 @@ export class Whisper {
     return expert;
   }
 
+  /**
+   * A new LoRA adapter that trains, and is what passes take from here on. Default: the paper's, `loraDefaults`. Errors: ERR_ARGUMENT
+   * (targets that are no linear layers, a model in int8).
+   */
+  addAdapter(name: string, options: Partial<LoraConfig> & { seed?: number | undefined } = {}): LoraAdapter {
+    this.requireTrainable();
+    const { seed = 0, ...config } = options;
+    const adapter = LoraAdapter.create(this.stream, this.config, name, { ...loraDefaults, ...config }, seed);
+    this.adapters.attach(adapter);
+    this.adapters.use(name);
+    return adapter;
+  }
+
+  /**
+   * Loads a LoRA adapter's folder as PEFT writes it, by its path or a name of the hub, and keeps it apart from the weights under
+   * `name`: passes take it where they say so, or from `adapters.use` on. Errors: those of `resolveAdapter` and `openAdapter`.
+   */
+  async loadAdapter(
+    folder: string,
+    { name = basename(folder), trainable = false, hub }: { name?: string; trainable?: boolean; hub?: HubOptions } = {},
+  ): Promise<LoraAdapter> {
+    if (trainable) this.requireTrainable();
+    const source = await openAdapter(await resolveAdapter(folder, hub), this.config);
+    try {
+      const adapter = await LoraAdapter.load(this.stream, name, source, {
+        compute: this.compute,
+        trainable: () => trainable,
+      });
+      await this.stream.sync();
+      this.adapters.attach(adapter);
+      return adapter;
+    } finally {
+      await source.close();
+    }
+  }
+
   /** Backbone weights in full precision: from the model folder where the parameters here are rounded to bf16. */
   private async sharedWeights(name: string): Promise<Float32Array> {
     const { value } = this.parameters.get(name)!;
     if (this.stream.plans) return new Float32Array(value.size);
-    if (value.dtype === 'f32' || this.path === null) return (await value.floats()).slice();
+    if (value.dtype === 'f32' || this.path === null || this.merged) return (await value.floats()).slice();
     const folder = await openModelFolder(this.path);
     try {
       return toFloat32(await folder.weights.read(name));
@@ -235,6 +288,7 @@ export class Whisper {
     for (const parameter of this.parameters.values()) parameter.dispose();
     this.projection?.dispose();
     for (const expert of this.experts.values()) expert.dispose();
+    this.adapters.dispose();
   }
 
   /** features f32 [B, mels, 2·T] → hidden f32 [B, T, D]; T is max_source_positions. */
@@ -272,13 +326,13 @@ export class Whisper {
     this.checkTokens(offset + T);
     const heads = config.decoder_attention_heads;
     const rows = expertRows(this.experts, options.languages, B, T);
-    const forward = this.forward(options);
+    const forward = this.forward(state ? { ...options, adapter: state.adapter } : options);
     const result = forward.run((pass) => {
       let x = embedding(pass, ids, decoder.tokens, decoder.positions, offset, config.pad_token_id, at?.position);
       for (const [i, layer] of decoder.layers.entries()) {
         const own = rows('decoder', i);
         x = state
-          ? forward.layer([x], (pass, x) => cachedDecoderLayer(pass, x, layer, own, heads, state, i, at))
+          ? forward.layer([x], (pass, x) => cachedDecoderLayer(pass, x, layer, own, heads, { state, index: i, at }))
           : forward.layer([x, memory!], (pass, x, memory) =>
               decoderLayer(pass, x, memory, layer, heads, own, config.encoder_layers + i),
             );
@@ -291,37 +345,40 @@ export class Whisper {
 
   /**
    * Caches for decoding `memory` [B, S, D] token by token, `beams` (default 1) sequences an item; its cross-attention keys and
-   * values are computed here, once, and kept as `cache` says (default and 'auto': as the model was loaded). Errors: ERR_ARGUMENT for int8
-   * on a GPU.
+   * values are computed here, once, and kept as `cache` says (default and 'auto': as the model was loaded). Its tokens take
+   * `adapter` (default: the active one; null: none). Errors: ERR_ARGUMENT for int8 on a GPU, and an adapter that the model has not.
    */
   startDecoding(
     memory: Tensor,
-    options: { beams?: number | undefined; cache?: CacheType | undefined } = {},
+    options: { beams?: number | undefined; cache?: CacheType | undefined; adapter?: string | null | undefined } = {},
   ): DecoderState {
     const { beams = 1 } = options;
     const cache = options.cache && options.cache !== 'auto' ? options.cache : this.cache;
     refuseOnGpu(this.stream, 'cache', cache);
-    const pass = this.inference();
-    const state = new DecoderState(this.stream, this.config, this.products, memory.shape[0]!, beams, cache === 'int8');
+    const pass = this.inference(options.adapter);
+    const { stream, config, products } = this;
+    const adapter = pass.adapter?.name ?? null;
+    const state = new DecoderState(stream, config, products, memory.shape[0]!, beams, cache === 'int8', adapter);
     for (const layer of this.decoder.layers) state.addCross(...crossRows(pass, layer.cross, memory));
     return state;
   }
 
   /** Logits f32 [.., V] of last hidden rows: the tied output projection. */
   logits(hidden: Tensor): Tensor {
-    return this.head.forward(this.inference(), hidden, { out: 'f32' });
+    return this.head.forward(this.inference(null), hidden, { out: 'f32' });
   }
 
   get embeddingTable(): Parameter {
     return this.parameters.get(EMBEDDING)!;
   }
 
-  private inference(): Pass {
-    return { stream: this.stream, tape: null, compute: this.products };
+  private inference(adapter: string | null | undefined): AdaptedPass {
+    return { stream: this.stream, tape: null, compute: this.products, adapter: this.adapters.of(adapter) };
   }
 
   private forward(options: ModelPass): ForwardPass {
-    return new ForwardPass(this.stream, this.products, options);
+    const adapter = this.adapters.of(options.adapter, options.adapterDropout ?? null);
+    return new ForwardPass(this.stream, this.products, adapter, options);
   }
 
   private get products(): FloatType {

@@ -1,3 +1,11 @@
 /** Randomness as a function of what it is drawn for: never a state. */
 export { permutation, philox4x32, philoxKey } from './philox.js';
-export { BACKBONE_STREAM, EXPERT_STREAM, GATE_STREAMS, layerStream, SAMPLER_STREAMS, SKIP_STREAM } from './streams.js';
+export {
+  ADAPTER_STREAMS,
+  BACKBONE_STREAM,
+  EXPERT_STREAM,
+  GATE_STREAMS,
+  layerStream,
+  SAMPLER_STREAMS,
+  SKIP_STREAM,
+} from './streams.js';

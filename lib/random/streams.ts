@@ -15,6 +15,9 @@ export const layerStream = (layer: number): number => 1024 + 4 * layer;
 export const BACKBONE_STREAM = 0;
 export const EXPERT_STREAM = 1 << 16;
 
+/** Of the adapter of a model's linear layer, by the layer's number: the first values of a new one, and the dropout of its input. */
+export const ADAPTER_STREAMS = { start: 1 << 17, dropout: 1 << 18 } as const;
+
 /**
  * Of the permutations of one epoch (`stream` of `permutation`, the second word of the counter): its order, that of its batches,
  * and, from the last on, those of each language's passes.

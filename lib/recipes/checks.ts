@@ -2,8 +2,10 @@
 import { resolve } from 'node:path';
 import { SUBSETS, TEXT_FORMS } from '../data/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
+import { isJsonObject } from '../files/index.js';
 import { chosenType, type FloatName } from '../tensor/index.js';
 import { trainingOptions } from '../train/index.js';
+import type { LoraConfig } from '../weights/index.js';
 import { methods } from './method.js';
 import { recipeDefaults, type SaveType, saveTypes, type TrainRecipe } from './recipe.js';
 import { ROWS } from './training-rows.js';
@@ -14,6 +16,8 @@ const RECIPE: Record<keyof TrainRecipe, true> = {
   output: true,
   method: true,
   fromScratch: true,
+  lora: true,
+  continueFrom: true,
   teacher: true,
   teacherCache: true,
   validation: true,
@@ -23,6 +27,7 @@ const RECIPE: Record<keyof TrainRecipe, true> = {
   steps: true,
   checkpointEvery: true,
   tensorboard: true,
+  gateHistograms: true,
   options: true,
   compute: true,
   gradientCheckpointing: true,
@@ -69,6 +74,7 @@ const KINDS: Partial<Record<keyof TrainRecipe, Kind>> = {
   method: oneOf(...Object.keys(methods)),
   language: text('a code or name of a language'),
   fromScratch: yesOrNo,
+  continueFrom: names,
   teacher: text('the path of a model folder, or a name'),
   teacherCache: text("the path of a folder or 'auto'"),
   split: names,
@@ -90,6 +96,7 @@ const KINDS: Partial<Record<keyof TrainRecipe, Kind>> = {
   steps: whole(1),
   checkpointEvery: whole(0),
   tensorboard: yesOrNo,
+  gateHistograms: whole(0),
   gradientCheckpointing: yesOrNo,
   onCheck: call,
   onWarning: call,
@@ -129,6 +136,37 @@ export function checkValues(recipe: Partial<Record<keyof TrainRecipe, unknown>>)
   typesOf(recipe as Pick<TrainRecipe, 'compute' | 'saveAs'>);
 }
 
+const LORA: Record<keyof LoraConfig, Kind> = {
+  rank: whole(1),
+  alpha: [(value) => Number.isFinite(value) && (value as number) > 0, 'a number above 0'],
+  targets: [names[0], "ends of linear layers' names, or a pattern"],
+  rankPattern: numbersBy(whole(1)[0], 'whole numbers from 1'),
+  alphaPattern: numbersBy((value) => Number.isFinite(value) && (value as number) > 0, 'numbers above 0'),
+  rsLora: yesOrNo,
+  dropout: [(value) => typeof value === 'number' && value >= 0 && value < 1, 'a share from 0 to below 1'],
+};
+
+function numbersBy(ok: (value: unknown) => boolean, what: string): Kind {
+  const isPattern = (key: string): boolean => {
+    try {
+      return Boolean(new RegExp(key));
+    } catch {
+      return false;
+    }
+  };
+  return [
+    (value) => isJsonObject(value) && Object.entries(value).every(([key, one]) => isPattern(key) && ok(one)),
+    `an object of ${what} by patterns of names`,
+  ];
+}
+
+function checkLora(lora: Partial<LoraConfig>): void {
+  if (!isJsonObject(lora)) check('lora', lora, [() => false, 'settings of an adapter']);
+  checkOptions('lora', lora, Object.fromEntries(Object.keys(LORA).map((name) => [name, true as const])));
+  for (const [name, kind] of Object.entries(LORA) as [keyof LoraConfig, Kind][])
+    if (lora[name] !== undefined) check(`lora.${name}`, lora[name], kind);
+}
+
 /** Refuses a recipe that cannot be meant. Throws ERR_ARGUMENT that names the option. */
 export function checkRecipe(recipe: TrainRecipe): void {
   checkOptions('train', recipe, RECIPE);
@@ -140,7 +178,10 @@ export function checkRecipe(recipe: TrainRecipe): void {
   };
   if ('steps' in options) refuse('options: expected no steps there: they stand beside the options');
   trainingOptions({ ...options, steps: recipe.steps ?? 1 });
+  if (recipe.lora !== undefined) checkLora(recipe.lora);
   methods[method].check(recipe);
+  if (recipe.continueFrom !== undefined && methods[method].start === undefined)
+    refuse(`continueFrom: expected with experts or 'lora', got it with '${method}', which goes on from a model`);
   if (recipe.epochs !== undefined && recipe.steps !== undefined) {
     refuse('steps: expected either epochs or steps, got both');
   }

@@ -9,8 +9,10 @@ import {
   type FloatDtype,
   fromFloat32,
   type HostTensor,
+  type LoraConfig,
   type ModelFolder,
   weightEntries,
+  writeAdapter,
   writeExpert,
   writeModelFolder,
 } from '../weights/index.js';
@@ -18,10 +20,13 @@ import type { TrainMethod, TrainRecipe } from './recipe.js';
 
 /** What a run adds to its model. */
 export interface Preparation {
-  /** Lower-case English name of the recipe's language, if it has one. */
-  language: string | null;
+  /** Lower-case English names of the languages that are taught, where they are named. */
+  languages: readonly string[];
   seed: number;
   compat: 'paper' | 'reference';
+  lora: Partial<LoraConfig> | undefined;
+  /** Files of experts, or the folder of an adapter, that the run begins with; empty: with new ones. */
+  start: readonly string[];
 }
 
 /** Where what was trained goes, and what goes with it. */
@@ -30,7 +35,9 @@ export interface Destination {
   output: string;
   /** Of the model that the run began with. */
   folder: ModelFolder;
-  language: string | null;
+  /** The model as the recipe names it. */
+  base: string;
+  languages: readonly string[];
   dtype: FloatDtype;
   /** Updates done. */
   steps: number;
@@ -41,8 +48,12 @@ export interface Method {
   check(recipe: TrainRecipe): void;
   /** Which parameters of the backbone train, by name; absent: none. */
   trainable?: ((name: string) => boolean) | undefined;
+  /** What a run may begin with: experts, or an adapter; absent: only with its model. */
+  start?: 'experts' | 'adapter' | undefined;
   /** Adds to the model what is not in its folder, and returns those parameters. */
   prepare(model: Whisper, preparation: Preparation): Promise<readonly Parameter[]>;
+  /** Of what was added, what a row runs through at inference besides one of the two FFNs. */
+  active(name: string): boolean;
   /** Writes the result and returns its path. Errors: ERR_DISK_FULL, ERR_FILE_WRITE. */
   save(model: Whisper, destination: Destination): Promise<string>;
 }
@@ -51,29 +62,89 @@ const refuse = (what: string): never => {
   throw new DistilWhisperError('ERR_ARGUMENT', what);
 };
 
-/** The language's gates and experts, beside a frozen backbone; the result is an expert file. */
+/** Gates and experts of one or several languages, beside a frozen backbone; the result is an expert file for each. */
 const experts: Method = {
   check(recipe) {
-    if (recipe.fromScratch) refuse("fromScratch: expected with method 'full', got it with 'experts'");
-    if (recipe.language === undefined) refuse('language: expected the language of the expert, got nothing');
+    if (recipe.fromScratch)
+      refuse(`fromScratch: expected with method 'full', got it with '${recipe.method ?? 'experts'}'`);
+    if (recipe.lora) refuse("lora: expected with method 'lora', got it with experts");
+    if (recipe.language === undefined && recipe.languages === undefined)
+      refuse('language: expected the language of the expert, or languages for an expert each, got nothing');
   },
-  async prepare(model, { language, seed, compat }) {
-    const expert = await model.addExpert(language!, { seed, compat });
-    return [...expert.parameters.values()];
+  start: 'experts',
+  async prepare(model, { languages, seed, compat, start }) {
+    for (const path of start) {
+      const { language } = await model.loadExpert(path, { trainable: true });
+      if (!languages.includes(language))
+        refuse(`continueFrom: expected experts for ${languages.join(', ')}, got one for ${language}, ${path}`);
+    }
+    const added: Parameter[] = [];
+    for (const language of languages) {
+      const there = start.length > 0 ? model.experts.get(language) : undefined;
+      const expert = there ?? (await model.addExpert(language, { seed, compat }));
+      added.push(...expert.parameters.values());
+    }
+    return added;
   },
-  async save(model, { output, language, dtype, steps }) {
-    const { parameters } = model.experts.get(language!)!;
-    const path = join(output, expertFileName(language!));
-    await writeExpert(path, model.config, language!, await host(parameters, dtype), { steps: String(steps) });
+  active: (name) => name.includes('.gate_'),
+  async save(model, { output, languages, dtype, steps }) {
+    const paths: string[] = [];
+    for (const language of languages) {
+      const { parameters } = model.experts.get(language)!;
+      const path = join(output, expertFileName(language));
+      await writeExpert(path, model.config, language, await host(parameters, dtype), { steps: String(steps) });
+      paths.push(path);
+    }
+    return paths.length === 1 ? paths[0]! : output;
+  },
+};
+
+/** The same with a teacher, which it cannot do without. */
+const distil: Method = {
+  ...experts,
+  check(recipe) {
+    experts.check(recipe);
+    if (recipe.teacher === undefined) refuse("teacher: expected one with method 'distil', got none");
+    if (recipe.options?.distillation === 'none')
+      refuse("distillation: expected 'js' or 'kl' with method 'distil', got 'none'");
+  },
+};
+
+/** Low-rank adapters beside frozen linear layers (Hu et al. 2021); the result is a folder as PEFT writes it. */
+const lora: Method = {
+  check(recipe) {
+    if (recipe.fromScratch) refuse("fromScratch: expected with method 'full', got it with 'lora'");
+    if (recipe.lora && recipe.continueFrom !== undefined)
+      refuse('lora: expected settings for a new adapter or one to continue from, got both');
+  },
+  start: 'adapter',
+  async prepare(model, { seed, lora: config, start: [path] }) {
+    if (path === undefined) return [...model.addAdapter(ADAPTER, { ...config, seed }).parameters.values()];
+    const adapter = await model.loadAdapter(path, { name: ADAPTER, trainable: true });
+    model.adapters.use(ADAPTER);
+    return [...adapter.parameters.values()];
+  },
+  // Merged into the weights it costs nothing.
+  active: () => false,
+  async save(model, { output, base, dtype }) {
+    const { config, parameters } = model.adapters.get(ADAPTER)!;
+    const path = join(output, 'adapter');
+    await writeAdapter(path, { config, base, tensors: await host(parameters, dtype) });
     return path;
   },
 };
 
+/** Name of the adapter that a run trains. */
+const ADAPTER = 'trained';
+
 /** Every parameter; the result is a model folder with the files of the one that it started from. */
 const full: Method = {
-  check() {},
+  check(recipe) {
+    if (recipe.lora) refuse("lora: expected with method 'lora', got it with 'full'");
+  },
   trainable: () => true,
   prepare: async () => [],
+  active: () => false,
   async save(model, { output, folder, dtype }) {
     const tensors = await host(model.parameters, dtype);
     const files: Record<string, Uint8Array> = {};
@@ -95,7 +166,7 @@ const full: Method = {
   },
 };
 
-export const methods: Record<TrainMethod, Method> = { experts, full };
+export const methods: Record<TrainMethod, Method> = { experts, distil, lora, full };
 
 async function host(parameters: ReadonlyMap<string, Parameter>, dtype: FloatDtype): Promise<Map<string, HostTensor>> {
   const tensors = new Map<string, HostTensor>();

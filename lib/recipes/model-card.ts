@@ -15,10 +15,10 @@ export interface CardRow {
 export interface CardContent {
   /** "org/name" */
   repository: string;
-  /** Code of the expert's language; null where all parameters were trained. */
-  language: string | null;
-  /** Name of the expert file; null for a whole model. */
-  expert: string | null;
+  /** Codes of the languages that were taught, where they were named. */
+  languages: readonly string[];
+  /** What it is: experts of these languages, a LoRA adapter, or a whole model. */
+  kind: 'experts' | 'adapter' | 'model';
   /** The model that it belongs to, by its repository; null where it came from a folder. */
   baseModel: string | null;
   sources: { model: string; teacher: string | null; data: readonly string[] };
@@ -52,15 +52,18 @@ function nameOfData(data: string): string {
 const plain = (text: string): string => text.replaceAll(/[|`\r\n<>]/g, ' ');
 
 /** JSON is YAML. */
-function metadata({ language, baseModel, expert }: CardContent): string {
-  const tags = ['distilwhisper', 'whisper', 'automatic-speech-recognition', ...(expert ? ['language-expert'] : [])];
+function metadata({ languages, baseModel, kind }: CardContent): string {
+  const own = { experts: ['language-expert'], adapter: ['lora'], model: [] }[kind];
+  const tags = ['distilwhisper', 'whisper', 'automatic-speech-recognition', ...own];
   const lines = [
-    'library_name: distilwhisper',
+    `library_name: ${kind === 'adapter' ? 'peft' : 'distilwhisper'}`,
     'pipeline_tag: automatic-speech-recognition',
     `tags: ${JSON.stringify(tags)}`,
-    ...(language === null ? [] : [`language: ${JSON.stringify(language)}`]),
+    ...(languages.length === 0
+      ? []
+      : [`language: ${JSON.stringify(languages.length === 1 ? languages[0] : languages)}`]),
     ...(baseModel === null ? [] : [`base_model: ${JSON.stringify(baseModel)}`]),
-    ...(baseModel === null ? [] : [`base_model_relation: ${expert ? 'adapter' : 'finetune'}`]),
+    ...(baseModel === null ? [] : [`base_model_relation: ${kind === 'model' ? 'finetune' : 'adapter'}`]),
   ];
   return `---\n${lines.join('\n')}\n---\n`;
 }
@@ -72,19 +75,25 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
 
 /** The card: what it is, how it was made, what it hears, how to use it. */
 export function modelCard(content: CardContent): string {
-  const { repository, language, expert, baseModel, sources, best, evaluation } = content;
-  const spoken = language === null ? null : resolveLanguage(language).name;
-  const name = spoken === null ? '' : `${spoken[0]!.toUpperCase()}${spoken.slice(1)}`;
+  const { repository, languages, kind, baseModel, sources, best, evaluation } = content;
+  const [language] = languages;
+  const spoken = languages.map((code) => resolveLanguage(code).name);
+  const names = spoken.map((name) => `${name[0]!.toUpperCase()}${name.slice(1)}`).join(', ');
   const base = baseModel ?? lastOf(sources.model);
   const size = Object.entries(SIZES).find(([, full]) => full === baseModel)?.[0];
   const model = size ?? baseModel ?? 'path/to/the/model';
-  const what = expert
-    ? `A language expert for ${name} of ${base}: gates and feed-forward blocks beside the model's frozen ones, which they take the place of where a gate says so. Other languages stay exactly as they are.`
-    : `${base}, all of whose parameters were trained further.`;
+  const what = {
+    experts: `${spoken.length > 1 ? 'Language experts' : 'A language expert'} for ${names} of ${base}: gates and feed-forward blocks beside the model's frozen ones, which they take the place of where a gate says so. Other languages stay exactly as they are.`,
+    adapter: `A LoRA adapter of ${base}, as PEFT writes it: low-rank matrices that are added to its linear layers.`,
+    model: `${base}, all of whose parameters were trained further.`,
+  }[kind];
   const teacher = sources.teacher === null ? null : lastOf(sources.teacher);
-  const method = expert
-    ? `[DistilWhisper](https://arxiv.org/abs/2311.01070): only gates and expert train, by speech recognition fine-tuning${teacher ? ` and distillation from ${plain(teacher)}` : ', without a teacher'}.`
-    : `Fine-tuning of all parameters${teacher ? ` with distillation from ${plain(teacher)}` : ''}.`;
+  const taught = teacher ? ` with distillation from ${plain(teacher)}` : '';
+  const method = {
+    experts: `[DistilWhisper](https://arxiv.org/abs/2311.01070): only gates and ${spoken.length > 1 ? 'experts' : 'expert'} train, by speech recognition fine-tuning${teacher ? ` and distillation from ${plain(teacher)}` : ', without a teacher'}.`,
+    adapter: `Fine-tuning of the adapter alone${taught}.`,
+    model: `Fine-tuning of all parameters${taught}.`,
+  }[kind];
   const settings = Object.entries({
     updates: count(content.updates),
     'batch size': count(content.batchSize),
@@ -110,12 +119,12 @@ export function modelCard(content: CardContent): string {
     : best
       ? `Word error rate of the best validation: ${percent(best.score)}% after update ${count(best.step)}.\n`
       : 'Not evaluated yet.\n';
-  const command = expert
-    ? `npx distilwhisper transcribe talk.mp3 --model ${model} --expert ${repository} --language ${language}`
-    : `npx distilwhisper transcribe talk.mp3 --model ${repository}${language === null ? '' : ` --language ${language}`}`;
-  const load = expert
-    ? `await Transcriber.load('${model}', { experts: ['${repository}'] })`
-    : `await Transcriber.load('${repository}')`;
+  const [flags, load] = {
+    experts: [`${model} --expert ${repository}`, `'${model}', { experts: ['${repository}'] }`],
+    adapter: [`${model} --adapter ${repository}`, `'${model}', { adapter: '${repository}' }`],
+    model: [repository, `'${repository}'`],
+  }[kind] as [string, string];
+  const command = `npx distilwhisper transcribe talk.mp3 --model ${flags}${language === undefined ? '' : ` --language ${language}`}`;
   return `${metadata(content)}
 # ${repository.split('/')[1]}
 
@@ -140,7 +149,7 @@ With [distilwhisper](https://www.npmjs.com/package/distilwhisper):
 \`\`\`js
 import { Transcriber } from 'distilwhisper';
 
-const transcriber = ${load};
+const transcriber = await Transcriber.load(${load});
 const { text } = await transcriber.transcribe('talk.mp3', { language: '${language ?? 'auto'}' });
 await transcriber.close();
 \`\`\`

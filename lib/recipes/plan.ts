@@ -15,7 +15,7 @@ import {
 } from '../train/index.js';
 import { type HostTensor, type ModelFolder, whisperTensorShapes } from '../weights/index.js';
 import { typesOf } from './checks.js';
-import { methods } from './method.js';
+import { methods, type Preparation } from './method.js';
 import {
   type BatchPlan,
   gibibytes,
@@ -41,8 +41,7 @@ export interface Planned {
   teacher: ChosenTeacher;
   batches: AudioBatches;
   options: TrainingOptions;
-  /** Lower-case English name of the recipe's language. */
-  language: string | null;
+  preparation: Preparation;
   /** Utterances of a batch. */
   batchSize: number;
   stream: Stream;
@@ -183,10 +182,14 @@ function memoryOf(
 /** Plans the largest batch of the run: as many utterances as there are, with the most labels. */
 function planOne(
   planner: StepPlanner,
-  { batches, batchSize, language, options }: Planned,
+  { batches, batchSize, preparation, options }: Planned,
   how: HowToRun,
 ): Promise<StepCost> {
-  const shape = { items: Math.min(batchSize, batches.length), labels: longest(batches), language };
+  const shape = {
+    items: Math.min(batchSize, batches.length),
+    labels: longest(batches),
+    language: preparation.languages[0] ?? null,
+  };
   return planner.plan(shape, options, how);
 }
 
@@ -209,7 +212,7 @@ async function cachedFlop(planned: Planned, { batch, flop }: RunPlan): Promise<n
 }
 
 function openPlanner(
-  { recipe, folder, teacher, language, stream }: Planned,
+  { recipe, folder, teacher, preparation, stream }: Planned,
   compute: FloatName,
   kind: TeacherKind,
 ): Promise<StepPlanner> {
@@ -221,7 +224,7 @@ function openPlanner(
       const student = recipe.fromScratch
         ? Whisper.fromTensors(on, folder.config, zeros(folder.config), settings)
         : await Whisper.fromFolder(on, folder, settings);
-      await method.prepare(student, { language, seed: 0, compat: 'paper' });
+      await method.prepare(student, preparation);
       return student;
     },
     teacher: (on) => plannedTeacher(on, teacher, kind, { compute, copyWeights }),

@@ -46,7 +46,7 @@ export interface PushResult {
 }
 
 /**
- * Uploads the expert of a finished run, or with method 'full' its model, with a model card, in one commit. Errors: ERR_ARGUMENT,
+ * Uploads the experts of a finished run, or with method 'lora' its adapter, with 'full' its model, with a model card, in one commit. Errors: ERR_ARGUMENT,
  * ERR_RUN (no run, an unfinished one, an evaluation that is none), ERR_FILE_NOT_FOUND, ERR_FILE_READ, and those
  * of the hub: ERR_HUB, ERR_HUB_ACCESS, ERR_HUB_OFFLINE, ERR_INTERRUPTED.
  */
@@ -59,17 +59,19 @@ export async function push(settings: PushSettings): Promise<PushResult> {
   checkRepositoryName('to', to);
   if (settings.baseModel !== undefined) checkRepositoryName('baseModel', settings.baseModel);
   const { identity, report } = await readRun(run);
-  const expert = typeof report.language === 'string' && identity.method !== 'full' ? expertOf(report.language) : null;
-  const files: UploadFile[] = expert
-    ? [{ path: expert, content: { file: join(run, expert) } }]
-    : await filesOf(join(run, 'model'));
+  const languages = languagesOf(report);
+  const kind = identity.method === 'lora' ? 'adapter' : identity.method === 'full' ? 'model' : 'experts';
+  const files: UploadFile[] =
+    kind === 'experts'
+      ? languages.map(expertOf).map((name) => ({ path: name, content: { file: join(run, name) } }))
+      : await filesOf(join(run, kind));
   const sources = isJsonObject(report.sources) ? report.sources : {};
   const source = (name: string): string | null => (typeof sources[name] === 'string' ? sources[name] : null);
   const model = source('model') ?? 'a model';
   const card = modelCard({
     repository: to,
-    language: typeof report.language === 'string' ? report.language : null,
-    expert,
+    languages,
+    kind,
     baseModel: settings.baseModel ?? source('repository'),
     sources: { model, teacher: source('teacher'), data: Array.isArray(sources.data) ? sources.data.map(String) : [] },
     options: isJsonObject(identity.options) ? identity.options : {},
@@ -85,7 +87,8 @@ export async function push(settings: PushSettings): Promise<PushResult> {
   files.push({ path: 'README.md', content: card });
   files.sort((a, b) => (a.path < b.path ? -1 : 1));
   const sizes = await Promise.all(files.map(sizeOf));
-  const title = expert ? `Expert for ${report.language}, ${String(report.steps)} updates` : 'Trained model';
+  const what = { experts: `Expert for ${languages.join(', ')}`, adapter: 'Adapter', model: 'Trained model' }[kind];
+  const title = `${what}, ${String(report.steps)} updates`;
   const url = dryRun ? null : await upload(to, files, { private: settings.private, title, signal, onProgress });
   return { url, files: sizes, card };
 }
@@ -105,6 +108,12 @@ async function readRun(run: string): Promise<{ identity: JsonObject; report: Jso
     identity: await readJsonObject(join(run, 'run.json'), 'ERR_RUN'),
     report: await readJsonObject(join(run, 'report.json'), 'ERR_RUN'),
   };
+}
+
+/** Codes of the languages that a run taught. */
+function languagesOf({ languages, language }: JsonObject): string[] {
+  const all = Array.isArray(languages) ? languages : [language];
+  return all.filter((code) => typeof code === 'string');
 }
 
 function expertOf(code: string): string {

@@ -3,8 +3,9 @@ import type { BadRow, Subset, TextForm } from '../data/index.js';
 import type { HubOptions } from '../hub/index.js';
 import type { FloatName, Stream } from '../tensor/index.js';
 import type { Pace, RunReport, StepMemory, TrainingOptions, UpdateReport, ValidationReport } from '../train/index.js';
+import type { LoraConfig } from '../weights/index.js';
 
-export type TrainMethod = 'experts' | 'full';
+export type TrainMethod = 'experts' | 'distil' | 'lora' | 'full';
 
 /** Types that weights can be written in. */
 export const saveTypes = ['fp32', 'bf16', 'fp16'] as const;
@@ -29,12 +30,23 @@ export interface TrainRecipe {
   manifest?: string | undefined;
   /** Run folder: log, checkpoints, and the result. */
   output: string;
-  /** 'experts': the language's gates and experts, the backbone frozen. 'full': every parameter. */
+  /**
+   * 'experts' (default): gates and an expert of each language that is taught, the backbone frozen; with a teacher they are distilled
+   * from it. 'distil': the same, and a teacher must be named. 'lora': low-rank adapters of linear layers. 'full': every parameter.
+   * A teacher helps any of them.
+   */
   method?: TrainMethod | undefined;
-  /** Language of the expert, by code or name; rows of other languages are left out. Needed for experts. */
+  /**
+   * Language that is taught, by code or name; rows of other languages are left out. Experts need it, or `languages`, of which each
+   * gets an expert, trained side by side.
+   */
   language?: string | undefined;
   /** 'full' only: start from random weights; of the model folder the config and the tokenizer are used. */
   fromScratch?: boolean | undefined;
+  /** 'lora' only: of a new adapter. Default: `loraDefaults`, the paper's. */
+  lora?: Partial<LoraConfig> | undefined;
+  /** Begin with what was trained before: experts (files, folders or names), or with 'lora' an adapter's folder. */
+  continueFrom?: string | readonly string[] | undefined;
   /**
    * The teacher: a model folder, or a name; or a folder, or a decoder's file, of ONNX as Optimum and `exportOnnx` write it in fp32,
    * which onnxruntime-node runs, an optional part of the package. Without one: cross-entropy alone.
@@ -91,6 +103,8 @@ export interface TrainRecipe {
   checkpointEvery?: number | undefined;
   /** Write curves for TensorBoard too, in the output's tensorboard/. Default false. */
   tensorboard?: boolean | undefined;
+  /** Updates between histograms of the gates in the log; 0 (default): none. */
+  gateHistograms?: number | undefined;
   options?: Partial<Omit<TrainingOptions, 'steps'>> | undefined;
   /** Type of the products; what trains is held in fp32. Default: fp32; with `batchSize` 'auto' bf16 where fp32 does not fit. */
   compute?: FloatName | undefined;
@@ -190,10 +204,12 @@ export interface TrainPlan {
 }
 
 export interface TrainResult extends RunReport, TrainPlan {
-  /** The expert file or the model folder. */
+  /** The expert file (of several languages the run folder, where they all lie), the adapter's folder, or the model folder. */
   result: string;
-  /** Code of the expert's language; null for all parameters. */
+  /** Code of the language that was taught; null where there is none, or several. */
   language: string | null;
+  /** Codes of all of them. */
+  languages: readonly string[];
   /** What it was made of, as it was given: paths or names; `repository`: that of the model's name, null for a path. */
   sources: { model: string; repository: string | null; teacher: string | null; data: readonly string[] };
 }

@@ -1,10 +1,11 @@
 /** A run before it begins: what it reads, checked; how it is run, planned; its models, loaded when they are asked for. */
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BadRow, type Dataset, digestOfRows } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
 import { proveOutput, readJsonObject } from '../files/index.js';
-import { resolveModel } from '../hub/index.js';
-import { Whisper } from '../model/index.js';
+import { type HubOptions, resolveAdapter, resolveExperts, resolveModel } from '../hub/index.js';
+import { loraDefaults, Whisper } from '../model/index.js';
 import { elementType, type FloatName, type Parameter, Stream } from '../tensor/index.js';
 import { resolveLanguage, WhisperTokenizer } from '../text/index.js';
 import {
@@ -19,11 +20,19 @@ import {
   trainingDefaults,
   trainingOptions,
 } from '../train/index.js';
-import { DTYPE_BYTES, type ModelFolder, openModelFolder } from '../weights/index.js';
+import {
+  adapterFiles,
+  DTYPE_BYTES,
+  type ModelFolder,
+  openAdapter,
+  openExpert,
+  openModelFolder,
+  type WhisperConfig,
+} from '../weights/index.js';
 import { checkRecipe, typesOf } from './checks.js';
 import type { Closers } from './closers.js';
-import { digestOfTokenizer, digestOfWeights } from './identity.js';
-import { type Method, methods } from './method.js';
+import { digestOfFiles, digestOfTokenizer, digestOfWeights } from './identity.js';
+import { type Method, methods, type Preparation } from './method.js';
 import { planRun, type RunPlan } from './plan.js';
 import { recipeDefaults, type SaveType, type TimePlan, type TrainPlan, type TrainRecipe } from './recipe.js';
 import { type ChosenTeacher, chooseTeacher, loadTeacher } from './teacher.js';
@@ -38,8 +47,9 @@ const CHECKPOINTS = 3;
 export interface Run {
   recipe: TrainRecipe;
   method: Method;
-  /** Code and lower-case English name of the recipe's language. */
-  language: { code: string; name: string } | null;
+  /** Codes and lower-case English names of the languages that are taught, where they are named. */
+  languages: readonly { code: string; name: string }[];
+  preparation: Preparation;
   folder: ModelFolder;
   tokenizer: WhisperTokenizer;
   stream: Stream;
@@ -77,7 +87,7 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   checkRecipe(recipe);
   const { method: name = recipeDefaults.method, signal, output } = recipe;
   const method = methods[name];
-  const language = recipe.language === undefined ? null : resolveLanguage(recipe.language);
+  const languages = [recipe.language ?? recipe.languages ?? []].flat().map(resolveLanguage);
   const resumes = await RunFolder.check(output);
   if (resumes) await proveOutput(join(output, 'report.json'));
   // Names first: what is nowhere is found before anything is loaded.
@@ -85,8 +95,13 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   // Labels are counted by the student's tokenizer; otherwise tables here are read before anything is fetched.
   const counted = recipe.maxLabels === undefined ? undefined : await resolveModel(recipe.model, hub);
   const counter = counted === undefined ? undefined : await WhisperTokenizer.fromFolder(counted);
-  const rows = await openTrainingRows(recipe, { language: language?.code, tokenizer: counter, closers });
+  const rows = await openTrainingRows(recipe, {
+    language: recipe.language === undefined ? undefined : languages[0]!.code,
+    tokenizer: counter,
+    closers,
+  });
   const path = counted ?? (await resolveModel(recipe.model, hub));
+  const start = await startOf(recipe, method, hub);
   const graphs = recipe.teacher === undefined ? null : await onnxTeacherFiles(recipe.teacher);
   const teacherPath = recipe.teacher === undefined || graphs ? null : await resolveModel(recipe.teacher, hub);
   const folder = await openModelFolder(path);
@@ -94,7 +109,7 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   const stream = recipe.stream ?? new Stream({ device: recipe.device ?? 'cpu' });
   closers.add(() => (recipe.stream ? recipe.stream.endStep() : stream.close()));
   const tokenizer = counter ?? (await WhisperTokenizer.fromFolder(path));
-  if (language) tokenizer.checkLanguage(language.code);
+  for (const { code } of languages) tokenizer.checkLanguage(code);
   let source: ModelFolder | null = null;
   if (graphs) checkTeacher(folder.config, graphs.config);
   if (teacherPath !== null) {
@@ -103,6 +118,7 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
     closers.add(() => opened.close());
     checkTeacher(folder.config, source.config);
   }
+  await checkStart(start, method, folder.config);
   throwIfInterrupted(signal);
   const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
   const batchSize = typeof recipe.batchSize === 'number' ? recipe.batchSize : recipeDefaults.batchSize;
@@ -119,6 +135,7 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   const options = trainingOptions({ ...recipe.options, steps });
   const teacher = await chooseTeacher(recipe, { folder: source, graphs }, folder.config, batches);
   throwIfInterrupted(signal);
+  const preparation = { languages: languages.map(({ name }) => name), seed, compat, lora: recipe.lora, start };
   const before = resumes && typeof recipe.batchSize !== 'number' ? await chosenBefore(output, batchSize) : null;
   const plan = await planRun({
     recipe,
@@ -126,7 +143,7 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
     teacher,
     batches,
     options,
-    language: language?.name ?? null,
+    preparation,
     batchSize,
     stream,
     before,
@@ -135,7 +152,8 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   return {
     recipe,
     method,
-    language,
+    languages,
+    preparation,
     folder,
     tokenizer,
     stream,
@@ -150,6 +168,30 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
     teacher,
     plan,
   };
+}
+
+/** What the run begins with besides its model, on this machine. Errors: those of `resolveExperts` and `resolveAdapter`. */
+async function startOf({ continueFrom }: TrainRecipe, { start }: Method, hub: HubOptions): Promise<string[]> {
+  const names = [continueFrom ?? []].flat();
+  if (start !== 'adapter') return (await Promise.all(names.map((name) => resolveExperts(name, hub)))).flat();
+  if (names.length > 1)
+    throw new DistilWhisperError('ERR_ARGUMENT', `continueFrom: expected one adapter, got ${names.join(', ')}`);
+  return Promise.all(names.map((name) => resolveAdapter(name, hub)));
+}
+
+/** Whether that fits the model. Errors: those of `openExpert` and `openAdapter`. */
+async function checkStart(paths: readonly string[], { start }: Method, config: WhisperConfig): Promise<void> {
+  for (const path of paths) await (await (start === 'adapter' ? openAdapter : openExpert)(path, config)).close();
+}
+
+/** The same files, the same digest; of an adapter its settings too. */
+async function digestOfStart(paths: readonly string[]): Promise<string> {
+  const files: string[] = [];
+  for (const path of paths) {
+    if ((await stat(path)).isDirectory()) files.push(...(await adapterFiles(path)));
+    else files.push(path);
+  }
+  return digestOfFiles(files);
 }
 
 /** What the run in a folder chose when it began. What run.json says otherwise is held against the run when it is opened. */
@@ -167,20 +209,19 @@ const sizeOf = (parameters: Iterable<{ size: number }>): number =>
 
 /** Loads a run's models. `adds`: what the teacher says is added to its cache, where the run fills one. */
 export async function loadRun(run: Run, closers: Closers, { adds }: { adds: boolean }): Promise<LoadedRun> {
-  const { recipe, method, folder, stream, language, options, plan } = run;
+  const { recipe, method, folder, stream, options, plan } = run;
   const { compute } = plan.batch;
   const copyWeights = recipe.copyWeights ?? false;
   const settings = { compute, copyWeights, trainable: method.trainable };
-  const { seed, compat } = options;
   const model = recipe.fromScratch
-    ? await Whisper.create(stream, folder.config, { ...settings, seed })
+    ? await Whisper.create(stream, folder.config, { ...settings, seed: options.seed })
     : await Whisper.fromFolder(stream, folder, settings);
   closers.add(() => model.dispose());
   throwIfInterrupted(recipe.signal);
   const loaded = await loadTeacher(run.teacher, stream, { compute, copyWeights, adds });
   closers.add(loaded.close);
   throwIfInterrupted(recipe.signal);
-  const added = await method.prepare(model, { language: language?.name ?? null, seed, compat });
+  const added = await method.prepare(model, run.preparation);
   const { cache, runtime } = loaded;
   const batches = cache
     ? new RecallingBatches(run.batches, cache, run.teacher.keys, options.accumulation)
@@ -209,7 +250,7 @@ function summary(run: Run, model: Whisper, added: readonly Parameter[]): TrainPl
     steps: options.steps,
     trainable,
     parameters: backbone + sizeOf(added),
-    active: backbone + sizeOf(added.filter(({ name }) => name.includes('.gate_'))),
+    active: backbone + sizeOf(added.filter(({ name }) => run.method.active(name))),
     badRows,
     heldOut,
     batch: plan.batch,
@@ -239,11 +280,15 @@ export function timeOf(
 
 /** What makes a run the one that it is, beyond its options: the same when it goes on. */
 export async function identityOf(run: Run, rows: FloatName | null): Promise<Record<string, unknown>> {
-  const { recipe, batches, leftOut, validation, folder, perEpoch, language, teacher, plan } = run;
+  const { recipe, method, batches, leftOut, validation, folder, perEpoch, languages, teacher, plan, preparation } = run;
   const { size, microBatch } = plan.batch;
   return {
-    method: recipe.method ?? recipeDefaults.method,
-    language: language?.code ?? null,
+    // Distilled experts are experts that have a teacher.
+    method: method.start === 'experts' ? 'experts' : recipe.method,
+    language: recipe.language === undefined ? null : languages[0]!.code,
+    languages: method.start === 'experts' && recipe.languages ? languages.map(({ code }) => code) : undefined,
+    lora: recipe.method === 'lora' ? { ...loraDefaults, ...recipe.lora } : undefined,
+    'continued from': preparation.start.length > 0 ? await digestOfStart(preparation.start) : undefined,
     batchSize: size,
     // A whole batch is what runs were before there were parts.
     microBatch: microBatch < size ? microBatch : undefined,

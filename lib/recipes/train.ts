@@ -38,6 +38,7 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
       identity: await identityOf(run, rows),
       checkpointEvery: recipe.checkpointEvery,
       tensorboard: recipe.tensorboard,
+      gateHistograms: recipe.gateHistograms,
       validateEvery: recipe.validation?.every ?? perEpoch,
       validate: run.validation ? validationOf(run, run.validation, model, closers) : undefined,
       signal,
@@ -45,13 +46,16 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
         const result = await run.method.save(model, {
           output,
           folder,
-          language: run.language?.name ?? null,
+          base: recipe.model,
+          languages: run.preparation.languages,
           dtype: elementType(run.saveAs),
           steps: report.steps,
         });
         const { model: from, teacher: by = null } = recipe;
         const sources = { model: from, repository: repositoryOf(from), teacher: by, data: namesOfData(recipe) };
-        outcome = { ...report, ...plan, result, language: run.language?.code ?? null, sources };
+        const languages = run.languages.map(({ code }) => code);
+        const language = languages.length === 1 ? languages[0]! : null;
+        outcome = { ...report, ...plan, result, language, languages, sources };
         // A run that was at its end has nothing to add to what it said then.
         const reportPath = join(output, 'report.json');
         if (report.updates === 0 && (await ifThere(stat(reportPath)))) return;

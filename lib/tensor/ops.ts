@@ -104,6 +104,29 @@ export function linearGelu(pass: Pass, x: Tensor, weight: Parameter, bias: Param
   return y;
 }
 
+/** y = gelu(x), in the pass's compute type. */
+export function gelu(pass: Pass, x: Tensor): Tensor {
+  const { stream, tape, compute } = pass;
+  const { y } = kernels.gelu(stream, { x, out: compute });
+  if (tape?.needs(x)) {
+    tape.record(y, (dy) => tape.add(x, kernels.geluBackward(stream, { dy, pre: x, out: float(x) }).dpre));
+  }
+  return y;
+}
+
+/** What is dropped, and what the rest is scaled by besides 1 / (1 − p). */
+export type DropOptions = Omit<kernels.DropArguments, 'x' | 'out'>;
+
+/** y = scale · dropout(x), in x's type. */
+export function drop(pass: Pass, x: Tensor, options: DropOptions): Tensor {
+  const { stream, tape } = pass;
+  const { y } = kernels.drop(stream, { ...options, x, out: float(x) });
+  if (tape?.needs(x)) {
+    tape.record(y, (dy) => tape.add(x, kernels.drop(stream, { ...options, x: dy, out: float(x) }).y));
+  }
+  return y;
+}
+
 /** The plain feed-forward block: y = W2·gelu(W1·x + b1) + b2 + residual. x [.., D] → f32 [.., D]. */
 export function feedForward(
   pass: Pass,

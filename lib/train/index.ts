@@ -2,7 +2,7 @@ export type { BatchSource, TrainBatch } from './batch.js';
 export { AudioBatches, type AudioBatchOptions, labelsOf } from './batches.js';
 export type { Exchange } from './exchange.js';
 export { fillCache } from './fill-cache.js';
-export type { Randomness } from './gates.js';
+export type { GateHistogram, Randomness } from './gates.js';
 export { lossWorkspace } from './objective.js';
 export { OnnxTeacher, type OnnxTeacherFiles, onnxFilesOf, onnxTeacherFiles } from './onnx-teacher.js';
 export { type TrainingOptions, trainingDefaults, trainingOptions } from './options.js';

@@ -28,7 +28,7 @@ export interface Part {
 export interface LossReadings {
   /** Cross-entropy, divergence, and their weighted sum. */
   stats: Promise<Float32Array>;
-  /** Mean gate and its distance from the budget; empty without experts that train. */
+  /** Mean gate, the share that inference would send to an expert, and the distance from the budget; empty without experts that train. */
   budget: Promise<Float32Array>[];
   part: Part;
 }
@@ -39,6 +39,7 @@ export interface Losses {
   crossEntropy: number;
   distillation: number;
   gate: number;
+  chosen: number;
   gateLoss: number;
 }
 
@@ -62,7 +63,7 @@ export class Objective {
    */
   measure(
     tape: Tape,
-    { hidden, gates }: Forward,
+    { hidden, gates, chosen }: Forward,
     { targets, taught, covered, part }: { targets: Tensor; taught: Taught | null; covered: number; part: Part },
   ): LossReadings {
     const { model, options } = this;
@@ -93,13 +94,12 @@ export class Objective {
     tape.set(hidden, dhidden.reshape(hidden.shape));
     if (gates.length > 0) {
       const count = gates.reduce((sum, g) => sum + (g.size / B) * covered, 0);
-      const { mean, loss, dgate } = kernels.gateBudget(stream, {
-        gates,
-        budget: options.gateBudget,
-        weight: this.weights(part.batches / part.items)[0],
-        count,
-      });
-      readings.budget.push(quiet(mean.floats(BEHIND)), quiet(loss.floats(BEHIND)));
+      const weight = this.weights(part.batches / part.items)[0];
+      const of = (gates: readonly Tensor[]) =>
+        kernels.gateBudget(stream, { gates, budget: options.gateBudget, weight, count });
+      const [soft, hard] = [of(gates), of(chosen)];
+      const { loss, dgate } = options.gateBudgetOf === 'hard' ? hard : soft;
+      for (const tensor of [soft.mean, hard.mean, loss]) readings.budget.push(quiet(tensor.floats(BEHIND)));
       for (const g of gates) tape.set(g, dgate);
     }
     return readings;
@@ -114,7 +114,7 @@ export class Objective {
     const tokens = micro.map(({ part }) => part.tokens);
     const items = micro.map(({ part }) => part.items);
     const gateLoss = average(
-      budget.map(([, loss]) => loss?.[0] ?? 0),
+      budget.map(([, , loss]) => loss?.[0] ?? 0),
       items,
     );
     return {
@@ -134,6 +134,10 @@ export class Objective {
       ),
       gate: average(
         budget.map(([g]) => g?.[0] ?? 0),
+        items,
+      ),
+      chosen: average(
+        budget.map(([, h]) => h?.[0] ?? 0),
         items,
       ),
       gateLoss,

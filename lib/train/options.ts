@@ -26,6 +26,10 @@ export interface TrainingOptions {
   sigma: readonly [number, number];
   /** Share of rows that should take the expert. */
   gateBudget: number;
+  /** Whose share that is: the soft gates' mean (the paper's), or that of the rows whose hard gate, without noise, chooses the expert. */
+  gateBudgetOf: 'soft' | 'hard';
+  /** What mixes the FFNs on the way forward: the soft gate (the paper's), or its hard choice, with the soft gate's gradient. */
+  gateForward: 'soft' | 'hard';
   /** Probability that a layer's call leaves its expert out. */
   skipGate: number;
   gateDropout: number;
@@ -54,6 +58,8 @@ export const trainingDefaults: Omit<TrainingOptions, 'steps'> = {
   temperature: 1,
   sigma: [1.41, 1],
   gateBudget: 0.5,
+  gateBudgetOf: 'soft',
+  gateForward: 'soft',
   skipGate: 0.2,
   gateDropout: 0.1,
   expertDropout: 0.3,
@@ -92,6 +98,8 @@ const CHECKS: Check[] = [
 
 const CHOICES = {
   schedule: ['linear', 'cosine', 'constant'],
+  gateBudgetOf: ['soft', 'hard'],
+  gateForward: ['soft', 'hard'],
   distillation: ['js', 'kl', 'none'],
   compat: ['paper', 'reference'],
 } as const;

@@ -1,10 +1,10 @@
 import { DistilWhisperError } from '../errors/index.js';
 import { isGateParameter, type ModelPass, type SoftGates, type Whisper } from '../model/index.js';
-import { Tape } from '../tensor/index.js';
+import { type Parameter, Tape, type Tensor } from '../tensor/index.js';
 import { AdamW } from './adamw.js';
 import { BatchUploader, partsOf, type TrainBatch } from './batch.js';
 import { type Exchange, oneRank } from './exchange.js';
-import { type Randomness, softGates } from './gates.js';
+import { type GateHistogram, GateObserver, type Randomness, softGates } from './gates.js';
 import { BEHIND, type Losses, type LossReadings, Objective, type Part, quiet } from './objective.js';
 import type { TrainingOptions } from './options.js';
 import { learningRate } from './schedule.js';
@@ -17,11 +17,17 @@ export interface UpdateReport {
   loss: number;
   crossEntropy: number;
   distillation: number;
-  /** Mean of all gates, and its distance from the budget; 0 without experts. */
+  /**
+   * Mean of all soft gates; share of the rows whose hard gate, without noise, would choose the expert; and the distance of what
+   * `gateBudgetOf` says from the budget. 0 without experts.
+   */
   gate: number;
+  chosen: number;
   gateLoss: number;
   gradientNorm: number;
   learningRate: number;
+  /** Of the updates that `gateHistograms` asks it of. */
+  gateHistogram?: GateHistogram | undefined;
 }
 
 export interface EngineSettings {
@@ -35,6 +41,8 @@ export interface EngineSettings {
    * batches run whole.
    */
   microBatch?: { items: number; parts: number } | undefined;
+  /** Updates between histograms of the gates, the first update's among them; 0 (default): none. */
+  gateHistograms?: number | undefined;
   /** @internal Between the ranks of a run. Default: there is one. */
   exchange?: Exchange | undefined;
 }
@@ -43,6 +51,8 @@ export interface EngineSettings {
 export class TrainingEngine {
   readonly optimizer: AdamW;
   private readonly trainsExperts: boolean;
+  /** Dropout of the adapter that trains; null: none does. */
+  private readonly adapterDropout: number | null;
   private readonly teacher: Teacher;
   private readonly objective: Objective;
   private readonly uploader: BatchUploader;
@@ -59,7 +69,10 @@ export class TrainingEngine {
     if (parameters.length === 0) {
       throw new DistilWhisperError('ERR_ARGUMENT', 'model: expected trainable parameters, got a frozen model');
     }
-    this.trainsExperts = [...model.experts.values()].some((e) => [...e.parameters.values()].some((p) => p.trainable));
+    const trains = (added: { parameters: ReadonlyMap<string, Parameter> }): boolean =>
+      [...added.parameters.values()].some((p) => p.trainable);
+    this.trainsExperts = [...model.experts.values()].some(trains);
+    this.adapterDropout = model.adapters.values().find(trains)?.config.dropout ?? null;
     this.teacher = teacherOf(model, teacher, options.distillation);
     this.objective = new Objective(model, options, this.teacher.config !== null);
     this.uploader = new BatchUploader(model.stream, model.config);
@@ -71,7 +84,9 @@ export class TrainingEngine {
   /** Queues update `k` (from 0) and returns at once; the promise resolves when it has run. Ends the stream's step. */
   update(k: number, batches: readonly TrainBatch[]): Promise<UpdateReport> {
     const { stream } = this.model;
-    const micro = this.gradients(k, batches);
+    const every = this.trainsExperts ? (this.settings.gateHistograms ?? 0) : 0;
+    const observer = every > 0 && (k === 0 || (k + 1) % every === 0) ? new GateObserver(this.layers) : null;
+    const micro = this.gradients(k, batches, observer);
     const rate = learningRate(this.options, k);
     const { norm: gradient, refuse } = stream.inPart('optimiser', () => {
       this.exchange.sum(this.optimizer.parameters);
@@ -80,12 +95,13 @@ export class TrainingEngine {
     const gradientNorm = quiet(gradient.item(BEHIND));
     stream.endStep();
     // Awaited together: when the stream ends, each of them rejects.
-    const numbers = Promise.all([this.objective.losses(micro), gradientNorm]);
+    const numbers = Promise.all([this.objective.losses(micro), gradientNorm, observer?.histogram()]);
     return (async () => {
-      const [losses, norm] = await numbers;
+      const [losses, norm, gateHistogram] = await numbers;
       if (!Number.isFinite(norm)) refuse();
       refuseDiverged(k, losses, norm);
-      return { step: k + 1, ...losses, gradientNorm: norm, learningRate: rate };
+      const report: UpdateReport = { step: k + 1, ...losses, gradientNorm: norm, learningRate: rate };
+      return gateHistogram ? { ...report, gateHistogram } : report;
     })();
   }
 
@@ -109,13 +125,13 @@ export class TrainingEngine {
   }
 
   /** Queues forward and backward of an update's batches: their gradients add up. */
-  private gradients(k: number, batches: readonly TrainBatch[]): LossReadings[] {
+  private gradients(k: number, batches: readonly TrainBatch[], observer: GateObserver | null = null): LossReadings[] {
     const { items = Number.POSITIVE_INFINITY, parts = 1 } = this.settings.microBatch ?? {};
     return batches.flatMap((batch, i) => {
       const tokens = tokensOf(batch);
       const count = batches.length / this.exchange.share(tokens);
       return partsOf(batch, items).map((part, j) =>
-        this.microBatch(k, (k * batches.length + i) * parts + j, part, {
+        this.microBatch(k, (k * batches.length + i) * parts + j, observer, part, {
           batches: count,
           tokens: tokensOf(part) / tokens,
           items: part.labels.length / batch.labels.length,
@@ -124,7 +140,13 @@ export class TrainingEngine {
     });
   }
 
-  private microBatch(k: number, micro: number, batch: TrainBatch, part: Part): LossReadings {
+  private microBatch(
+    k: number,
+    micro: number,
+    observer: GateObserver | null,
+    batch: TrainBatch,
+    part: Part,
+  ): LossReadings {
     const { model } = this;
     const { stream } = model;
     let readings!: LossReadings;
@@ -136,15 +158,24 @@ export class TrainingEngine {
       const pass: ModelPass = {
         tape,
         languages: batch.languages,
-        gates: this.trainsExperts ? this.gates(k, micro) : undefined,
+        gates: this.trainsExperts ? this.gates(k, micro, observer) : undefined,
+        adapterDropout:
+          this.adapterDropout === null
+            ? undefined
+            : { rate: this.adapterDropout, seed: this.options.seed, step: micro },
         gradientCheckpointing: this.settings.gradientCheckpointing ?? false,
       };
       readings = stream.inPart('forward', () => {
         const heard = model.encode(features, pass);
         const said = model.decode(ids, heard.hidden, pass);
-        const gates = this.trainsExperts ? [...heard.gates, ...said.gates] : [];
+        const both = (of: 'gates' | 'chosen'): readonly Tensor[] =>
+          this.trainsExperts ? [...heard[of], ...said[of]] : [];
         const covered = batch.languages.filter((l) => l !== null && model.experts.has(l)).length;
-        return this.objective.measure(tape, { hidden: said.hidden, gates }, { targets, taught, covered, part });
+        return this.objective.measure(
+          tape,
+          { hidden: said.hidden, gates: both('gates'), chosen: both('chosen') },
+          { targets, taught, covered, part },
+        );
       });
       stream.inPart('backward', () => tape.backward());
       return undefined;
@@ -152,9 +183,14 @@ export class TrainingEngine {
     return readings;
   }
 
-  private gates(k: number, micro: number): SoftGates {
+  private gates(k: number, micro: number, observer: GateObserver | null): SoftGates {
+    const gates = softGates(this.options, this.layers, k, micro, this.settings.randomness);
+    return observer ? { ...gates, observe: observer.ofBatch() } : gates;
+  }
+
+  private get layers(): number {
     const { encoder_layers, decoder_layers } = this.model.config;
-    return softGates(this.options, encoder_layers + decoder_layers, k, micro, this.settings.randomness);
+    return encoder_layers + decoder_layers;
   }
 }
 

@@ -11,7 +11,7 @@ export interface DetectedLanguage {
 }
 
 /**
- * The language of each item, without experts: one decoder step at the start token, softmax over the language tokens (Radford et
+ * The language of each item, without experts, with `adapter` (default: the model's active one): one decoder step at the start token, softmax over the language tokens (Radford et
  * al. 2022); English of an English-only model, which is not asked. features f32 [B, mels, frames] is gone after the call, like every tensor of the stream's step.
  * Errors: ERR_LANGUAGE when the vocabulary has no languages, ERR_SHAPE (features).
  */
@@ -19,6 +19,7 @@ export async function detectLanguage(
   model: Whisper,
   features: Tensor,
   tokenizer: WhisperTokenizer,
+  { adapter }: { adapter?: string | null | undefined } = {},
 ): Promise<DetectedLanguage[]> {
   const { languages } = tokenizer;
   if (languages.length === 0) {
@@ -34,7 +35,7 @@ export async function detectLanguage(
   const read = (): Promise<Float32Array> => {
     try {
       const start = stream.tensor(new Int32Array(batch).fill(tokenizer.startOfTranscript), [batch, 1], 'i32');
-      const { hidden } = model.decode(start, model.encode(features).hidden);
+      const { hidden } = model.decode(start, model.encode(features, { adapter }).hidden, { adapter });
       return model.logits(hidden.reshape([batch, config.d_model])).floats();
     } finally {
       stream.endStep();

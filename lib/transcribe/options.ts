@@ -18,6 +18,10 @@ export interface TranscriberOptions {
   cache?: CacheType | undefined;
   /** Experts to attach: files, folders (a run's is one), or names of the hub. */
   experts?: readonly string[] | undefined;
+  /** A LoRA adapter's folder as PEFT writes it, or a name of the hub: merged into the weights, at no cost afterwards. */
+  adapter?: string | undefined;
+  /** LoRA adapters to keep apart from the weights, by the name that `transcribe` is asked for them with. */
+  adapters?: Readonly<Record<string, string>> | undefined;
   /** Windows that are decoded together. Default 16. */
   batchSize?: number | undefined;
   /** Weights are read into memory instead of being the files' pages (see `WhisperOptions`). Default false. */
@@ -32,6 +36,8 @@ export const LOAD_OPTIONS: Record<keyof TranscriberOptions, true> = {
   compute: true,
   cache: true,
   experts: true,
+  adapter: true,
+  adapters: true,
   batchSize: true,
   copyWeights: true,
   hub: true,
@@ -53,6 +59,8 @@ export interface TranscribeOptions extends Partial<BeamOptions>, SourceOptions {
   task?: Task | undefined;
   /** Run the language's expert where the model has one. Default true. */
   useExperts?: boolean | undefined;
+  /** Name of the adapter to take, of those kept apart; null: none. Default: the model's active one, none where it was just loaded. */
+  adapter?: string | null | undefined;
   /**
    * Have the model say when what it says begins and ends, by the rules of OpenAI's Whisper: `segments` are then those between
    * its timestamps. Default false.
@@ -74,6 +82,7 @@ export const TRANSCRIBE_OPTIONS: Record<keyof TranscribeOptions, true> = {
   language: true,
   task: true,
   useExperts: true,
+  adapter: true,
   timestamps: true,
   batchSize: true,
   maxTokens: true,

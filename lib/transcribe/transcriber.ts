@@ -9,11 +9,11 @@ import {
 } from '../decode/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import type { JsonObject } from '../files/index.js';
-import { resolveExperts, resolveModel } from '../hub/index.js';
+import { resolveAdapter, resolveExperts, resolveModel } from '../hub/index.js';
 import { computeType, FeatureUploader, Whisper } from '../model/index.js';
 import { Stream, type Tensor } from '../tensor/index.js';
 import { resolveLanguage, type TimestampTokens, WhisperTokenizer } from '../text/index.js';
-import { openModelFolder, unfollowedSettings } from '../weights/index.js';
+import { type AdapterFolder, openAdapter, openModelFolder, unfollowedSettings } from '../weights/index.js';
 import { windowBatches } from './batches.js';
 import { type Decoding, decodingOf } from './decoding.js';
 import { type DetectedLanguage, detectLanguage } from './language.js';
@@ -70,8 +70,9 @@ export class Transcriber {
   }
 
   /**
-   * Opens a model with its tokenizer and settings, and attaches experts: each by its path or by a name of the hub (`resolveModel`,
-   * `resolveExperts`). Errors: those of `openModelFolder`, `WhisperTokenizer.fromFolder`, `Whisper.loadExperts` and of the constructor.
+   * Opens a model with its tokenizer and settings, attaches experts, and merges or attaches adapters: each by its path or by a name of
+   * the hub (`resolveModel`, `resolveExperts`, `resolveAdapter`). Errors: those of `openModelFolder`, `WhisperTokenizer.fromFolder`,
+   * `Whisper.loadExperts`, `openAdapter` and of the constructor.
    */
   static async load(name: string, options: TranscriberOptions = {}): Promise<Transcriber> {
     checkOptions('Transcriber.load', options, LOAD_OPTIONS);
@@ -89,7 +90,12 @@ export class Transcriber {
     const path = await resolveModel(name, hub);
     const experts: string[] = [];
     for (const expert of options.experts ?? []) experts.push(...(await resolveExperts(expert, hub)));
+    const merged = options.adapter === undefined ? null : await resolveAdapter(options.adapter, hub);
+    const apart: [name: string, path: string][] = [];
+    for (const [name, adapter] of Object.entries(options.adapters ?? {}))
+      apart.push([name, await resolveAdapter(adapter, hub)]);
     const folder = await openModelFolder(path);
+    let adapter: AdapterFolder | undefined;
     let stream: Stream | null = null;
     let model: Whisper | null = null;
     const release = (): void => {
@@ -99,7 +105,9 @@ export class Transcriber {
     try {
       const tokenizer = await WhisperTokenizer.fromFolder(folder.path);
       stream = options.stream ?? new Stream({ device: options.device ?? 'cpu' });
-      model = await Whisper.fromFolder(stream, folder, { compute, cache, copyWeights });
+      if (merged !== null) adapter = await openAdapter(merged, folder.config);
+      model = await Whisper.fromFolder(stream, folder, { compute, cache, copyWeights, adapter });
+      for (const [name, path] of apart) await model.loadAdapter(path, { name });
       for (const expert of experts) await model.loadExpert(expert, { copyWeights });
       const { generationConfig: generation, warnings } = folder;
       const transcriber = new Transcriber(model, tokenizer, {
@@ -113,6 +121,7 @@ export class Transcriber {
       release();
       throw error;
     } finally {
+      await adapter?.close();
       await folder.close();
     }
   }
@@ -153,6 +162,9 @@ export class Transcriber {
       wholeFromOne('maxTokens', options.maxTokens ?? this.decoding.maxTokens),
       this.model.config.max_target_positions,
     );
+    const { adapter } = options;
+    // Checked here, before any audio is read.
+    this.model.adapters.of(adapter);
     const search = this.search(options);
     const timestamps = options.timestamps ? this.timestampTokens() : null;
     const start = this.starts(options);
@@ -178,7 +190,7 @@ export class Transcriber {
       throwIfAborted(signal);
       const of = batch.map((window) => transcriptions[window.source]!);
       const fresh = batch.filter(({ source, begin }) => begin === 0 && transcriptions[source]!.start === null);
-      for (const [i, detected] of (await this.detect(fresh)).entries())
+      for (const [i, detected] of (await this.detect(fresh, adapter)).entries())
         transcriptions[fresh[i]!.source]!.start = start(detected.language);
       const sequences = await search(this.upload(batch), {
         prompts: of.map((transcription) => transcription.start!.prompt),
@@ -188,6 +200,7 @@ export class Transcriber {
         endOfText: this.tokenizer.endOfText,
         maxTokens,
         gateValues: true,
+        adapter,
         timestamps: timestamps ?? undefined,
         signal,
       });
@@ -275,8 +288,9 @@ export class Transcriber {
     return tokens;
   }
 
-  private detect(windows: readonly HeardWindow[]): Promise<DetectedLanguage[]> {
-    return windows.length > 0 ? detectLanguage(this.model, this.upload(windows), this.tokenizer) : Promise.resolve([]);
+  private async detect(windows: readonly HeardWindow[], adapter?: string | null): Promise<DetectedLanguage[]> {
+    if (windows.length === 0) return [];
+    return detectLanguage(this.model, this.upload(windows), this.tokenizer, { adapter });
   }
 
   /** Greedy decoding or beam search. Errors: ERR_ARGUMENT, here, before any audio is read. */

@@ -52,6 +52,17 @@ export {
 export { type OnnxFile, type OnnxValue, openOnnx } from './onnx.js';
 export { type OpenAiModel, openAiName, openOpenAiModel, type SpecialIds } from './openai.js';
 export {
+  type AdapterFolder,
+  adapterFiles,
+  type LoraConfig,
+  type LoraModule,
+  linearModules,
+  loraModules,
+  loraTensorNames,
+  openAdapter,
+  writeAdapter,
+} from './peft.js';
+export {
   openSafetensors,
   parseSafetensors,
   type SafetensorsFile,

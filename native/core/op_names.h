@@ -8,7 +8,9 @@
   X(linear, Linear)                                                                                \
   X(linear_backward_input, LinearBackwardInput)                                                    \
   X(linear_backward_weight, LinearBackwardWeight)                                                  \
+  X(gelu, Gelu)                                                                                    \
   X(gelu_backward, GeluBackward)                                                                   \
+  X(drop, Drop)                                                                                    \
   /* convolution as products: rows of a sliding window, and back */                                \
   X(unfold, Unfold)                                                                                \
   X(fold, Fold)                                                                                    \

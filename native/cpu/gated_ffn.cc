@@ -13,7 +13,7 @@ namespace DW_ISA {
 
 namespace {
 
-void gates(Context& ctx, const GatedFfn& f, const Expert& expert, float* g, float* hidden) {
+void gates(Context& ctx, const GatedFfn& f, const Expert& expert, float* g, float* chosen, float* hidden) {
   Workspace::Frame frame(ctx.workspace);
   const int64_t first = expert.begin, m = expert.rows();
   const Block x = dropped_rows(ctx, frame, f.x, first, m, Dropout(f.draws.of_gate()));
@@ -21,7 +21,9 @@ void gates(Context& ctx, const GatedFfn& f, const Expert& expert, float* g, floa
   const float* w = bias_of(frame, expert.gate_out);
   for (int64_t r = 0; r < m; r++) {
     const float noise = float(f.draws.alpha * f.draws.noise_of(first + r));
-    g[first + r] = sigmoid(dot(hidden + r * f.gate, w, f.gate) + noise);
+    const float sum = dot(hidden + r * f.gate, w, f.gate);
+    g[first + r] = sigmoid(sum + noise);
+    chosen[first + r] = sum >= 0 ? 1.0f : 0.0f;
   }
 }
 
@@ -39,7 +41,7 @@ void join(Context& ctx, const GatedFfn& f, int64_t first, int64_t m, const float
     for (int64_t r = begin; r < end; r++) {
       const int64_t at = (first + r) * d;
       if (drop.any()) drop.fill(k, at, d);
-      const float gr = g[first + r];
+      const float gr = gate_share(g[first + r], f.draws.straight);
       for (int64_t i = 0; i < d; i++) {
         const float s = get(shared, at + i), dl = k[i] * e[r * d + i] - s;
         put(delta, r * d + i, dl);
@@ -54,10 +56,10 @@ void join(Context& ctx, const GatedFfn& f, int64_t first, int64_t m, const float
 void gated_ffn(Context& ctx, const GatedFfn& f) {
   if (f.rows == 0) return;
   const View &x = f.x, &residual = f.residual, &y = f.y, &delta = f.delta;
-  float* g = f.g.as<float>();
-  for (int64_t r = 0; r < f.rows; r++) g[r] = 0;
+  float *g = f.g.as<float>(), *chosen = f.chosen.as<float>();
+  for (int64_t r = 0; r < f.rows; r++) g[r] = chosen[r] = 0;
   for (const Expert& expert : f.experts)
-    if (expert.rows() > 0) gates(ctx, f, expert, g, f.gate_hidden.as<float>() + expert.saved * f.gate);
+    if (expert.rows() > 0) gates(ctx, f, expert, g, chosen, f.gate_hidden.as<float>() + expert.saved * f.gate);
 
   const Block pre = block_of(f.pre_shared);
   const Block rest = residual ? block_of(residual) : Block();

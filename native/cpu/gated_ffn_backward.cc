@@ -38,7 +38,7 @@ struct Backward {
             float* k = keep + t * d;
             for (int64_t i = 0; i < d; i++) k[i] = 1;
             for (int64_t r = begin; r < end; r++) {
-              const float gr = g[first + r];
+              const float gr = g[first + r], share = gate_share(gr, f.draws.straight);
               float sum = budget;
               if (to) {
                 if (drop.any()) drop.fill(k, (first + r) * d, d);
@@ -46,7 +46,7 @@ struct Backward {
                 for (int64_t i = 0; i < d; i++) {
                   const float v = get(y, r * d + i);
                   along += v * get(dl, r * d + i);
-                  put(to, r * d + i, gr * k[i] * v);
+                  put(to, r * d + i, share * k[i] * v);
                 }
                 sum += along;
               }
@@ -153,7 +153,7 @@ void gated_ffn_backward(Context& ctx, const GatedFfnBackward& f) {
   float* scale = nullptr;
   if (experts) {
     scale = frame.take<float>(f.rows);
-    for (int64_t r = 0; r < f.rows; r++) scale[r] = 1 - b.g[r];
+    for (int64_t r = 0; r < f.rows; r++) scale[r] = 1 - gate_share(b.g[r], f.draws.straight);
   }
   const Block dpre = b.through(frame, f.shared.fc2, f.rows, block_of(f.dy), block_of(f.pre_shared), scale);
   Gemm up = times(f.shared.fc1, f.rows, dpre, block_of(f.dx), f.compute);

@@ -2,6 +2,12 @@
 
 namespace dw {
 
+void Gelu::declare(Prepare& p) {
+  p.tensor(x, "x", kFloat);
+  p.dtype(type, "out");
+  p.output_like(y, x, type);
+}
+
 void GeluBackward::declare(Prepare& p) {
   p.tensor(dy, "dy", kFloat);
   p.tensor(pre, "pre", kFloat);

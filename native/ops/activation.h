@@ -3,6 +3,15 @@
 
 namespace dw {
 
+// y = gelu(x); y in `type`, shaped as x.
+struct Gelu {
+  View x;
+  DType type = DType::f32;
+  View y;
+
+  void declare(Prepare& p);
+};
+
 // dpre = dy ⊙ gelu'(pre), of one size; dpre in `type`, shaped as pre.
 struct GeluBackward {
   View dy, pre;

@@ -5,6 +5,7 @@
 #include "ops/decode.h"
 #include "ops/decoder_layer.h"
 #include "ops/distill_loss.h"
+#include "ops/dropout.h"
 #include "ops/gated_ffn.h"
 #include "ops/linear.h"
 #include "ops/mel.h"

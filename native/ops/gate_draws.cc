@@ -2,12 +2,6 @@
 
 namespace dw {
 
-double DropoutDraw::keep(int64_t i) const {
-  if (mask) return load(*mask, i) / (1 - p);
-  if (p == 0) return 1;
-  return kept_at(uint64_t(i), float(p), step, op, seed) ? 1 / (1 - p) : 0;
-}
-
 double GateDraws::noise_of(int64_t row) const {
   if (alpha == 0) return 0;
   if (noise) return load(noise, row);
@@ -27,6 +21,7 @@ void GateDraws::declare_settings(Prepare& p) {
   p.integer(seed, "seed", 0, (int64_t(1) << 53) - 1);
   p.integer(step, "step", 0, 0xFFFFFFFF);
   p.integer(op, "op", 0, 0xFFFFFFFF - kExpertMask);
+  p.flag(straight, "straight");
 }
 
 }  // namespace dw

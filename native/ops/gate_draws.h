@@ -4,19 +4,13 @@
 #include "core/philox.h"
 #include "core/philox_streams.h"
 #include "core/prepare.h"
+#include "ops/dropout.h"
 
 namespace dw {
 
-// Dropout of a tensor: elements are kept by a mask (1 keeps), or drawn.
-struct DropoutDraw {
-  const View* mask;  // null: drawn
-  double p;
-  uint64_t seed;
-  uint32_t step, op;
-
-  // The factor of element i: 0, or 1 / (1 - p).
-  double keep(int64_t i) const;
-};
+// What an expert's share of a row is, of g = sigmoid(..): g itself, or where gates are straight the hard choice, whose
+// gradient is taken to be that of g (Bengio et al. 2013).
+DW_ANYWHERE inline float gate_share(float g, bool straight) { return straight ? (g >= 0.5f ? 1.0f : 0.0f) : g; }
 
 struct GateDraws {
   View noise;                   // [rows], or null: drawn
@@ -26,7 +20,8 @@ struct GateDraws {
   double gate_dropout = 0, expert_dropout = 0;
   uint64_t seed = 0;
   uint32_t step = 0;
-  uint32_t op = 0;  // the first Philox stream of the layer
+  uint32_t op = 0;        // the first Philox stream of the layer
+  bool straight = false;  // gates are hard on the way forward
 
   uint32_t noise_op() const { return op + kGateNoise; }
   DropoutDraw of_gate() const { return {gate_mask ? &gate_mask : nullptr, gate_dropout, seed, step, op + kGateMask}; }

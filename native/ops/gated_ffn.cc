@@ -83,6 +83,7 @@ void GatedFfn::declare(Prepare& p) {
   p.output(pre_shared, compute, {rows, inner});
   p.output(pre_expert, compute, {expert_rows, inner});
   p.output(delta, compute, {expert_rows, width});
+  p.output(chosen, wide(type), {rows});
 }
 
 // The shared FFN for all rows; the gate, and unless it is skipped the expert, for those of a language.

@@ -59,6 +59,7 @@ struct GatedFfn : GatedRows {
   // For the way back: [C, H] after the relu; [R, F], [C, F], and drop(FFN_l(x)) - FFN_shared(x) [C, D] in `compute`.
   // Skipped: pre_expert and delta have no rows.
   View gate_hidden, pre_shared, pre_expert, delta;
+  View chosen;  // [R]: 1 where inference would choose the expert, G ≥ 0 without noise; else 0
 
   void declare(Prepare& p);
   void count(Count& c) const;

@@ -63,6 +63,8 @@ double gate(const Expert& e, const std::vector<double>& x, std::vector<double>& 
   }
   return sum;
 }
+// The expert's share of a row.
+double share(const GateDraws& draws, double g) { return draws.straight ? (g >= 0.5 ? 1 : 0) : g; }
 }  // namespace
 
 void gated_ffn(Context&, const GatedFfn& f) {
@@ -74,6 +76,7 @@ void gated_ffn(Context&, const GatedFfn& f) {
     put_row(f.pre_shared, r, pre);
     const int64_t l = language_of(f, r);
     double g = 0;
+    bool chosen = false;
     if (l >= 0) {
       const Expert& e = f.experts[size_t(l)];
       const int64_t at = e.saved + r - e.begin;
@@ -81,6 +84,7 @@ void gated_ffn(Context&, const GatedFfn& f) {
       for (int64_t i = 0; i < f.width; i++) dropped[size_t(i)] *= of_gate.keep(r * f.width + i);
       const double sum = gate(e, dropped, hidden);
       put_row(f.gate_hidden, at, hidden);
+      chosen = sum >= 0;
       g = 1 / (1 + std::exp(-(sum + f.draws.alpha * f.draws.noise_of(r))));
       if (!f.draws.skip) {
         ffn(e.ffn, x, pre_expert, expert);
@@ -88,7 +92,7 @@ void gated_ffn(Context&, const GatedFfn& f) {
         for (int64_t i = 0; i < f.width; i++) {
           const double delta = expert[size_t(i)] * of_expert.keep(r * f.width + i) - y[size_t(i)];
           store(f.delta, at * f.width + i, delta);
-          y[size_t(i)] += g * delta;
+          y[size_t(i)] += share(f.draws, g) * delta;
         }
       }
     }
@@ -96,6 +100,7 @@ void gated_ffn(Context&, const GatedFfn& f) {
       for (int64_t i = 0; i < f.width; i++) y[size_t(i)] += load(f.residual, r * f.width + i);
     put_row(f.y, r, y);
     store(f.g, r, g);
+    store(f.chosen, r, chosen ? 1 : 0);
   }
 }
 
@@ -118,7 +123,7 @@ void gated_ffn_backward(Context&, const GatedFfnBackward& f) {
     const double g = load(f.g, r);
     std::vector<double> d(dy);
     if (l >= 0 && !f.draws.skip)
-      for (double& v : d) v *= 1 - g;
+      for (double& v : d) v *= 1 - share(f.draws, g);
     through(f.shared, f.pre_shared, r, d);
     if (l >= 0) {
       const Expert& e = f.experts[size_t(l)];
@@ -128,7 +133,7 @@ void gated_ffn_backward(Context&, const GatedFfnBackward& f) {
       if (!f.draws.skip) {
         for (int64_t i = 0; i < f.width; i++) {
           dg += dy[size_t(i)] * load(f.delta, at * f.width + i);
-          d[size_t(i)] = dy[size_t(i)] * g * of_expert.keep(r * f.width + i);
+          d[size_t(i)] = dy[size_t(i)] * share(f.draws, g) * of_expert.keep(r * f.width + i);
         }
         const std::vector<double> dpre = through(e.ffn, f.pre_expert, at, d);
         for (int64_t n = 0; n < f.inner; n++) {

@@ -103,7 +103,7 @@ function ffnWeights(
 
 function gatedSettings(draw: Draw): number[] {
   const dropouts = [draw.pick([0, 0.1, 0.5]), draw.pick([0, 0.3])];
-  return [draw.pick([0, 1, 5]), ...dropouts, draw.from(0, 99), draw.from(0, 99), draw.from(0, 99)];
+  return [draw.pick([0, 1, 5]), ...dropouts, draw.from(0, 99), draw.from(0, 99), draw.from(0, 99), flag(draw)];
 }
 
 function distillLoss(draw: Draw): Plan {
@@ -209,6 +209,15 @@ export const plans: Readonly<Record<string, (draw: Draw) => Plan>> = {
   quantize: (draw) => {
     const shape = [...leading(draw), size(draw, 70)];
     return { tensors: [float(...shape), { shape, types: ['q8'], written: true }], numbers: [] };
+  },
+  gelu: (draw) => ({ tensors: [float(...leading(draw), size(draw))], numbers: [type(draw)] }),
+  drop: (draw) => {
+    const shape = [...leading(draw), size(draw)];
+    const draws = [draw.from(0, 99), draw.from(0, 99), draw.from(0, 99)];
+    return {
+      tensors: [float(...shape), maybe(draw, f32(...shape))],
+      numbers: [draw.pick([0, 0.05, 0.5]), draw.pick([1, 2, -0.5]), ...draws, type(draw)],
+    };
   },
   gelu_backward: (draw) => {
     const shape = [...leading(draw), size(draw)];

@@ -1,12 +1,11 @@
 /** The model against the recorded reference: hidden states, logits, losses and gradients (golden cases 1 and 2). */
 import test from 'ava';
-import { LanguageExpert, type ModelPass, type SoftGates, Whisper } from '../../lib/model/index.js';
-import { kernels, linear, Parameter, Stream, Tape, type Tensor } from '../../lib/tensor/index.js';
-import { type HostTensor, splitClsrCheckpoint } from '../../lib/weights/index.js';
+import { LanguageExpert, type SoftGates, Whisper } from '../../lib/model/index.js';
+import { kernels, Stream, Tape } from '../../lib/tensor/index.js';
+import { splitClsrCheckpoint } from '../../lib/weights/index.js';
 import { configOf, floats, golden, goldenJson, goldenPath, ints, type Tensors } from '../support/golden.js';
 import { isaEnds, relativeL2 } from '../support/kernels.js';
-import { normals, random } from '../support/random.js';
-import { tinyConfig } from '../support/tiny.js';
+import { step } from '../support/step.js';
 
 const FORWARD = 1e-5;
 const GRADIENT = 1e-4;
@@ -14,67 +13,6 @@ const GATE = 1e-5;
 
 const when = (name: string) => (goldenPath(name) ? test.serial : test.serial.skip);
 const streams = isaEnds.map((isa) => new Stream({ isa, threads: 2 }));
-
-interface Loss {
-  smoothing: number;
-  teacher?: { rows: Tensor; table: Tensor };
-  kind?: kernels.DistillLossArguments['kind'];
-  temperature?: number;
-  weights?: [number, number];
-  gateWeight?: number;
-}
-
-/** Forward, loss and backward of one recorded batch. */
-function step(model: Whisper, inputs: Tensors, pass: ModelPass, loss: Loss) {
-  const { stream, config } = model;
-  const [B, T] = [2, 12];
-  const features = stream.tensor(floats(inputs, 'input_features'), [B, 80, 3000]);
-  const ids = stream.tensor(ints(inputs, 'decoder_input_ids'), [B, T], 'i32');
-  const labels = stream.tensor(ints(inputs, 'labels'), [B * T], 'i32');
-  const { hidden: memory, gates: heard } = model.encode(features, pass);
-  const { hidden, gates: said } = model.decode(ids, memory, pass);
-  const gates = [...heard, ...said];
-  const table = model.embeddingTable;
-  const [ce, kd] = loss.weights ?? [1, 0];
-  const { stats, dhidden } = kernels.distillLoss(stream, {
-    hidden: hidden.reshape([B * T, config.d_model]),
-    weight: table.value,
-    labels,
-    teacherHidden: loss.teacher?.rows,
-    teacherWeight: loss.teacher?.table,
-    dweight: table.accumulator(),
-    smoothing: loss.smoothing,
-    temperature: loss.temperature ?? 1,
-    kind: loss.kind ?? 'none',
-    crossEntropyWeight: ce,
-    divergenceWeight: kd,
-    allPositions: true,
-    grad: true,
-    compute: 'f32',
-    workspace: 64 << 20,
-    epsilon: loss.kind === 'js' ? 1e-10 : 0,
-  });
-  const read = {
-    memory: memory.floats(),
-    hidden: hidden.floats(),
-    logits: model.logits(hidden).floats(),
-    stats: stats.floats(),
-    gates: gates.map((g) => g.floats()),
-    budget: [] as Promise<Float32Array>[],
-  };
-  if (pass.tape) {
-    pass.tape.set(hidden, dhidden.reshape(hidden.shape));
-    if (gates.length > 0) {
-      const count = gates.reduce((n, g) => n + g.size, 0);
-      const budget = { gates, budget: 0.5, weight: loss.gateWeight ?? 1, count };
-      const { mean, loss: distance, dgate } = kernels.gateBudget(stream, budget);
-      read.budget.push(mean.floats(), distance.floats());
-      for (const g of gates) pass.tape.set(g, dgate);
-    }
-    pass.tape.backward();
-  }
-  return read;
-}
 
 when('case1_d64/grads_f64.safetensors')(
   'a plain Whisper gives the recorded hidden states, logits, loss and gradients of every parameter',
@@ -358,63 +296,3 @@ for (const [kind, name] of [
     },
   );
 }
-
-test('an adapter adds its share to a layer and learns, the layer frozen; kernels that would leave it out refuse', async (t) => {
-  const stream = new Stream({ threads: 1 });
-  const config = tinyConfig();
-  const D = config.d_model;
-  const [B, S, T, rank] = [2, 2 * config.max_source_positions, 5, 2];
-  const model = await Whisper.create(stream, config, { seed: 1 });
-  const features = stream.persistent(normals(B * config.num_mel_bins * S, random(1)), [B, config.num_mel_bins, S]);
-  const ids = stream.persistent(
-    Int32Array.from({ length: B * T }, (_, i) => i),
-    [B, T],
-    'i32',
-  );
-  const run = (of: Whisper, tape: Tape | null = null): Tensor =>
-    of.decode(ids, of.encode(features, { tape }).hidden, { tape }).hidden;
-  const plain = await run(model).floats();
-
-  const { q } = model.decoder.layers[0]!.attention;
-  const down = Parameter.trainable(stream, 'down', normals(rank * D, random(2)), [rank, D]);
-  const up = Parameter.trainable(stream, 'up', new Float32Array(D * rank), [D, rank]);
-  q.adapter = { add: (pass, x, y) => linear(pass, linear(pass, x, down, null), up, null, { residual: y }) };
-  t.deepEqual(await run(model).floats(), plain, 'its share is 0');
-  const values = normals(D * rank, random(3));
-  up.value.write(values);
-  const adapted = await run(model).floats();
-  t.true(relativeL2(adapted, plain) > 1e-3);
-
-  // The same as a weight that has the product in it.
-  const name = 'model.decoder.layers.0.self_attn.q_proj.weight';
-  const merged = (await model.parameters.get(name)!.value.floats()).slice();
-  const factor = await down.value.floats();
-  for (let i = 0; i < D * D; i++) {
-    for (let r = 0; r < rank; r++) merged[i]! += values[Math.floor(i / D) * rank + r]! * factor[r * D + (i % D)]!;
-  }
-  const tensors = new Map<string, HostTensor>();
-  for (const [key, { value, shape }] of model.parameters) {
-    const data = key === name ? merged : await value.floats();
-    tensors.set(key, { dtype: 'f32', shape, data: new Uint8Array(data.slice().buffer) });
-  }
-  const whole = Whisper.fromTensors(stream, config, tensors);
-  t.true(relativeL2(adapted, await run(whole).floats()) < 1e-5);
-
-  const tape = new Tape(stream);
-  const hidden = run(model, tape);
-  tape.set(hidden, stream.tensor(normals(B * T * D, random(4)), hidden.shape));
-  tape.backward();
-  for (const p of [down, up])
-    t.true(
-      (await p.gradient!.floats()).some((g) => g !== 0),
-      p.name,
-    );
-
-  const { hidden: memory } = model.encode(features);
-  const state = model.startDecoding(memory);
-  t.throws(() => model.decode(ids, null, { state }), {
-    code: 'ERR_MODEL',
-    message: /q_proj.weight: expected no adapter/,
-  });
-  stream.close();
-});

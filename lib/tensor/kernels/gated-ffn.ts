@@ -20,6 +20,8 @@ export interface GatedFfnSettings {
   seed: number;
   step: number;
   op: number;
+  /** Whether an expert's share is the hard choice, g ≥ ½, whose gradient is taken to be that of g. Default false. */
+  straight?: boolean | undefined;
   compute: Float;
   /** Type of y; of the backward, of dx. */
   out: Float;
@@ -57,6 +59,7 @@ const settings = (languages: readonly LanguageRows[], s: GatedFfnSettings): numb
   s.seed,
   s.step,
   s.op,
+  on(s.straight),
   type(s.compute),
   type(s.out),
 ];
@@ -64,15 +67,15 @@ const settings = (languages: readonly LanguageRows[], s: GatedFfnSettings): numb
 /**
  * Soft gates, for training: y = (1 − g)·FFN(x) + g·dropout(FFN_l(x)) + residual, g = sigmoid(G(dropout(x)) + alpha·noise); rows of
  * no language have g = 0. x and residual [.., D] of at least two dimensions and R rows → y [.., D], g f32 [R] and what the backward
- * reads (with `skip`, preExpert and delta have no rows).
+ * reads (with `skip`, preExpert and delta have no rows), and chosen f32 [R]: 1 where inference would choose the expert, else 0.
  */
-export function gatedFfn(stream: Stream, a: GatedFfnArguments): { y: Tensor } & GatedFfnSaved {
+export function gatedFfn(stream: Stream, a: GatedFfnArguments): { y: Tensor; chosen: Tensor } & GatedFfnSaved {
   const { fc1, fc1Bias, fc2, fc2Bias } = a.shared;
   const tensors = [a.x, a.residual, fc1, fc1Bias, fc2, fc2Bias];
   addExperts(tensors, a.languages);
   tensors.push(a.noise, a.gateMask, a.expertMask);
   const outputs = call(stream, 'gated_ffn', tensors, settings(a.languages, a));
-  const [y, g, gateHidden, preShared, preExpert, delta] = outputs;
+  const [y, g, gateHidden, preShared, preExpert, delta, chosen] = outputs;
   return {
     y: y!,
     g: g!,
@@ -80,6 +83,7 @@ export function gatedFfn(stream: Stream, a: GatedFfnArguments): { y: Tensor } & 
     preShared: preShared!,
     preExpert: preExpert!,
     delta: delta!,
+    chosen: chosen!,
   };
 }
 

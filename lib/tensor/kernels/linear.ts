@@ -64,6 +64,12 @@ export function quantize(stream: Stream, a: { weight: Tensor; quantized: Tensor 
   call(stream, 'quantize', [a.weight, a.quantized], []);
 }
 
+/** y = gelu(x). x [..] → y in its shape. */
+export function gelu(stream: Stream, a: { x: Tensor; out: Float }): { y: Tensor } {
+  const [y] = call(stream, 'gelu', [a.x], [type(a.out)]);
+  return { y: y! };
+}
+
 /** dpre = dy ⊙ gelu′(pre). dy and pre of as many elements → dpre in pre's shape. */
 export function geluBackward(stream: Stream, a: { dy: Tensor; pre: Tensor; out: Float }): { dpre: Tensor } {
   const [dpre] = call(stream, 'gelu_backward', [a.dy, a.pre], [type(a.out)]);
