@@ -10,6 +10,7 @@ interface Options {
   format: ModelFormat;
   dtype?: WeightType;
   tokenizer?: string;
+  adapter?: string;
   replace?: boolean;
   offline?: boolean;
   json?: boolean;
@@ -34,6 +35,7 @@ export function define(command: Command): void {
       '--tokenizer <path>',
       "a tokenizer's folder, a tokenizer.json, or OpenAI's ranks (multilingual.tiktoken, gpt2.tiktoken), for a model that has none",
     )
+    .option('--adapter <name>', 'a LoRA adapter to merge into the weights: its folder as PEFT writes it, or a name')
     .option('--replace', 'replace what is there (default: refuse)')
     .addOption(offlineOption())
     .addOption(jsonOption('what was written'))
@@ -48,6 +50,7 @@ export function define(command: Command): void {
       'distilwhisper convert small.pt --tokenizer multilingual.tiktoken --to whisper-small',
       'distilwhisper convert runs/ca-full --to ggml-ca.bin --format ggml',
       'distilwhisper convert runs/ca-full --to ca-ct2 --format ctranslate2 --dtype int8',
+      'distilwhisper convert small --adapter runs/ca/adapter --to whisper-small-ca',
       'distilwhisper convert expert.catalan.bin --to expert.catalan.safetensors',
     ],
   });
@@ -57,12 +60,13 @@ const MIB = 2 ** 20;
 
 async function convertModel(model: string, options: Options, context: CommandContext): Promise<undefined> {
   const { signal, display } = context;
-  const { to, format, dtype, tokenizer, replace } = options;
+  const { to, format, dtype, tokenizer, adapter, replace } = options;
   const converted = await convert(model, {
     to,
     format,
     dtype,
     tokenizer,
+    adapter,
     replace,
     signal,
     hub: hubOptions(context, options),

@@ -2,10 +2,12 @@
 import { lstat } from 'node:fs/promises';
 import { checkOptions, DistilWhisperError, shown } from '../errors/index.js';
 import { ifThere, isFile } from '../files/index.js';
-import { type HubOptions, resolveModel } from '../hub/index.js';
-import { chosenType } from '../tensor/index.js';
+import { type HubOptions, resolveAdapter, resolveModel } from '../hub/index.js';
+import { chosenType, Stream } from '../tensor/index.js';
 import {
+  type AdapterFolder,
   importTorchCheckpoint,
+  openAdapter,
   openExpert,
   openSafetensors,
   type TensorSource,
@@ -14,6 +16,7 @@ import {
 import { writeCTranslate2 } from './ctranslate2.js';
 import { GGML_TYPES, type GgmlType, writeGgml } from './ggml.js';
 import { entriesOf, writeHf } from './hf.js';
+import { MergedSource } from './merged.js';
 import { openModelSource } from './source.js';
 import { type Reading, TensorReader, type WeightType } from './tensors.js';
 
@@ -48,6 +51,8 @@ export interface ConvertOptions {
    * (OpenAI's multilingual.tiktoken, of English-only models gpt2.tiktoken).
    */
   tokenizer?: string | undefined;
+  /** A LoRA adapter's folder as PEFT writes it, or a name of the hub: merged into the model's weights. */
+  adapter?: string | undefined;
   /** Replace what is there. Default false: it is an error. */
   replace?: boolean | undefined;
   /** hf: largest size of one weights file. Default 5e9. */
@@ -64,6 +69,7 @@ const OPTIONS: Record<keyof ConvertOptions, true> = {
   format: true,
   dtype: true,
   tokenizer: true,
+  adapter: true,
   replace: true,
   maxShardBytes: true,
   signal: true,
@@ -84,7 +90,7 @@ export interface Converted {
  * name of the hub's, a model folder (safetensors or pytorch_model.bin, in shards or not; of Hugging Face, a trainer's checkpoint, or the reference's
  * with experts inside), a checkpoint of OpenAI's (small.pt), or an expert's file (safetensors, or the reference's pickle).
  * Errors, before anything is written: ERR_ARGUMENT, ERR_FILE_NOT_FOUND, ERR_FILE_WRITE (`to` exists), those of
- * `openModelFolder`, `importTorchCheckpoint` and of reading a tokenizer, ERR_VOCABULARY, ERR_TOKENIZER and ERR_EXPERT (what the
+ * `openModelFolder`, `importTorchCheckpoint`, `openAdapter` and of reading a tokenizer, ERR_VOCABULARY, ERR_TOKENIZER and ERR_EXPERT (what the
  * format has no place for); then ERR_MODEL (values that fp16 does not have), ERR_INTERRUPTED, ERR_DISK_FULL, ERR_FILE_WRITE.
  */
 export async function convert(input: string, options: ConvertOptions): Promise<Converted> {
@@ -102,9 +108,15 @@ export async function convert(input: string, options: ConvertOptions): Promise<C
     throw new DistilWhisperError('ERR_FILE_WRITE', `${to} exists already: ask for it to be replaced, or name another`);
   }
   const found = await resolveModel(input, { signal: options.signal, ...options.hub });
+  const merges = options.adapter === undefined ? null : await resolveAdapter(options.adapter, options.hub);
   if (await isExpertFile(found)) return convertExpert(found, { ...options, dtype }, format);
-  const source = await openModelSource(found, tokenizer);
+  const plain = await openModelSource(found, tokenizer);
+  const stream = new Stream();
+  let adapter: AdapterFolder | undefined;
   try {
+    adapter = merges === null ? undefined : await openAdapter(merges, plain.config);
+    const merged = adapter && new MergedSource(stream, plain.weights, adapter, dtype !== undefined);
+    const source = merged ? { ...plain, weights: merged } : plain;
     const { weights, experts, path } = source;
     const kept = format === 'hf' ? [weights, ...experts.values()] : [weights];
     const reading = readingOf(kept, options);
@@ -116,9 +128,12 @@ export async function convert(input: string, options: ConvertOptions): Promise<C
       notes.push(`${path} has no tokenizer, and none was named: the output can teach, but not transcribe`);
     }
     for (const language of experts.keys()) notes.push(`the ${language} expert is a file of its own in ${to}`);
+    if (adapter) notes.push(`the adapter ${adapter.path} is merged into the weights`);
     return { output: to, kind: 'model', notes };
   } finally {
-    await source.close();
+    await adapter?.close();
+    stream.close();
+    await plain.close();
   }
 }
 
@@ -169,7 +184,8 @@ async function isExpertFile(path: string): Promise<boolean> {
 }
 
 async function convertExpert(input: string, options: ConvertOptions, format: ModelFormat): Promise<Converted> {
-  const { to, dtype, tokenizer, maxShardBytes } = options;
+  const { to, dtype, tokenizer, adapter, maxShardBytes } = options;
+  if (adapter !== undefined) refuse('adapter: expected none for an expert, got one: it is merged into a model');
   if (format !== 'hf') {
     throw new DistilWhisperError('ERR_EXPERT', `${input}: expected a plain model, ${format} has no place for experts`);
   }

@@ -2,6 +2,7 @@
 import { copyFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
+import { convert } from '../../lib/export/index.js';
 import { type TrainRecipe, train } from '../../lib/recipes/index.js';
 import { Transcriber } from '../../lib/transcribe/index.js';
 import { openAdapter, openModelFolder, parseSafetensors } from '../../lib/weights/index.js';
@@ -56,8 +57,8 @@ test('lora leaves an adapter as PEFT writes it, which says the same merged into 
         name,
       );
 
-  const heard = async (options: object, request: object = {}): Promise<string[]> => {
-    const transcriber = await Transcriber.load(at('student'), { compute: 'fp32', cache: 'compute', ...options });
+  const heard = async (options: object, request: object = {}, model = at('student')): Promise<string[]> => {
+    const transcriber = await Transcriber.load(model, { compute: 'fp32', cache: 'compute', ...options });
     const texts = (await transcriber.transcribe(audio, { language: 'ca', ...request })).map(({ text }) => text);
     await transcriber.close();
     return texts;
@@ -65,6 +66,9 @@ test('lora leaves an adapter as PEFT writes it, which says the same merged into 
   const plain = await heard({});
   const merged = await heard({ adapter: result });
   t.notDeepEqual(merged, plain);
+  const { notes } = await convert(at('student'), { to: at('merged'), adapter: result, dtype: 'fp32' });
+  t.true(notes.some((note) => /adapter .* is merged/.test(note)));
+  t.deepEqual(await heard({}, {}, at('merged')), merged);
   const apart = { adapters: { taught: result } };
   t.deepEqual(await heard(apart), plain);
   t.deepEqual(await heard(apart, { adapter: 'taught' }), merged);
