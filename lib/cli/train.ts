@@ -46,6 +46,7 @@ type Options = Omit<TrainingOptions, 'steps'> &
     teacherCache?: string;
     method: TrainMethod;
     language?: string;
+    languageTemperature?: number;
     fromScratch?: boolean;
     validationSplit?: string[];
     validationData?: string[];
@@ -144,6 +145,11 @@ export function define(command: Command): void {
     .optionsGroup('Data:');
   addRows(command, 'train on')
     .option(
+      '--language-temperature <T>',
+      'sample languages in proportion to n^(1/T) of the n rows that each has: 1 as the data are, more for the small ones to come more often (default: 1)',
+      positive,
+    )
+    .option(
       '--validation-split <name>',
       'rows to validate on; the parameters with the best word error rate are kept; give it again for more',
       again,
@@ -241,7 +247,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
     ...pick('model', 'data', 'manifest', 'output', 'teacher', 'teacherCache', 'method', 'language', 'fromScratch'),
     ...pick('split', 'audioRoot', 'skipEmptyText', 'skipBad', 'strict', 'batchSize', 'epochs', 'steps'),
     ...pick('checkpointEvery', 'tensorboard', 'gradientCheckpointing', 'copyWeights', 'saveAs'),
-    ...pick('minDuration', 'maxDuration', 'maxLabels', 'languages', 'limit', 'subset'),
+    ...pick('minDuration', 'maxDuration', 'maxLabels', 'languages', 'languageTemperature', 'limit', 'subset'),
     text: options.normalizeText,
     compute: options.computeType === 'auto' ? undefined : options.computeType,
     maxMemory: options.maxMemory === undefined ? undefined : Math.floor(options.maxMemory * 2 ** 30),

@@ -17,6 +17,7 @@ const RECIPE: Record<keyof TrainRecipe, true> = {
   teacher: true,
   teacherCache: true,
   validation: true,
+  languageTemperature: true,
   batchSize: true,
   maxMemory: true,
   epochs: true,
@@ -73,6 +74,7 @@ const KINDS: Partial<Record<keyof TrainRecipe, Kind>> = {
   teacherCache: text("the path of a folder or 'auto'"),
   split: names,
   languages: names,
+  languageTemperature: [(value) => Number.isFinite(value) && (value as number) > 0, 'a number above 0'],
   minDuration: seconds,
   maxDuration: seconds,
   maxLabels: whole(1),
@@ -143,6 +145,9 @@ export function checkRecipe(recipe: TrainRecipe): void {
   methods[method].check(recipe);
   if (recipe.epochs !== undefined && recipe.steps !== undefined) {
     refuse('steps: expected either epochs or steps, got both');
+  }
+  if (recipe.languageTemperature !== undefined && recipe.language !== undefined) {
+    refuse('languageTemperature: expected with rows of several languages, got it with those of one (language)');
   }
   if (recipe.teacherCache !== undefined) {
     if (recipe.teacher === undefined) refuse('teacherCache: expected with a teacher, got it without one');

@@ -50,6 +50,11 @@ export interface TrainRecipe {
    * or validation.
    */
   split?: string | readonly string[] | undefined;
+  /**
+   * Temperature T by which languages are sampled: of an epoch as long as without it, a language that has n of the rows has a share in
+   * proportion to n^(1/T). Default 1: as the data are; a few make small languages come more often.
+   */
+  languageTemperature?: number | undefined;
   /** Which rows, as `openDataset` takes them; without `language` only. */
   languages?: readonly string[] | undefined;
   minDuration?: number | undefined;
@@ -171,6 +176,8 @@ export interface TrainPlan {
   utterances: number;
   /** Of audio; null where a run goes on whose data do not say how long their audio is. */
   hours: number | null;
+  /** Languages of the utterances: how many are there, and how many an epoch has of them. */
+  languages: readonly { language: string; utterances: number; epoch: number }[];
   steps: number;
   trainable: number;
   /** Of the model, its new expert included. */

@@ -107,7 +107,7 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
   const batchSize = typeof recipe.batchSize === 'number' ? recipe.batchSize : recipeDefaults.batchSize;
   const { strict, onWarning } = recipe;
-  const dealt = { batchSize, seed, compat, strict, onWarning };
+  const dealt = { batchSize, temperature: recipe.languageTemperature, seed, compat, strict, onWarning };
   const { batches, validation, leftOut, bad } = await checkRows(
     rows,
     recipe,
@@ -205,6 +205,7 @@ function summary(run: Run, model: Whisper, added: readonly Parameter[]): TrainPl
   const best = run.validation ? 4 * trainable : 0;
   return {
     utterances: batches.length,
+    languages: languagesOf(batches),
     hours: seconds === null ? null : seconds / 3600,
     steps: options.steps,
     trainable,
@@ -220,6 +221,15 @@ function summary(run: Run, model: Whisper, added: readonly Parameter[]): TrainPl
       teacherCache: teacher.kind === 'filling' ? Math.ceil(2 * width * rows * teacher.missing) : 0,
     },
   };
+}
+
+function languagesOf(batches: AudioBatches): TrainPlan['languages'] {
+  const counts = new Map<string, number>();
+  for (const { language } of batches.data.entries()) counts.set(language, (counts.get(language) ?? 0) + 1);
+  const dealt = batches.sampler.languageCounts();
+  return [...counts]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([language, utterances]) => ({ language, utterances, epoch: dealt.get(language) ?? 0 }));
 }
 
 /** How long a run takes whose updates take so many seconds, by its rehearsal, and of which so many are left; `first`: the first of them. */
@@ -250,6 +260,7 @@ export async function identityOf(run: Run, rows: FloatName | null): Promise<Reco
     utterances: batches.length,
     leftOut: leftOut.length > 0 ? leftOut : undefined,
     'data weights': batches.data.weights,
+    languageTemperature: (recipe.languageTemperature ?? 1) === 1 ? undefined : recipe.languageTemperature,
     'training rows': await digestOfRows(batches.data),
     'validation rows': validation ? await digestOfRows(validation) : undefined,
     validateEvery: validation ? (recipe.validation?.every ?? perEpoch) : undefined,
