@@ -12,6 +12,7 @@ import {
 } from '../recipes/index.js';
 import type { FloatName, Stream } from '../tensor/index.js';
 import { type TrainingOptions, trainingDefaults } from '../train/index.js';
+import { type AugmentationOptions, addAugmentation, augmentationOf } from './augmentation-options.js';
 import { addRows, type RowsOptions } from './data-options.js';
 import {
   autoOr,
@@ -39,7 +40,8 @@ import { print, printJson } from './streams.js';
 import { noteRows, planText, timeText, trainingOutput } from './training-output.js';
 
 type Options = Omit<TrainingOptions, 'steps'> &
-  RowsOptions & {
+  RowsOptions &
+  AugmentationOptions & {
     model: string;
     output: string;
     teacher?: string;
@@ -201,6 +203,7 @@ export function define(command: Command): void {
     const option = new Option(flags, meaning).default(value, String(value));
     command.addOption(Array.isArray(read) ? option.choices(read) : option.argParser(read));
   }
+  addAugmentation(command);
   command
     .optionsGroup('Result:')
     .addOption(typeOption('--save-as <type>', 'type of the weights that are written', saveTypes, recipeDefaults.saveAs))
@@ -252,6 +255,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
     compute: options.computeType === 'auto' ? undefined : options.computeType,
     maxMemory: options.maxMemory === undefined ? undefined : Math.floor(options.maxMemory * 2 ** 30),
     options: pick(...OBJECTIVE.map(([name]) => name)),
+    augmentation: augmentationOf(options),
     validation: validates
       ? {
           data: options.validationData,

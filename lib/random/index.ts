@@ -1,3 +1,12 @@
 /** Randomness as a function of what it is drawn for: never a state. */
-export { permutation, philox4x32, philoxKey } from './philox.js';
-export { BACKBONE_STREAM, EXPERT_STREAM, GATE_STREAMS, layerStream, SAMPLER_STREAMS, SKIP_STREAM } from './streams.js';
+export { permutation, philox4x32, philoxKey, uniforms } from './philox.js';
+export {
+  AUGMENTATION_STREAMS,
+  BACKBONE_STREAM,
+  EXPERT_STREAM,
+  GATE_STREAMS,
+  layerStream,
+  noiseStream,
+  SAMPLER_STREAMS,
+  SKIP_STREAM,
+} from './streams.js';

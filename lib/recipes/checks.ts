@@ -1,5 +1,6 @@
 /** What a training recipe must be, before anything is read. */
 import { resolve } from 'node:path';
+import { augmentationOptions } from '../audio/index.js';
 import { SUBSETS, TEXT_FORMS } from '../data/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { chosenType, type FloatName } from '../tensor/index.js';
@@ -18,6 +19,7 @@ const RECIPE: Record<keyof TrainRecipe, true> = {
   teacherCache: true,
   validation: true,
   languageTemperature: true,
+  augmentation: true,
   batchSize: true,
   maxMemory: true,
   epochs: true,
@@ -149,7 +151,15 @@ export function checkRecipe(recipe: TrainRecipe): void {
   if (recipe.languageTemperature !== undefined && recipe.language !== undefined) {
     refuse('languageTemperature: expected with rows of several languages, got it with those of one (language)');
   }
+  const { speedFactors, noise, noiseFolder } = augmentationOptions(recipe.augmentation);
   if (recipe.teacherCache !== undefined) {
+    // Its rows are of the audio as it is; masks are the student's alone.
+    for (const [name, given] of Object.entries({ speedFactors, noise, noiseFolder })) {
+      if (given === null || given.length === 0) continue;
+      refuse(
+        `teacherCache: expected without ${name}, which changes the audio that the teacher hears, got both; without a cache it hears it, and masks (applySpecAugment) go with a cache`,
+      );
+    }
     if (recipe.teacher === undefined) refuse('teacherCache: expected with a teacher, got it without one');
     if (options.distillation === 'none') refuse("teacherCache: expected with a distillation, got distillation 'none'");
     // It averages over padding too, of which a cache has no rows.

@@ -146,7 +146,7 @@ export function roomOf({ recipe, stream }: { recipe: Pick<TrainRecipe, 'maxMemor
 }
 
 function memoryOf(
-  { batches, stream, batchSize, folder, options, teacher: { graphBytes } }: Planned,
+  { batches, stream, batchSize, options, teacher: { graphBytes } }: Planned,
   { memory }: StepCost,
   room: Room,
 ): MemoryPlan {
@@ -169,8 +169,7 @@ function memoryOf(
       room: room.bytes,
     };
   }
-  const { num_mel_bins, max_source_positions } = folder.config;
-  const batch = batchSize * num_mel_bins * 2 * max_source_positions * 4;
+  const batch = batchSize * batches.itemBytes;
   const onTheWay = (AHEAD + QUEUED_UPDATES * options.accumulation) * batch;
   const features = batches.cachedBytes + onTheWay + DECODER_BYTES;
   const base = process.memoryUsage.rss();

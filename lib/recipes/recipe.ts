@@ -1,4 +1,5 @@
 /** What a training run is told, and what it tells. */
+import type { Augmentation } from '../audio/index.js';
 import type { BadRow, Subset, TextForm } from '../data/index.js';
 import type { HubOptions } from '../hub/index.js';
 import type { FloatName, Stream } from '../tensor/index.js';
@@ -66,6 +67,11 @@ export interface TrainRecipe {
   text?: TextForm | undefined;
   /** Folder that the manifests' relative audio paths start from. Default: their own. */
   audioRoot?: string | undefined;
+  /**
+   * What is done to what is heard in training: masks (SpecAugment), other speeds, noise. Default: nothing, as the paper. With a teacher cache masks
+   * alone: of the audio a teacher hears what the student hears, but without masks.
+   */
+  augmentation?: Partial<Augmentation> | undefined;
   /** Rows for validation; the best parameters by their word error rate are kept. */
   validation?:
     | {

@@ -107,7 +107,8 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
   const batchSize = typeof recipe.batchSize === 'number' ? recipe.batchSize : recipeDefaults.batchSize;
   const { strict, onWarning } = recipe;
-  const dealt = { batchSize, temperature: recipe.languageTemperature, seed, compat, strict, onWarning };
+  const { languageTemperature: temperature, augmentation } = recipe;
+  const dealt = { batchSize, temperature, augmentation, seed, compat, strict, onWarning };
   const { batches, validation, leftOut, bad } = await checkRows(
     rows,
     recipe,
@@ -261,6 +262,7 @@ export async function identityOf(run: Run, rows: FloatName | null): Promise<Reco
     leftOut: leftOut.length > 0 ? leftOut : undefined,
     'data weights': batches.data.weights,
     languageTemperature: (recipe.languageTemperature ?? 1) === 1 ? undefined : recipe.languageTemperature,
+    augmentation: batches.augmentation ?? undefined,
     'training rows': await digestOfRows(batches.data),
     'validation rows': validation ? await digestOfRows(validation) : undefined,
     validateEvery: validation ? (recipe.validation?.every ?? perEpoch) : undefined,
