@@ -49,6 +49,7 @@ type Options = Omit<TrainingOptions, 'steps'> &
     method: TrainMethod;
     language?: string;
     languageTemperature?: number;
+    freeze?: string[];
     fromScratch?: boolean;
     validationSplit?: string[];
     validationData?: string[];
@@ -139,6 +140,11 @@ export function define(command: Command): void {
     .option(
       '--language <language>',
       "code or name of the expert's language; needed for experts, and only its rows are used",
+    )
+    .option(
+      '--freeze <part>',
+      "with --method full: what stays as it is: encoder, decoder, embeddings, or the beginning of parameters' names, such as encoder.layers.0-3; give it again for more",
+      again,
     )
     .option(
       '--from-scratch',
@@ -247,7 +253,18 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
     options.validateEvery,
   ].some((x) => x !== undefined);
   const recipe = (stream: Stream): TrainRecipe => ({
-    ...pick('model', 'data', 'manifest', 'output', 'teacher', 'teacherCache', 'method', 'language', 'fromScratch'),
+    ...pick(
+      'model',
+      'data',
+      'manifest',
+      'output',
+      'teacher',
+      'teacherCache',
+      'method',
+      'language',
+      'freeze',
+      'fromScratch',
+    ),
     ...pick('split', 'audioRoot', 'skipEmptyText', 'skipBad', 'strict', 'batchSize', 'epochs', 'steps'),
     ...pick('checkpointEvery', 'tensorboard', 'gradientCheckpointing', 'copyWeights', 'saveAs'),
     ...pick('minDuration', 'maxDuration', 'maxLabels', 'languages', 'languageTemperature', 'limit', 'subset'),

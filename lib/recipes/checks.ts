@@ -14,6 +14,7 @@ const RECIPE: Record<keyof TrainRecipe, true> = {
   model: true,
   output: true,
   method: true,
+  freeze: true,
   fromScratch: true,
   teacher: true,
   teacherCache: true,
@@ -71,6 +72,7 @@ const seconds: Kind = [(value) => Number.isFinite(value) && (value as number) >=
 const KINDS: Partial<Record<keyof TrainRecipe, Kind>> = {
   method: oneOf(...Object.keys(methods)),
   language: text('a code or name of a language'),
+  freeze: names,
   fromScratch: yesOrNo,
   teacher: text('the path of a model folder, or a name'),
   teacherCache: text("the path of a folder or 'auto'"),
@@ -145,6 +147,9 @@ export function checkRecipe(recipe: TrainRecipe): void {
   if ('steps' in options) refuse('options: expected no steps there: they stand beside the options');
   trainingOptions({ ...options, steps: recipe.steps ?? 1 });
   methods[method].check(recipe);
+  if (recipe.freeze !== undefined && !methods[method].trainable) {
+    refuse(`freeze: expected with method 'full', got it with '${method}', which leaves the model as it is`);
+  }
   if (recipe.epochs !== undefined && recipe.steps !== undefined) {
     refuse('steps: expected either epochs or steps, got both');
   }

@@ -10,6 +10,7 @@ import {
   fromFloat32,
   type HostTensor,
   type ModelFolder,
+  toFloat32,
   weightEntries,
   writeExpert,
   writeModelFolder,
@@ -76,6 +77,10 @@ const full: Method = {
   prepare: async () => [],
   async save(model, { output, folder, dtype }) {
     const tensors = await host(model.parameters, dtype);
+    // Frozen ones are held in the type of the products: written is what was read.
+    for (const [name, { trainable, shape }] of model.path === null ? [] : model.parameters) {
+      if (!trainable) tensors.set(name, fromFloat32(toFloat32(await folder.weights.read(name)), shape, dtype));
+    }
     const files: Record<string, Uint8Array> = {};
     for (const path of folder.processorFiles) files[basename(path)] = await readFile(path);
     const path = join(output, 'model');

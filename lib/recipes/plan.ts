@@ -15,7 +15,7 @@ import {
 } from '../train/index.js';
 import { type HostTensor, type ModelFolder, whisperTensorShapes } from '../weights/index.js';
 import { typesOf } from './checks.js';
-import { methods } from './method.js';
+import { type Method, methods } from './method.js';
 import {
   type BatchPlan,
   gibibytes,
@@ -39,6 +39,8 @@ export interface Planned {
   recipe: TrainRecipe;
   folder: ModelFolder;
   teacher: ChosenTeacher;
+  /** Which parameters of the backbone train, by name; undefined: none. */
+  trainable: Method['trainable'];
   batches: AudioBatches;
   options: TrainingOptions;
   /** Lower-case English name of the recipe's language. */
@@ -208,7 +210,7 @@ async function cachedFlop(planned: Planned, { batch, flop }: RunPlan): Promise<n
 }
 
 function openPlanner(
-  { recipe, folder, teacher, language, stream }: Planned,
+  { recipe, folder, teacher, trainable, language, stream }: Planned,
   compute: FloatName,
   kind: TeacherKind,
 ): Promise<StepPlanner> {
@@ -216,7 +218,7 @@ function openPlanner(
   const method = methods[name];
   return StepPlanner.open(stream, {
     student: async (on) => {
-      const settings = { compute, copyWeights, trainable: method.trainable };
+      const settings = { compute, copyWeights, trainable };
       const student = recipe.fromScratch
         ? Whisper.fromTensors(on, folder.config, zeros(folder.config), settings)
         : await Whisper.fromFolder(on, folder, settings);

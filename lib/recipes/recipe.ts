@@ -34,6 +34,11 @@ export interface TrainRecipe {
   method?: TrainMethod | undefined;
   /** Language of the expert, by code or name; rows of other languages are left out. Needed for experts. */
   language?: string | undefined;
+  /**
+   * 'full' only: what of the model stays as it is, a pattern or several: 'encoder', 'decoder', 'embeddings', or the beginning of parameters' names, such as
+   * 'encoder.layers.0-3'. The backward ends where nothing below trains.
+   */
+  freeze?: string | readonly string[] | undefined;
   /** 'full' only: start from random weights; of the model folder the config and the tokenizer are used. */
   fromScratch?: boolean | undefined;
   /**

@@ -22,6 +22,7 @@ import {
 import { DTYPE_BYTES, type ModelFolder, openModelFolder } from '../weights/index.js';
 import { checkRecipe, typesOf } from './checks.js';
 import type { Closers } from './closers.js';
+import { frozenNames } from './freeze.js';
 import { digestOfTokenizer, digestOfWeights } from './identity.js';
 import { type Method, methods } from './method.js';
 import { planRun, type RunPlan } from './plan.js';
@@ -45,6 +46,8 @@ export interface Run {
   stream: Stream;
   /** Type of the weights that are written. */
   saveAs: SaveType;
+  /** Which parameters of the backbone train, by name; undefined: none. */
+  trainable: Method['trainable'];
   batches: AudioBatches;
   validation: Dataset | null;
   badRows: BadRow[];
@@ -91,6 +94,8 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   const teacherPath = recipe.teacher === undefined || graphs ? null : await resolveModel(recipe.teacher, hub);
   const folder = await openModelFolder(path);
   closers.add(() => folder.close());
+  const frozen = recipe.freeze === undefined ? null : frozenNames([recipe.freeze].flat(), folder.config);
+  const trainable = frozen ? (name: string) => !frozen.has(name) : method.trainable;
   const stream = recipe.stream ?? new Stream({ device: recipe.device ?? 'cpu' });
   closers.add(() => (recipe.stream ? recipe.stream.endStep() : stream.close()));
   const tokenizer = counter ?? (await WhisperTokenizer.fromFolder(path));
@@ -125,6 +130,7 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
     recipe,
     folder,
     teacher,
+    trainable,
     batches,
     options,
     language: language?.name ?? null,
@@ -141,6 +147,7 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
     tokenizer,
     stream,
     saveAs: typesOf(recipe).saveAs,
+    trainable,
     batches,
     validation,
     badRows: bad,
@@ -171,7 +178,7 @@ export async function loadRun(run: Run, closers: Closers, { adds }: { adds: bool
   const { recipe, method, folder, stream, language, options, plan } = run;
   const { compute } = plan.batch;
   const copyWeights = recipe.copyWeights ?? false;
-  const settings = { compute, copyWeights, trainable: method.trainable };
+  const settings = { compute, copyWeights, trainable: run.trainable };
   const { seed, compat } = options;
   const model = recipe.fromScratch
     ? await Whisper.create(stream, folder.config, { ...settings, seed })
@@ -254,6 +261,7 @@ export async function identityOf(run: Run, rows: FloatName | null): Promise<Reco
   const { size, microBatch } = plan.batch;
   return {
     method: recipe.method ?? recipeDefaults.method,
+    freeze: recipe.freeze === undefined ? undefined : [recipe.freeze].flat().sort(),
     language: language?.code ?? null,
     batchSize: size,
     // A whole batch is what runs were before there were parts.
