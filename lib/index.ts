@@ -50,6 +50,7 @@ export {
   type SamplerOptions,
   type Subset,
   type TextForm,
+  type TextSegment,
 } from './data/index.js';
 // Decoding: the searches behind a transcript.
 export {

@@ -268,6 +268,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
     ...pick('split', 'audioRoot', 'skipEmptyText', 'skipBad', 'strict', 'batchSize', 'epochs', 'steps'),
     ...pick('checkpointEvery', 'tensorboard', 'gradientCheckpointing', 'copyWeights', 'saveAs'),
     ...pick('minDuration', 'maxDuration', 'maxLabels', 'languages', 'languageTemperature', 'limit', 'subset'),
+    ...pick('timestamps', 'timestampShare'),
     text: options.normalizeText,
     compute: options.computeType === 'auto' ? undefined : options.computeType,
     maxMemory: options.maxMemory === undefined ? undefined : Math.floor(options.maxMemory * 2 ** 30),

@@ -85,6 +85,8 @@ const KINDS: Partial<Record<keyof TrainRecipe, Kind>> = {
   limit: whole(1),
   subset: oneOf(...Object.keys(SUBSETS)),
   text: oneOf(...TEXT_FORMS),
+  timestamps: yesOrNo,
+  timestampShare: [(value) => (value as number) > 0 && (value as number) <= 1, 'a share above 0, up to 1'],
   audioRoot: text('the path of a folder'),
   skipEmptyText: yesOrNo,
   skipBad: yesOrNo,
@@ -128,6 +130,8 @@ export function checkValues(recipe: Partial<Record<keyof TrainRecipe, unknown>>)
     throw new DistilWhisperError('ERR_ARGUMENT', 'manifest: expected either data or a manifest, got both');
   if (recipe.language !== undefined && recipe.languages !== undefined)
     throw new DistilWhisperError('ERR_ARGUMENT', 'languages: expected either language or languages, got both');
+  if (recipe.timestampShare !== undefined && !recipe.timestamps)
+    throw new DistilWhisperError('ERR_ARGUMENT', 'timestampShare: expected with timestamps, got it without');
   check('output', recipe.output, text('the path of a folder'));
   for (const [name, kind] of Object.entries(KINDS) as [keyof TrainRecipe, Kind][]) {
     if (recipe[name] !== undefined) check(name, recipe[name], kind);
@@ -152,6 +156,9 @@ export function checkRecipe(recipe: TrainRecipe): void {
   }
   if (recipe.epochs !== undefined && recipe.steps !== undefined) {
     refuse('steps: expected either epochs or steps, got both');
+  }
+  if (recipe.timestamps && options.compat === 'reference') {
+    refuse("timestamps: expected with compat 'paper', got 'reference', whose labels have none");
   }
   if (recipe.languageTemperature !== undefined && recipe.language !== undefined) {
     refuse('languageTemperature: expected with rows of several languages, got it with those of one (language)');

@@ -70,6 +70,13 @@ export interface TrainRecipe {
   subset?: Subset | undefined;
   /** What becomes of the texts before they are labels. */
   text?: TextForm | undefined;
+  /**
+   * Labels have timestamps, as Whisper was trained: before and behind the text, or each of its `segments` where rows have them, to 0.02 s. Default
+   * false.
+   */
+  timestamps?: boolean | undefined;
+  /** Of a share of the utterances, chosen by their ids; Whisper's training mixed halves. Default 1. */
+  timestampShare?: number | undefined;
   /** Folder that the manifests' relative audio paths start from. Default: their own. */
   audioRoot?: string | undefined;
   /**

@@ -28,7 +28,7 @@ import { type Method, methods } from './method.js';
 import { planRun, type RunPlan } from './plan.js';
 import { recipeDefaults, type SaveType, type TimePlan, type TrainPlan, type TrainRecipe } from './recipe.js';
 import { type ChosenTeacher, chooseTeacher, loadTeacher } from './teacher.js';
-import { checkRows, type LeftOut, openTrainingRows } from './training-rows.js';
+import { checkRows, type LeftOut, openTrainingRows, timestampShareOf } from './training-rows.js';
 
 /** Bytes of a value that trains, in a checkpoint: itself and its moments. */
 const SAVED = 12;
@@ -113,7 +113,8 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   const batchSize = typeof recipe.batchSize === 'number' ? recipe.batchSize : recipeDefaults.batchSize;
   const { strict, onWarning } = recipe;
   const { languageTemperature: temperature, augmentation } = recipe;
-  const dealt = { batchSize, temperature, augmentation, seed, compat, strict, onWarning };
+  const timestampShare = timestampShareOf(recipe);
+  const dealt = { batchSize, temperature, augmentation, timestampShare, seed, compat, strict, onWarning };
   const { batches, validation, leftOut, bad } = await checkRows(
     rows,
     recipe,
@@ -271,6 +272,7 @@ export async function identityOf(run: Run, rows: FloatName | null): Promise<Reco
     'data weights': batches.data.weights,
     languageTemperature: (recipe.languageTemperature ?? 1) === 1 ? undefined : recipe.languageTemperature,
     augmentation: batches.augmentation ?? undefined,
+    timestampShare: timestampShareOf(recipe) || undefined,
     'training rows': await digestOfRows(batches.data),
     'validation rows': validation ? await digestOfRows(validation) : undefined,
     validateEvery: validation ? (recipe.validation?.every ?? perEpoch) : undefined,

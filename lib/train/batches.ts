@@ -1,4 +1,4 @@
-import { type Augmentation, Augmenter } from '../audio/index.js';
+import { type Augmentation, Augmenter, FRAMES_PER_SECOND } from '../audio/index.js';
 import {
   type BadRow,
   BadRowsError,
@@ -12,16 +12,23 @@ import {
   type RowAudio,
   SAMPLER_OPTIONS,
   type SamplerOptions,
+  type TextSegment,
 } from '../data/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
-import { resolveLanguage, type WhisperTokenizer } from '../text/index.js';
+import { resolveLanguage, TIMESTAMP_STEP, type TimestampTokens, type WhisperTokenizer } from '../text/index.js';
 import type { WhisperConfig } from '../weights/index.js';
 import type { BatchSource, TrainBatch } from './batch.js';
 import { type Heard, Hearing } from './hearing.js';
 import { LabelStore } from './label-store.js';
+import { atSpeed, isTimed, timedText } from './timed-labels.js';
 
 export interface AudioBatchOptions extends Omit<SamplerOptions, 'blocks' | 'sourceWeights'> {
   compat?: 'paper' | 'reference' | undefined;
+  /**
+   * Labels have timestamps before and behind the text, or each of its segments where rows have them, in place of `<|notimestamps|>`; of a share of the
+   * utterances. Default: none.
+   */
+  timestampShare?: number | undefined;
   /** What is done to what is heard, in `stream` alone. Default: nothing. */
   augmentation?: Partial<Augmentation> | undefined;
   /**
@@ -43,6 +50,7 @@ const { blocks: _, sourceWeights: __, ...SAMPLING } = SAMPLER_OPTIONS;
 const OPTIONS: Record<keyof AudioBatchOptions, true> = {
   ...SAMPLING,
   compat: true,
+  timestampShare: true,
   augmentation: true,
   cacheBytes: true,
   onBadRow: true,
@@ -52,15 +60,17 @@ const OPTIONS: Record<keyof AudioBatchOptions, true> = {
 
 /**
  * Labels of an utterance: what the decoder shall say behind the start token. Errors: ERR_LABEL_TOO_LONG, ERR_TOKENIZER.
- * 'reference': without the language token and with a second start token (docs/method.md, section 6).
+ * With `segments`, which are the text, a timestamp stands before and behind each. 'reference': without the language token and with a second start token (docs/method.md, section 6).
  */
 export function labelsOf(
   entry: Pick<ManifestEntry, 'text' | 'language' | 'task' | 'id'>,
   tokenizer: WhisperTokenizer,
   config: WhisperConfig,
   compat: 'paper' | 'reference' = 'paper',
+  segments?: readonly TextSegment[],
 ): number[] {
-  const all = tokenizer.labels(entry.text, { language: entry.language, task: entry.task ?? 'transcribe', compat });
+  const { text, language, task = 'transcribe' } = entry;
+  const all = tokenizer.labels(text, { language, task, compat, ...(segments && { segments }) });
   const labels = compat === 'reference' ? all : all.slice(1);
   if (labels.length > config.max_target_positions) {
     throw new DistilWhisperError(
@@ -81,6 +91,10 @@ const CHECKED_AT_ONCE = 16;
 export class AudioBatches implements BatchSource {
   private readonly all: Dataset;
   private readonly labels: LabelStore;
+  /** Rows whose labels end with a timestamp that is not known until they are heard. */
+  private readonly open = new Set<number>();
+  /** Where timestamps are, and the last that a window has; null where labels have none. */
+  private readonly stamps: (TimestampTokens & { last: number }) | null = null;
   private readonly augmenter: Augmenter;
   private readonly hearing: Hearing;
   /** Numbers of the utterances that are left. */
@@ -105,11 +119,26 @@ export class AudioBatches implements BatchSource {
     const features = { mels: config.num_mel_bins, frames: 2 * config.max_source_positions };
     this.augmenter = new Augmenter(augmentation, seed, features);
     this.hearing = new Hearing(this.all, features, this.augmenter, strict);
+    const { timestampShare = 0 } = options;
+    if (!(timestampShare >= 0 && timestampShare <= 1)) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `timestampShare: expected a share from 0 to 1, got ${String(timestampShare)}`,
+      );
+    }
+    const window = features.frames / FRAMES_PER_SECOND;
+    if (timestampShare > 0) {
+      const tokens = tokenizer.requireTimestamps(config.vocab_size);
+      this.stamps = { ...tokens, last: tokens.begin + config.max_source_positions };
+    }
     const bad: BadRow[] = [];
     for (const row of this.all.numbers()) {
       const entry = this.all.entry(row);
       try {
-        this.labels.add(labelsOf(entry, tokenizer, config, options.compat));
+        const timed = timestampShare > 0 && isTimed(entry.id, timestampShare);
+        const segments = timed ? timedText(entry, window, 0) : undefined;
+        this.labels.add(labelsOf(entry, tokenizer, config, options.compat, segments));
+        if (timed && !entry.segments && entry.duration === undefined) this.open.add(row);
         this.rows.push(row);
       } catch (error) {
         if (!blamesRow(error)) throw error;
@@ -182,6 +211,7 @@ export class AudioBatches implements BatchSource {
     const {
       compat: _,
       augmentation: ______,
+      timestampShare: _______,
       cacheBytes = CACHE_BYTES,
       onBadRow: ___,
       strict: ____,
@@ -220,6 +250,11 @@ export class AudioBatches implements BatchSource {
     return Number.isNaN(sum) ? null : sum;
   }
 
+  /** Whether labels lack timestamps until what they are of is heard: `check` hears all. */
+  get isOpen(): boolean {
+    return this.rows.some((row) => this.open.has(row));
+  }
+
   /** Bytes of features, samples and noise that are still to be kept in memory. */
   get cachedBytes(): number {
     return this.hearing.missingBytes(this.rows) + (this.augmenter.noiseFiles?.mostBytes ?? 0);
@@ -255,12 +290,22 @@ export class AudioBatches implements BatchSource {
     yield* this.load(batches, (items, batch) => this.collated(items as Heard[], batch.indices));
   }
 
+  /** Ends the labels of a row that was heard. */
+  private measured(row: number): void {
+    if (!this.stamps || !this.open.delete(row)) return;
+    const { begin, last } = this.stamps;
+    this.labels.set(row, 2, Math.min(begin + Math.round(this.hearing.lengths[row]! / TIMESTAMP_STEP), last));
+  }
+
   private collated(items: readonly Heard[], indices: Int32Array): TrainBatch {
-    const { rows, all, labels } = this;
+    const { rows, all, labels, stamps } = this;
     return {
       features: items.map(({ features }) => features),
       teacherFeatures: this.augmenter.masks ? items.map(({ whole }) => whole) : undefined,
-      labels: Array.from(indices, (i) => labels.get(rows[i]!)),
+      labels: Array.from(indices, (i, at) => {
+        const own = labels.get(rows[i]!);
+        return stamps ? atSpeed(own, items[at]!.speed, stamps, stamps.last) : own;
+      }),
       languages: Array.from(indices, (i) => resolveLanguage(all.entry(rows[i]!).language).name),
       utterances: Array.from(indices),
       seconds: items.reduce((sum, { seconds }) => sum + seconds, 0),
@@ -286,9 +331,11 @@ export class AudioBatches implements BatchSource {
       batches,
       load: async (row, _, { batch, at }) => {
         try {
-          return augments
+          const heard = augments
             ? await ears.augmented(row, { micro: microOf(batch), item: at })
             : await ears.hear(row, refused && this.options.onWarning);
+          this.measured(row);
+          return heard;
         } catch (error) {
           if (!refused || !blamesRow(error)) throw error;
           refused(row, error);

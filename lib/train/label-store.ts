@@ -20,6 +20,11 @@ export class LabelStore {
     this.ends[++this.added] = end;
   }
 
+  /** Replaces a label, counted from the end. */
+  set(i: number, fromEnd: number, id: number): void {
+    this.ids[this.ends[i + 1]! - fromEnd] = id;
+  }
+
   count(i: number): number {
     return this.ends[i + 1]! - this.ends[i]!;
   }
