@@ -226,7 +226,8 @@ export function define(command: Command): void {
     notes:
       'Everything is checked before anything is written. On standard output comes the path of the result: an expert file, or with\n' +
       '--method full a model folder. A run that was interrupted or killed goes on from its last checkpoint when the same command is\n' +
-      'given again, with the numbers it would have had.\n' +
+      'given again, with the numbers it would have had. With other --epochs or --steps it goes on to that length, also when it had ended; less\n' +
+      'than it has done is refused.\n' +
       `${DATA}\n${MANIFESTS}\n\n${NAMES}`,
     examples: [
       'distilwhisper train --model small --teacher large-v2 --data cv:cv-corpus-13.0/ca --subset 10k --language ca --validation-split dev --output runs/ca',

@@ -49,6 +49,12 @@ export function planText(plan: TrainPlan): string {
     `plan: ${count(steps)} updates on ${count(utterances)} utterances${audio}; ${count(trainable)} of ${count(parameters)} parameters train`,
     `  ${batchText(plan.batch)}${plan.batch.chosen ? '' : ', as asked'}`,
   ];
+  if (plan.extension) {
+    const { from, at } = plan.extension;
+    lines.push(
+      `  goes on behind update ${count(at)} of what were ${count(from)}: learning rate and gate noise follow the new length from there`,
+    );
+  }
   if (plan.languages.length > 1) lines.push(`  languages: ${languagesText(plan.languages)}`);
   if (teacher.kind !== 'none') {
     const saved = teacher.flop / teacher.cachedFlop;

@@ -107,7 +107,10 @@ export interface TrainRecipe {
   batchSize?: number | 'auto' | undefined;
   /** Bytes that the run may take. Default: what the process may, by the machine's free memory, its control group and its limits. */
   maxMemory?: number | undefined;
-  /** Length of the run: passes over the rows, or updates. */
+  /**
+   * Length of the run: passes over the rows, or updates. A run in the output folder goes on with another length than it had from its last
+   * checkpoint, also where it had ended: learning rate and gate noise follow the new length from there. Less than it has done is refused.
+   */
   epochs?: number | undefined;
   steps?: number | undefined;
   /** Updates between checkpoints. Default: a tenth of the run. */
@@ -197,6 +200,8 @@ export interface TrainPlan {
   /** Languages of the utterances: how many are there, and how many an epoch has of them. */
   languages: readonly { language: string; utterances: number; epoch: number }[];
   steps: number;
+  /** Where the run in the folder had another length: that one, and the updates that it has done; its schedules follow the new one. */
+  extension: { from: number; at: number } | null;
   trainable: number;
   /** Of the model, its new expert included. */
   parameters: number;

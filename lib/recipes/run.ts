@@ -54,6 +54,8 @@ export interface Run {
   leftOut: LeftOut[];
   heldOut: string[];
   options: TrainingOptions;
+  /** See `TrainPlan`. */
+  extension: TrainPlan['extension'];
   /** Updates in an epoch. */
   perEpoch: number;
   teacher: ChosenTeacher;
@@ -124,9 +126,10 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   const perEpoch = Math.max(1, Math.floor(batches.sampler.batchesPerEpoch / accumulation));
   const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? recipeDefaults.epochs) * perEpoch);
   const options = trainingOptions({ ...recipe.options, steps });
+  const before = resumes ? await RunFolder.length(output) : null;
   const teacher = await chooseTeacher(recipe, { folder: source, graphs }, folder.config, batches);
   throwIfInterrupted(signal);
-  const before = resumes && typeof recipe.batchSize !== 'number' ? await chosenBefore(output, batchSize) : null;
+  const chosen = resumes && typeof recipe.batchSize !== 'number' ? await chosenBefore(output, batchSize) : null;
   const plan = await planRun({
     recipe,
     folder,
@@ -137,7 +140,7 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
     language: language?.name ?? null,
     batchSize,
     stream,
-    before,
+    before: chosen,
   });
   throwIfInterrupted(signal);
   return {
@@ -155,6 +158,8 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
     leftOut,
     heldOut: rows.heldOut,
     options,
+    extension:
+      before && before.updates > 0 && before.steps !== steps ? { from: before.steps, at: before.updates } : null,
     perEpoch,
     teacher,
     plan,
@@ -217,6 +222,7 @@ function summary(run: Run, model: Whisper, added: readonly Parameter[]): TrainPl
     languages: languagesOf(batches),
     hours: seconds === null ? null : seconds / 3600,
     steps: options.steps,
+    extension: run.extension,
     trainable,
     parameters: backbone + sizeOf(added),
     active: backbone + sizeOf(added.filter(({ name }) => name.includes('.gate_'))),
