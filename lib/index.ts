@@ -3,10 +3,12 @@
  * Start with `train` and `Transcriber`; everything below them is here too, for other objectives and other data.
  */
 
-// Audio: decoding, resampling, features.
+// Audio: decoding, resampling, features, and how they are augmented.
 export {
   type AudioInput,
   type AudioStream,
+  type Augmentation,
+  augmentationDefaults,
   type DecodedAudio,
   type DecodeOptions,
   DecodePool,
@@ -16,6 +18,7 @@ export {
   FeatureExtractor,
   type FeatureOptions,
   FRAMES_PER_SECOND,
+  type NoiseKind,
   openAudio,
   SAMPLE_RATE,
 } from './audio/index.js';
@@ -47,6 +50,7 @@ export {
   type SamplerOptions,
   type Subset,
   type TextForm,
+  type TextSegment,
 } from './data/index.js';
 // Decoding: the searches behind a transcript.
 export {

@@ -1,7 +1,7 @@
 /** Options of the commands that read corpora. */
 import { type Command, Option } from 'commander';
 import { SUBSETS, type Subset, TEXT_FORMS, type TextForm } from '../data/index.js';
-import { audioRootOption, positive, skipBadOption, strictOption, whole } from './options.js';
+import { audioRootOption, positive, real, skipBadOption, strictOption, whole } from './options.js';
 import { again } from './repeats.js';
 
 export interface DataOptions {
@@ -23,6 +23,8 @@ export interface RowsOptions extends DataOptions {
   strict?: boolean;
   maxDuration?: number;
   languages?: string[];
+  timestamps?: boolean;
+  timestampShare?: number;
 }
 
 /** Which rows a run trains on, by `RowsOptions`; `use`: what becomes of them ("train on"). */
@@ -43,7 +45,12 @@ export function addRows(command: Command, use: string): Command {
       .option('--max-duration <seconds>', 'leave out rows that last longer', positive)
       .option('--max-labels <n>', 'leave out rows whose labels are more tokens', whole(1))
       .option('--languages <language>', 'without --language: only rows of this one; give it again for more', again)
-      .addOption(normalizeTextOption()),
+      .addOption(normalizeTextOption())
+      .option(
+        '--timestamps',
+        "labels have timestamps: of the rows' segments where they have them, else where the utterance begins and ends",
+      )
+      .option('--timestamp-share <share>', 'only of a share of the utterances, such as 0.5 (default: 1)', real),
   );
 }
 

@@ -24,6 +24,7 @@ interface Options extends DataOptions {
   audioRoot?: string;
   skipEmptyText?: boolean;
   strict?: boolean;
+  segments?: boolean;
   shardSize: number;
   offline?: boolean;
   json?: boolean;
@@ -61,6 +62,7 @@ export function define(command: Command): void {
     .option('--max-duration <seconds>', 'leave out rows that last longer', positive);
   addFilters(command)
     .addOption(normalizeTextOption())
+    .option('--segments', "keep when the parts of the texts are spoken, of manifests' column segments")
     .addOption(
       new Option('--shard-size <size>', 'a shard ends with the row that makes it so large')
         .argParser(bytes)
@@ -100,6 +102,7 @@ async function prepareData(data: string[], options: Options, context: CommandCon
     limit,
     subset,
     text: options.normalizeText,
+    segments: options.segments,
     strict,
     hub: hubOptions(context, options),
     signal,

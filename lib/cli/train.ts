@@ -13,6 +13,7 @@ import {
 } from '../recipes/index.js';
 import type { FloatName, Stream } from '../tensor/index.js';
 import { type TrainingOptions, trainingDefaults } from '../train/index.js';
+import { type AugmentationOptions, addAugmentation, augmentationOf } from './augmentation-options.js';
 import { addRows, type RowsOptions } from './data-options.js';
 import {
   autoOr,
@@ -40,13 +41,16 @@ import { print, printJson } from './streams.js';
 import { noteRows, planText, timeText, trainingOutput } from './training-output.js';
 
 type Options = Omit<TrainingOptions, 'steps'> &
-  RowsOptions & {
+  RowsOptions &
+  AugmentationOptions & {
     model: string;
     output: string;
     teacher?: string;
     teacherCache?: string;
     method: TrainMethod;
     language?: string[];
+    languageTemperature?: number;
+    freeze?: string[];
     fromScratch?: boolean;
     continueFrom?: string[];
     loraRank?: number;
@@ -160,6 +164,11 @@ export function define(command: Command): void {
       ).argParser(again),
     )
     .option(
+      '--freeze <part>',
+      "with --method full: what stays as it is: encoder, decoder, embeddings, or the beginning of parameters' names, such as encoder.layers.0-3; give it again for more",
+      again,
+    )
+    .option(
       '--from-scratch',
       'with --method full: from random weights; of the model the config and the tokenizer are used',
     )
@@ -179,6 +188,11 @@ export function define(command: Command): void {
     .option('--rslora', 'scale by alpha / √rank instead of alpha / rank')
     .optionsGroup('Data:');
   addRows(command, 'train on')
+    .option(
+      '--language-temperature <T>',
+      'sample languages in proportion to n^(1/T) of the n rows that each has: 1 as the data are, more for the small ones to come more often (default: 1)',
+      positive,
+    )
     .option(
       '--validation-split <name>',
       'rows to validate on; the parameters with the best word error rate are kept; give it again for more',
@@ -231,6 +245,7 @@ export function define(command: Command): void {
     const option = new Option(flags, meaning).default(value, String(value));
     command.addOption(Array.isArray(read) ? option.choices(read) : option.argParser(read));
   }
+  addAugmentation(command);
   command
     .optionsGroup('Result:')
     .addOption(typeOption('--save-as <type>', 'type of the weights that are written', saveTypes, recipeDefaults.saveAs))
@@ -247,9 +262,9 @@ export function define(command: Command): void {
   endHelp(command, {
     notes:
       'Everything is checked before anything is written. On standard output comes the path of the result: an expert file (of several\n' +
-      "languages the run folder with all of them), with --method lora an adapter's folder as PEFT writes it, with full a model folder.\n" +
-      ' A run that was interrupted or killed goes on from its last checkpoint when the same command is\n' +
-      'given again, with the numbers it would have had.\n' +
+      "languages the run folder with all of them), with --method lora an adapter's folder as PEFT writes it, with full a model folder. A\n" +
+      'run that was interrupted or killed goes on from its last checkpoint when the same command is given again, with the numbers it would\n' +
+      'have had. With other --epochs or --steps it goes on to that length, also when it had ended; less than it has done is refused.\n' +
       `${DATA}\n${MANIFESTS}\n\n${NAMES}`,
     examples: [
       'distilwhisper train --model small --teacher large-v2 --data cv:cv-corpus-13.0/ca --subset 10k --language ca --validation-split dev --output runs/ca',
@@ -276,8 +291,9 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
     options.validateEvery,
   ].some((x) => x !== undefined);
   const recipe = (stream: Stream): TrainRecipe => ({
-    ...pick('model', 'data', 'manifest', 'output', 'teacher', 'teacherCache', 'method', 'fromScratch', 'continueFrom'),
+    ...pick('model', 'data', 'manifest', 'output', 'teacher', 'teacherCache', 'method', 'freeze', 'fromScratch'),
     ...languagesOf(options),
+    ...pick('continueFrom', 'languageTemperature', 'timestamps', 'timestampShare'),
     lora: loraOf(options),
     ...pick('split', 'audioRoot', 'skipEmptyText', 'skipBad', 'strict', 'batchSize', 'epochs', 'steps'),
     ...pick('checkpointEvery', 'tensorboard', 'gateHistograms', 'gradientCheckpointing', 'copyWeights', 'saveAs'),
@@ -286,6 +302,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
     compute: options.computeType === 'auto' ? undefined : options.computeType,
     maxMemory: options.maxMemory === undefined ? undefined : Math.floor(options.maxMemory * 2 ** 30),
     options: pick(...OBJECTIVE.map(([name]) => name)),
+    augmentation: augmentationOf(options),
     validation: validates
       ? {
           data: options.validationData,

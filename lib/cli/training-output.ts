@@ -25,6 +25,22 @@ const TEACHERS: Record<TrainPlan['teacher']['kind'], string> = {
   cached: 'from its cache; its layers are not loaded',
 };
 
+/** Languages in words, the most frequent first; where they are sampled otherwise than they are there, that too. */
+function languagesText(languages: TrainPlan['languages']): string {
+  const shares = (amount: (one: TrainPlan['languages'][number]) => number) => {
+    const sum = languages.reduce((all, one) => all + amount(one), 0);
+    return (one: TrainPlan['languages'][number]): string => `${((100 * amount(one)) / sum).toFixed(0)}%`;
+  };
+  const [dealt, there] = [shares(({ epoch }) => epoch), shares(({ utterances }) => utterances)];
+  return [...languages]
+    .sort((a, b) => b.epoch - a.epoch)
+    .map((one) => {
+      const share = dealt(one) === there(one) ? '' : `, ${there(one)} of the rows`;
+      return `${one.language} ${dealt(one)}${share}`;
+    })
+    .join('; ');
+}
+
 /** A plan as lines for people. */
 export function planText(plan: TrainPlan): string {
   const { utterances, hours, steps, trainable, parameters, memory, teacher, disk } = plan;
@@ -33,6 +49,13 @@ export function planText(plan: TrainPlan): string {
     `plan: ${count(steps)} updates on ${count(utterances)} utterances${audio}; ${count(trainable)} of ${count(parameters)} parameters train`,
     `  ${batchText(plan.batch)}${plan.batch.chosen ? '' : ', as asked'}`,
   ];
+  if (plan.extension) {
+    const { from, at } = plan.extension;
+    lines.push(
+      `  goes on behind update ${count(at)} of what were ${count(from)}: learning rate and gate noise follow the new length from there`,
+    );
+  }
+  if (plan.languages.length > 1) lines.push(`  languages: ${languagesText(plan.languages)}`);
   if (teacher.kind !== 'none') {
     const saved = teacher.flop / teacher.cachedFlop;
     const hint =

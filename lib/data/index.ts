@@ -9,4 +9,5 @@ export { Prefetcher, type PrefetcherOptions } from './prefetcher.js';
 export { type PrepareOptions, type PrepareProgress, type PrepareReport, prepare } from './prepare.js';
 export type { ManifestFormat } from './rows.js';
 export { type Batch, EpochSampler, SAMPLER_OPTIONS, type SamplerItem, type SamplerOptions } from './sampler.js';
+export type { TextSegment } from './segments.js';
 export { type CorpusKind, type DatasetSpec, parseSpec } from './spec.js';

@@ -8,8 +8,10 @@ export interface PrefetchLoaderOptions<Example, Item, Output> {
   examples: readonly Example[];
   /** Which examples form which batch, in order: for instance `sampler.iterate({ epoch, position })`, to start anywhere. */
   batches: Iterable<Batch>;
-  /** Makes an example ready (decode, features, labels). Should stop early when the signal is aborted. */
-  load(example: Example, signal: AbortSignal): Item | Promise<Item>;
+  /**
+   * Makes an example ready (decode, features, labels), the `at`-th of its batch. Should stop early when the signal is aborted.
+   */
+  load(example: Example, signal: AbortSignal, place: { batch: Batch; at: number }): Item | Promise<Item>;
   /** Puts the items of a batch together, in the order of its indices. */
   collate(items: Item[], batch: Batch): Output | Promise<Output>;
   /** Batches that are loaded or being loaded ahead of the consumer; 4 by default. */
@@ -99,9 +101,9 @@ class BatchLoads<Example, Item, Output> implements AsyncIterator<LoadedBatch<Out
   async #batch(batch: Batch): Promise<LoadedBatch<Output>> {
     const { examples, collate } = this.#options;
     const results = await Promise.allSettled(
-      Array.from(batch.indices, (index) => {
+      Array.from(batch.indices, (index, at) => {
         const example = examples[index];
-        if (example !== undefined) return this.#limited(() => this.#load(example));
+        if (example !== undefined) return this.#limited(() => this.#load(example, { batch, at }));
         this.#failed = true;
         throw new DistilWhisperError(
           'ERR_ARGUMENT',
@@ -117,9 +119,9 @@ class BatchLoads<Example, Item, Output> implements AsyncIterator<LoadedBatch<Out
     return { ...batch, data: await collate(items, batch) };
   }
 
-  async #load(example: Example): Promise<Item> {
+  async #load(example: Example, place: { batch: Batch; at: number }): Promise<Item> {
     try {
-      const load = async (): Promise<Item> => this.#options.load(example, this.#abort.signal);
+      const load = async (): Promise<Item> => this.#options.load(example, this.#abort.signal, place);
       return await onLane('loader', 'load', load, () => ({ example: this.#describe(example) }));
     } catch (error) {
       // Tasks start in order, so everything that belongs before this one is under way already: nothing new needs to start.

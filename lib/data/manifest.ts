@@ -6,6 +6,7 @@ import { resolveLanguage } from '../text/index.js';
 import { type BadRow, BadRowsError, badRow } from './bad-rows.js';
 import { isFile } from './confined.js';
 import { MAX_BYTES, type ManifestFormat, type Row, type Rows, readRows } from './rows.js';
+import { alignedSegments, parseSegments, type TextSegment } from './segments.js';
 
 export type Task = 'transcribe' | 'translate';
 
@@ -24,6 +25,8 @@ export interface ManifestEntry {
   duration?: number;
   speaker?: string;
   task?: Task;
+  /** When the parts of the text are spoken; joined their texts are it. Read where the options ask for it. */
+  segments?: readonly TextSegment[];
   manifest: string;
   /** 1-based line in the manifest. */
   line: number;
@@ -38,7 +41,8 @@ export type ManifestColumn =
   | 'domain'
   | 'duration'
   | 'speaker'
-  | 'task';
+  | 'task'
+  | 'segments';
 
 export interface ManifestOptions {
   /** By default told by the ending (.jsonl, .ndjson, .json, .tsv, .csv), else by the first character. */
@@ -58,6 +62,8 @@ export interface ManifestOptions {
   language?: string | readonly string[] | undefined;
   /** Rows whose text is there but empty: an error (the default), or left out. */
   emptyText?: 'error' | 'skip' | undefined;
+  /** Read the column segments: lists of start, end (in seconds) and text, or JSON of them. Default false: it is not looked at. */
+  segments?: boolean | undefined;
   /** Check that every kept audio file exists (true by default), so that a long run does not find out late. */
   checkFiles?: boolean | undefined;
   /**
@@ -76,6 +82,7 @@ const OPTIONS: Record<keyof ManifestOptions, true> = {
   domain: true,
   language: true,
   emptyText: true,
+  segments: true,
   checkFiles: true,
   onBadRow: true,
 };
@@ -91,6 +98,7 @@ const ALIASES: Record<ManifestColumn, readonly string[]> = {
   duration: ['duration', 'seconds'],
   speaker: ['speaker'],
   task: ['task'],
+  segments: ['segments'],
 };
 const COLUMNS = Object.keys(ALIASES) as ManifestColumn[];
 const FORMATS: readonly string[] = ['jsonl', 'json', 'tsv', 'csv'] satisfies ManifestFormat[];
@@ -104,11 +112,11 @@ type Filter = ReadonlySet<string> | undefined;
  * Reads a manifest: JSON lines, a JSON array of objects, TSV, CSV (RFC 4180), or the TSV of FLEURS, which has no header and whose
  * language, unless the options say it, is its folder's name. Columns: audio (or path, file_name, audio_filepath; a path, a
  * file:// URL, or Hugging Face's {"path": …}), text (or transcript, sentence, transcription, raw_transcription), language (or
- * locale); optional id, split, domain, duration (or seconds), speaker, task. Audio is looked for from `audioRoot` on, then in
+ * locale); optional id, split, domain, duration (or seconds), speaker, task, segments. Audio is looked for from `audioRoot` on, then in
  * clips/ (Common Voice), audio/, and the folders named after the manifest (FLEURS).
  * @throws ERR_FILE_NOT_FOUND, ERR_FILE_READ for the manifest; ERR_MANIFEST when it is no manifest, when its header lacks a
  * column, and when nothing is left; BadRowsError for bad rows of the kept splits and domains, all of them: ERR_MANIFEST (missing
- * column, bad JSON, unknown language, empty text, duplicated id, bad duration or task), ERR_FILE_NOT_FOUND (no such audio file);
+ * column, bad JSON, unknown language, empty text, duplicated id, bad duration, task or segments), ERR_FILE_NOT_FOUND (no such audio file);
  * ERR_LANGUAGE for an unknown language in the options; ERR_ARGUMENT for other options
  */
 export function readManifest(path: string, options: ManifestOptions = {}): ManifestEntry[] {
@@ -311,6 +319,7 @@ class RowReader {
       ...(split && { split }),
       ...(domain && { domain }),
       ...this.optional(values),
+      ...this.segments(text, values),
     };
     this.ids.set(id, line);
     return { entry, missing: found === null };
@@ -362,6 +371,13 @@ class RowReader {
     } catch (error) {
       throw isDistilWhisperError(error) ? fault(error.message) : error;
     }
+  }
+
+  private segments(text: string, values: ReadonlyMap<string, unknown>): Pick<ManifestEntry, 'segments'> {
+    if (!this.options.segments) return {};
+    const name = this.names.segments.find((one) => values.get(one) !== undefined && values.get(one) !== null);
+    const segments = name === undefined ? undefined : parseSegments(values.get(name));
+    return segments ? { segments: alignedSegments(text, segments) } : {};
   }
 
   private optional(values: ReadonlyMap<string, unknown>): Pick<ManifestEntry, 'speaker' | 'duration' | 'task'> {

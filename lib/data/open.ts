@@ -29,6 +29,7 @@ import { Dataset, fileSource, type RowSource } from './dataset.js';
 import { PrefetchLoader } from './loader.js';
 import { type ManifestEntry, type ManifestOptions, scanManifest } from './manifest.js';
 import { RowStore } from './row-store.js';
+import { alignedSegments } from './segments.js';
 import { type CorpusKind, type DatasetSpec, parseSpec } from './spec.js';
 
 /** Ways to rewrite texts before they are labels, by name. */
@@ -41,7 +42,10 @@ export type TextForm = keyof typeof TEXTS;
 export const TEXT_FORMS = Object.keys(TEXTS) as TextForm[];
 
 export interface DatasetOptions
-  extends Pick<ManifestOptions, 'format' | 'columns' | 'audioRoot' | 'defaultLanguage' | 'domain' | 'emptyText'> {
+  extends Pick<
+    ManifestOptions,
+    'format' | 'columns' | 'audioRoot' | 'defaultLanguage' | 'domain' | 'emptyText' | 'segments'
+  > {
   /** Rows of these splits, of data sets whose name says none ('all': every one). Default: all that a corpus counts as its own. */
   split?: string | readonly string[] | undefined;
   /** The same for corpora that have a split of this name (dev and validation are one): a manifest's rows are not chosen by it. */
@@ -81,6 +85,7 @@ const OPTIONS: Record<keyof DatasetOptions, true> = {
   defaultLanguage: true,
   domain: true,
   emptyText: true,
+  segments: true,
   split: true,
   defaultSplit: true,
   languages: true,
@@ -184,13 +189,13 @@ async function openOne(
       'ERR_ARGUMENT',
       `subset: expected a release of Common Voice, got ${path}, which has no votes`,
     );
-  const { format, columns, audioRoot, defaultLanguage, domain, emptyText } = options;
+  const { format, columns, audioRoot, defaultLanguage, domain, emptyText, segments } = options;
   const opened = await READERS[found]({
     path,
     splits: splits ?? asked,
     defaultSplit: options.defaultSplit,
     subset: options.subset,
-    table: { format, columns, audioRoot, defaultLanguage, domain, emptyText, language: options.languages },
+    table: { format, columns, audioRoot, defaultLanguage, domain, emptyText, segments, language: options.languages },
     into: new Gathered(editor(options), limit, report),
     memory: new BlockMemory(),
     signal: options.signal,
@@ -239,7 +244,9 @@ function editor({ minDuration = 0, maxDuration = Number.POSITIVE_INFINITY, ...op
       throw new DistilWhisperError('ERR_MANIFEST', `the normaliser '${form}' leaves nothing of its text`);
     // The start token is no label.
     if (tokenizer && tokenizer.labels(text, { language, task }).length - 1 > maxLabels) return null;
-    return { ...entry, text };
+    if (!entry.segments || form === 'none') return { ...entry, text };
+    const rewritten = entry.segments.map((segment) => ({ ...segment, text: rewrite(segment.text) }));
+    return { ...entry, text, segments: alignedSegments(text, rewritten) };
   };
 }
 

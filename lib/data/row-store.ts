@@ -1,6 +1,7 @@
 /** Rows of a data set in few bytes: a hundred thousand of them take some ten megabytes, outside of the collected heap. */
 import { basename, dirname, join } from 'node:path';
 import type { ManifestEntry, Task } from './manifest.js';
+import type { TextSegment } from './segments.js';
 
 /** A row, and where its source finds its audio: numbers that the source alone understands. */
 export interface StoredRow {
@@ -19,6 +20,7 @@ type Packed = [
   duration: number | null,
   speaker: string | null,
   task: number,
+  segments: readonly TextSegment[] | null,
   manifest: number,
   line: number,
   ...place: number[],
@@ -52,6 +54,7 @@ export class RowStore {
       duration ?? null,
       entry.speaker ?? null,
       this.word(task),
+      entry.segments ?? null,
       this.word(entry.manifest),
       entry.line,
       ...place,
@@ -64,8 +67,22 @@ export class RowStore {
     const length = this.places[2 * i + 1]!;
     const chunk = this.chunks[Math.floor(at / 2 ** 32)]!;
     const from = at % 2 ** 32;
-    const [id, folder, audio, text, language, split, domain, duration, speaker, task, manifest, line, ...place] =
-      JSON.parse(chunk.toString('utf8', from, from + length)) as Packed;
+    const [
+      id,
+      folder,
+      audio,
+      text,
+      language,
+      split,
+      domain,
+      duration,
+      speaker,
+      task,
+      segments,
+      manifest,
+      line,
+      ...place
+    ] = JSON.parse(chunk.toString('utf8', from, from + length)) as Packed;
     const entry: ManifestEntry = {
       id,
       audio: join(this.words[folder]!, audio),
@@ -78,6 +95,7 @@ export class RowStore {
     if (domain >= 0) entry.domain = this.words[domain]!;
     if (duration !== null) entry.duration = duration;
     if (speaker !== null) entry.speaker = speaker;
+    if (segments !== null) entry.segments = segments;
     if (task >= 0) entry.task = this.words[task] as Task;
     return { entry, place };
   }

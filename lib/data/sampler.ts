@@ -1,7 +1,8 @@
 /** Which examples form which batch: a pure function of (seed, epoch, items), so that a resumed run goes on at (epoch, position). */
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { permutation, SAMPLER_STREAMS } from '../random/index.js';
-import { blockEpochSize, blockOrder, type ItemBlocks } from './block-order.js';
+import { apportion, leveled } from './apportion.js';
+import { blockOrder, type EpochParts, epochParts, type ItemBlocks } from './block-order.js';
 
 export interface SamplerItem {
   language?: string;
@@ -12,29 +13,34 @@ export interface SamplerItem {
 export interface SamplerOptions {
   batchSize: number;
   /** A whole number from 0 to 2^53 − 1; 0 by default. */
-  seed?: number;
+  seed?: number | undefined;
   /** Off: examples in their own order, the same in every epoch. */
-  shuffle?: boolean;
+  shuffle?: boolean | undefined;
   /** Leave out a last batch that is not full. */
-  dropLast?: boolean;
+  dropLast?: boolean | undefined;
   /**
    * Batches of one language each, in the order in which they fill up along the permutation; what is left over of each language
    * is mixed into the last batches (the reference's batch sampler).
    */
-  groupByLanguage?: boolean;
+  groupByLanguage?: boolean | undefined;
   /** Share of each language in an epoch, relative to the others. Languages that are not named have weight 0. */
   languageWeights?: Readonly<Record<string, number>>;
-  /** Temperature sampling: the share of a language of n examples is n^(1/T). 1 leaves the data as they are, Infinity levels them. */
-  temperature?: number;
+  /**
+   * Temperature sampling: the share of a language of n examples is n^(1/T), of as many examples in an epoch. 1, the default, leaves the data as
+   * they are, Infinity levels them. With `sourceWeights` n is what would come of a language by them, and within it they hold.
+   */
+  temperature?: number | undefined;
   /** Examples in an epoch; as many as there are items by default. */
-  epochSize?: number;
+  epochSize?: number | undefined;
   /** Where the items of a `Dataset` lie (`Dataset.sampling`): those that are read together come near one another. */
   blocks?: ItemBlocks | undefined;
   /** How often the rows of each source of `blocks` come in an epoch; once each by default. */
   sourceWeights?: readonly number[] | undefined;
   /** Sort by duration within windows of so many batches, to save padding, and shuffle the batches. 0, the default: do not. */
-  bucketBatches?: number;
+  bucketBatches?: number | undefined;
 }
+
+type Filled<T> = { [K in keyof T]-?: Exclude<T[K], undefined> };
 
 /** The names of all options, for calls that take them with their own. */
 export const SAMPLER_OPTIONS: Record<keyof SamplerOptions, true> = {
@@ -64,8 +70,9 @@ export class EpochSampler {
   /** Batches in an epoch; the same in every epoch. */
   readonly batchesPerEpoch: number;
   readonly #items: readonly SamplerItem[];
-  readonly #options: Required<Omit<SamplerOptions, 'languageWeights' | 'temperature' | 'blocks' | 'sourceWeights'>> &
-    Pick<SamplerOptions, 'blocks' | 'sourceWeights'>;
+  readonly #options: Filled<Omit<SamplerOptions, 'languageWeights' | 'temperature' | 'blocks' | 'sourceWeights'>>;
+  /** What an epoch takes where items lie in blocks. */
+  readonly #parts: EpochParts | undefined;
   /** Indices of each language and how many of them an epoch takes; undefined when an epoch takes every item once. */
   readonly #quotas: { members: Int32Array; quota: number }[] | undefined;
   #cached: { epoch: number; batches: Int32Array[] } | undefined;
@@ -74,7 +81,6 @@ export class EpochSampler {
   constructor(items: readonly SamplerItem[], options: SamplerOptions) {
     checkOptions('EpochSampler', options, SAMPLER_OPTIONS);
     const { batchSize, seed = 0, bucketBatches = 0, blocks, sourceWeights } = options;
-    const epochSize = options.epochSize ?? (blocks ? blockEpochSize(blocks, sourceWeights) : items.length);
     const whole = (name: string, value: number, least: number, most = Number.MAX_SAFE_INTEGER) => {
       if (!Number.isInteger(value) || value < least || value > most)
         throw argument(`${name} must be a whole number from ${least} to ${most}, got ${value}`);
@@ -82,21 +88,25 @@ export class EpochSampler {
     if (items.length === 0) throw argument('there are no items');
     whole('batchSize', batchSize, 1);
     whole('seed', seed, 0);
-    if (options.epochSize !== undefined) whole('epochSize', epochSize, 1, 2 ** 31 - 1);
+    if (options.epochSize !== undefined) whole('epochSize', options.epochSize, 1, 2 ** 31 - 1);
     whole('bucketBatches', bucketBatches, 0);
     const { languageWeights, temperature, shuffle = true, dropLast = false, groupByLanguage = false } = options;
     if (languageWeights && temperature !== undefined) throw argument('give languageWeights or temperature, not both');
-    const drawn = languageWeights !== undefined || temperature !== undefined || options.epochSize !== undefined;
-    if (blocks && drawn) throw argument('blocks do not go with languageWeights, temperature or epochSize');
+    if (temperature !== undefined && !(temperature > 0))
+      throw argument(`temperature must be positive, got ${temperature}`);
+    const levels = temperature !== undefined && temperature !== 1;
+    if (blocks && (languageWeights !== undefined || options.epochSize !== undefined))
+      throw argument('blocks do not go with languageWeights or epochSize');
     if (blocks && blocks.source.length !== items.length)
       throw argument(`blocks are of ${blocks.source.length} items, expected ${items.length}`);
     if (sourceWeights && !(blocks && shuffle)) throw argument('sourceWeights need blocks and shuffle');
-    if (epochSize === 0) throw argument('the weights of all sources are 0');
-    const weighted =
-      languageWeights !== undefined || temperature !== undefined || (!blocks && epochSize !== items.length);
-    if (weighted && !shuffle)
+    const drawn =
+      languageWeights !== undefined ||
+      levels ||
+      (options.epochSize !== undefined && options.epochSize !== items.length);
+    if (drawn && !shuffle)
       throw argument('languageWeights, temperature and epochSize draw examples at random: they need shuffle');
-    if (groupByLanguage || languageWeights || temperature !== undefined) {
+    if (groupByLanguage || languageWeights || levels) {
       const at = items.findIndex((item) => !item.language);
       if (at >= 0) throw argument(`item ${at} has no language`);
     }
@@ -105,6 +115,10 @@ export class EpochSampler {
       if (at >= 0)
         throw argument(`bucketBatches needs the duration of every item, item ${at} has ${items[at]!.duration}`);
     }
+    const level = levels ? { languages: items.map(({ language }) => language!), temperature } : undefined;
+    this.#parts = blocks && epochParts(blocks, sourceWeights, level);
+    const epochSize = options.epochSize ?? this.#parts?.size ?? items.length;
+    if (epochSize === 0) throw argument('the weights of all sources are 0');
     this.#items = items;
     this.#options = {
       batchSize,
@@ -114,10 +128,8 @@ export class EpochSampler {
       groupByLanguage,
       epochSize,
       bucketBatches,
-      blocks,
-      sourceWeights,
     };
-    this.#quotas = weighted ? quotas(items, epochSize, languageWeights, temperature) : undefined;
+    this.#quotas = drawn && !blocks ? quotas(items, epochSize, languageWeights, temperature) : undefined;
     this.batchesPerEpoch = dropLast ? Math.floor(epochSize / batchSize) : Math.ceil(epochSize / batchSize);
     if (this.batchesPerEpoch === 0)
       throw argument(`dropLast leaves no batch: an epoch has ${epochSize} examples, fewer than batchSize ${batchSize}`);
@@ -129,6 +141,18 @@ export class EpochSampler {
       throw argument(`epoch must be a whole number from 0, got ${epoch}`);
     if (this.#cached?.epoch !== epoch) this.#cached = { epoch, batches: this.#deal(epoch) };
     return this.#cached.batches;
+  }
+
+  /** Examples of each language in an epoch, the first one, by name; those without a language are not counted. */
+  languageCounts(): Map<string, number> {
+    const counts = new Map<string, number>();
+    for (const batch of this.batches(0)) {
+      for (const i of batch) {
+        const { language } = this.#items[i]!;
+        if (language !== undefined) counts.set(language, (counts.get(language) ?? 0) + 1);
+      }
+    }
+    return counts;
   }
 
   /** Batches from (epoch, position) on, for `epochs` epochs counted from epoch 0 (endlessly by default). */
@@ -177,9 +201,9 @@ export class EpochSampler {
 
   /** The epoch's examples in random order. */
   #order(epoch: number): Int32Array {
-    const { seed, shuffle, epochSize, blocks, sourceWeights } = this.#options;
+    const { seed, shuffle, epochSize } = this.#options;
     if (!shuffle) return Int32Array.from(this.#items, (_, i) => i);
-    if (blocks) return blockOrder(blocks, sourceWeights, seed, epoch);
+    if (this.#parts) return blockOrder(this.#parts, seed, epoch);
     if (!this.#quotas) return permutation(epochSize, seed, epoch, SAMPLER_STREAMS.order);
     // Each language is dealt in whole passes, so that no example comes a second time before all others came once.
     const drawn = new Int32Array(epochSize);
@@ -221,7 +245,6 @@ function quotas(
   weights: Readonly<Record<string, number>> | undefined,
   temperature = 1,
 ): { members: Int32Array; quota: number }[] {
-  if (!(temperature > 0)) throw argument(`temperature must be positive, got ${temperature}`);
   const languages = new Map<string, number[]>();
   for (const [index, { language = '' }] of items.entries()) {
     const members = languages.get(language);
@@ -234,22 +257,15 @@ function quotas(
     if (weight > 0 && !languages.has(language))
       throw argument(`there is a weight for language ${language}, but no item of it`);
   }
-  const parts = [...languages]
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([language, members]) => ({
-      members: Int32Array.from(members),
-      share: weights ? (weights[language] ?? 0) : members.length ** (1 / temperature),
-    }))
-    .filter(({ share }) => share > 0);
-  const sum = parts.reduce((total, { share }) => total + share, 0);
-  if (sum === 0) throw argument('the weights of all languages are 0');
-  const dealt = parts.map(({ members, share }) => {
-    const exact = (epochSize * share) / sum;
-    return { members, quota: Math.floor(exact), remainder: exact - Math.floor(exact) };
-  });
-  let left = epochSize - dealt.reduce((total, { quota }) => total + quota, 0);
-  for (const part of [...dealt].sort((a, b) => b.remainder - a.remainder)) if (left-- > 0) part.quota++;
-  return dealt.map(({ members, quota }) => ({ members, quota }));
+  const named = [...languages].sort(([a], [b]) => (a < b ? -1 : 1));
+  const shares = weights
+    ? named.map(([language]) => weights[language] ?? 0)
+    : leveled(
+        named.map(([, members]) => members.length),
+        temperature,
+      );
+  if (shares.every((share) => share === 0)) throw argument('the weights of all languages are 0');
+  return apportion(epochSize, shares).map((quota, l) => ({ members: Int32Array.from(named[l]![1]), quota }));
 }
 
 const argument = (what: string) => new DistilWhisperError('ERR_ARGUMENT', `EpochSampler: ${what}`);

@@ -47,3 +47,13 @@ export function permutation(length: number, seed: number, epoch: number, stream:
   }
   return order;
 }
+
+/** Numbers of [0, 1), one a call, as a function of (seed, step, stream, item): the Philox counters (i, item, step, stream), 53 bits each. */
+export function uniforms(seed: number, step: number, stream: number, item: number): () => number {
+  const key = philoxKey(seed);
+  let i = 0;
+  return () => {
+    const [high, low] = philox4x32([i++, item, step >>> 0, stream], key) as unknown as [number, number];
+    return ((high >>> 5) * 0x4000000 + (low >>> 6)) / 2 ** 53;
+  };
+}

@@ -5,6 +5,10 @@
 
 /** Which layers leave their expert out. */
 export const SKIP_STREAM = 1;
+/** How an item of a micro-batch is augmented: its number in the batch is the second word. */
+export const AUGMENTATION_STREAMS = { speed: 2, noise: 3, timeMasks: 4, featureMasks: 5 } as const;
+/** The noise itself of an item of a micro-batch, which a kernel draws; clear of the others. */
+export const noiseStream = (item: number): number => 2 ** 24 + item;
 /** Of one layer's gated FFN, from the layer's first stream on. */
 export const GATE_STREAMS = { gateNoise: 0, gateMask: 1, expertMask: 2 } as const;
 

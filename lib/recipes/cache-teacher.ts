@@ -13,7 +13,7 @@ import { digestOfWeights } from './identity.js';
 import { longest, roomOf } from './plan.js';
 import { gibibytes, recipeDefaults, type TrainRecipe } from './recipe.js';
 import { cacheSource } from './teacher.js';
-import { checkRows, openTrainingRows, ROWS, type RowsRecipe } from './training-rows.js';
+import { checkRows, openTrainingRows, ROWS, type RowsRecipe, timestampShareOf } from './training-rows.js';
 
 /** Utterances that the teacher hears at once, where memory allows it. */
 const AT_ONCE = 8;
@@ -97,12 +97,11 @@ async function fill(recipe: CacheTeacherRecipe, closers: Closers): Promise<Cache
   if (language) tokenizer.checkLanguage(language.code);
   const stream = recipe.stream ?? new Stream({ device: recipe.device ?? 'cpu' });
   closers.add(() => (recipe.stream ? recipe.stream.endStep() : stream.close()));
-  const { batches, bad } = await checkRows(
-    rows,
-    recipe,
-    tokenizer,
-    (data, onBadRow) => new AudioBatches(data, folder.config, tokenizer, { batchSize: 1, strict, onWarning, onBadRow }),
-  );
+  const { batches, bad } = await checkRows(rows, recipe, tokenizer, (data, onBadRow) => {
+    const timestampShare = timestampShareOf(recipe);
+    const options = { batchSize: 1, timestampShare, strict, onWarning, onBadRow };
+    return new AudioBatches(data, folder.config, tokenizer, options);
+  });
   const keys = await teacherKeys(batches, folder.config.decoder_start_token_id, {
     signal,
     onProgress: (done) => recipe.onCheck?.(done, batches.length),

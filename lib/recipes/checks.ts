@@ -1,5 +1,6 @@
 /** What a training recipe must be, before anything is read. */
 import { resolve } from 'node:path';
+import { augmentationOptions } from '../audio/index.js';
 import { SUBSETS, TEXT_FORMS } from '../data/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
 import { isJsonObject } from '../files/index.js';
@@ -15,12 +16,15 @@ const RECIPE: Record<keyof TrainRecipe, true> = {
   model: true,
   output: true,
   method: true,
+  freeze: true,
   fromScratch: true,
   lora: true,
   continueFrom: true,
   teacher: true,
   teacherCache: true,
   validation: true,
+  languageTemperature: true,
+  augmentation: true,
   batchSize: true,
   maxMemory: true,
   epochs: true,
@@ -73,18 +77,22 @@ const seconds: Kind = [(value) => Number.isFinite(value) && (value as number) >=
 const KINDS: Partial<Record<keyof TrainRecipe, Kind>> = {
   method: oneOf(...Object.keys(methods)),
   language: text('a code or name of a language'),
+  freeze: names,
   fromScratch: yesOrNo,
   continueFrom: names,
   teacher: text('the path of a model folder, or a name'),
   teacherCache: text("the path of a folder or 'auto'"),
   split: names,
   languages: names,
+  languageTemperature: [(value) => Number.isFinite(value) && (value as number) > 0, 'a number above 0'],
   minDuration: seconds,
   maxDuration: seconds,
   maxLabels: whole(1),
   limit: whole(1),
   subset: oneOf(...Object.keys(SUBSETS)),
   text: oneOf(...TEXT_FORMS),
+  timestamps: yesOrNo,
+  timestampShare: [(value) => (value as number) > 0 && (value as number) <= 1, 'a share above 0, up to 1'],
   audioRoot: text('the path of a folder'),
   skipEmptyText: yesOrNo,
   skipBad: yesOrNo,
@@ -129,6 +137,8 @@ export function checkValues(recipe: Partial<Record<keyof TrainRecipe, unknown>>)
     throw new DistilWhisperError('ERR_ARGUMENT', 'manifest: expected either data or a manifest, got both');
   if (recipe.language !== undefined && recipe.languages !== undefined)
     throw new DistilWhisperError('ERR_ARGUMENT', 'languages: expected either language or languages, got both');
+  if (recipe.timestampShare !== undefined && !recipe.timestamps)
+    throw new DistilWhisperError('ERR_ARGUMENT', 'timestampShare: expected with timestamps, got it without');
   check('output', recipe.output, text('the path of a folder'));
   for (const [name, kind] of Object.entries(KINDS) as [keyof TrainRecipe, Kind][]) {
     if (recipe[name] !== undefined) check(name, recipe[name], kind);
@@ -182,10 +192,27 @@ export function checkRecipe(recipe: TrainRecipe): void {
   methods[method].check(recipe);
   if (recipe.continueFrom !== undefined && methods[method].start === undefined)
     refuse(`continueFrom: expected with experts or 'lora', got it with '${method}', which goes on from a model`);
+  if (recipe.freeze !== undefined && !methods[method].trainable) {
+    refuse(`freeze: expected with method 'full', got it with '${method}', which leaves the model as it is`);
+  }
   if (recipe.epochs !== undefined && recipe.steps !== undefined) {
     refuse('steps: expected either epochs or steps, got both');
   }
+  if (recipe.timestamps && options.compat === 'reference') {
+    refuse("timestamps: expected with compat 'paper', got 'reference', whose labels have none");
+  }
+  if (recipe.languageTemperature !== undefined && recipe.language !== undefined) {
+    refuse('languageTemperature: expected with rows of several languages, got it with those of one (language)');
+  }
+  const { speedFactors, noise, noiseFolder } = augmentationOptions(recipe.augmentation);
   if (recipe.teacherCache !== undefined) {
+    // Its rows are of the audio as it is; masks are the student's alone.
+    for (const [name, given] of Object.entries({ speedFactors, noise, noiseFolder })) {
+      if (given === null || given.length === 0) continue;
+      refuse(
+        `teacherCache: expected without ${name}, which changes the audio that the teacher hears, got both; without a cache it hears it, and masks (applySpecAugment) go with a cache`,
+      );
+    }
     if (recipe.teacher === undefined) refuse('teacherCache: expected with a teacher, got it without one');
     if (options.distillation === 'none') refuse("teacherCache: expected with a distillation, got distillation 'none'");
     // It averages over padding too, of which a cache has no rows.

@@ -11,6 +11,7 @@ import {
   type HostTensor,
   type LoraConfig,
   type ModelFolder,
+  toFloat32,
   weightEntries,
   writeAdapter,
   writeExpert,
@@ -147,6 +148,10 @@ const full: Method = {
   active: () => false,
   async save(model, { output, folder, dtype }) {
     const tensors = await host(model.parameters, dtype);
+    // Frozen ones are held in the type of the products: written is what was read.
+    for (const [name, { trainable, shape }] of model.path === null ? [] : model.parameters) {
+      if (!trainable) tensors.set(name, fromFloat32(toFloat32(await folder.weights.read(name)), shape, dtype));
+    }
     const files: Record<string, Uint8Array> = {};
     for (const path of folder.processorFiles) files[basename(path)] = await readFile(path);
     const path = join(output, 'model');

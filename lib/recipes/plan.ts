@@ -15,7 +15,7 @@ import {
 } from '../train/index.js';
 import { type HostTensor, type ModelFolder, whisperTensorShapes } from '../weights/index.js';
 import { typesOf } from './checks.js';
-import { methods, type Preparation } from './method.js';
+import { type Method, methods, type Preparation } from './method.js';
 import {
   type BatchPlan,
   gibibytes,
@@ -39,6 +39,8 @@ export interface Planned {
   recipe: TrainRecipe;
   folder: ModelFolder;
   teacher: ChosenTeacher;
+  /** Which parameters of the backbone train, by name; undefined: none. */
+  trainable: Method['trainable'];
   batches: AudioBatches;
   options: TrainingOptions;
   preparation: Preparation;
@@ -145,7 +147,7 @@ export function roomOf({ recipe, stream }: { recipe: Pick<TrainRecipe, 'maxMemor
 }
 
 function memoryOf(
-  { batches, stream, batchSize, folder, options, teacher: { graphBytes } }: Planned,
+  { batches, stream, batchSize, options, teacher: { graphBytes } }: Planned,
   { memory }: StepCost,
   room: Room,
 ): MemoryPlan {
@@ -168,8 +170,7 @@ function memoryOf(
       room: room.bytes,
     };
   }
-  const { num_mel_bins, max_source_positions } = folder.config;
-  const batch = batchSize * num_mel_bins * 2 * max_source_positions * 4;
+  const batch = batchSize * batches.itemBytes;
   const onTheWay = (AHEAD + QUEUED_UPDATES * options.accumulation) * batch;
   const features = batches.cachedBytes + onTheWay + DECODER_BYTES;
   const base = process.memoryUsage.rss();
@@ -212,7 +213,7 @@ async function cachedFlop(planned: Planned, { batch, flop }: RunPlan): Promise<n
 }
 
 function openPlanner(
-  { recipe, folder, teacher, preparation, stream }: Planned,
+  { recipe, folder, teacher, trainable, preparation, stream }: Planned,
   compute: FloatName,
   kind: TeacherKind,
 ): Promise<StepPlanner> {
@@ -220,7 +221,7 @@ function openPlanner(
   const method = methods[name];
   return StepPlanner.open(stream, {
     student: async (on) => {
-      const settings = { compute, copyWeights, trainable: method.trainable };
+      const settings = { compute, copyWeights, trainable };
       const student = recipe.fromScratch
         ? Whisper.fromTensors(on, folder.config, zeros(folder.config), settings)
         : await Whisper.fromFolder(on, folder, settings);

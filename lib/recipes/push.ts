@@ -104,15 +104,22 @@ async function readRun(run: string): Promise<{ identity: JsonObject; report: Jso
       `${run}: expected a finished run, got one without report.json: train it on`,
     );
   }
-  return {
-    identity: await readJsonObject(join(run, 'run.json'), 'ERR_RUN'),
-    report: await readJsonObject(join(run, 'report.json'), 'ERR_RUN'),
-  };
+  const identity = await readJsonObject(join(run, 'run.json'), 'ERR_RUN');
+  const report = await readJsonObject(join(run, 'report.json'), 'ERR_RUN');
+  const { options } = identity;
+  // Its result is that of the shorter run that it was.
+  if (isJsonObject(options) && typeof options.steps === 'number' && options.steps !== report.steps) {
+    throw new DistilWhisperError(
+      'ERR_RUN',
+      `${run}: expected a finished run, got one of ${options.steps} updates with the report of ${shown(report.steps)}: train it on`,
+    );
+  }
+  return { identity, report };
 }
 
 /** Codes of the languages that a run taught. */
-function languagesOf({ languages, language }: JsonObject): string[] {
-  const all = Array.isArray(languages) ? languages : [language];
+function languagesOf({ taught, language }: JsonObject): string[] {
+  const all = Array.isArray(taught) ? taught : [language];
   return all.filter((code) => typeof code === 'string');
 }
 

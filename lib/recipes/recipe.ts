@@ -1,4 +1,5 @@
 /** What a training run is told, and what it tells. */
+import type { Augmentation } from '../audio/index.js';
 import type { BadRow, Subset, TextForm } from '../data/index.js';
 import type { HubOptions } from '../hub/index.js';
 import type { FloatName, Stream } from '../tensor/index.js';
@@ -41,6 +42,11 @@ export interface TrainRecipe {
    * gets an expert, trained side by side.
    */
   language?: string | undefined;
+  /**
+   * 'full' only: what of the model stays as it is, a pattern or several: 'encoder', 'decoder', 'embeddings', or the beginning of parameters' names, such as
+   * 'encoder.layers.0-3'. The backward ends where nothing below trains.
+   */
+  freeze?: string | readonly string[] | undefined;
   /** 'full' only: start from random weights; of the model folder the config and the tokenizer are used. */
   fromScratch?: boolean | undefined;
   /** 'lora' only: of a new adapter. Default: `loraDefaults`, the paper's. */
@@ -62,6 +68,11 @@ export interface TrainRecipe {
    * or validation.
    */
   split?: string | readonly string[] | undefined;
+  /**
+   * Temperature T by which languages are sampled: of an epoch as long as without it, a language that has n of the rows has a share in
+   * proportion to n^(1/T). Default 1: as the data are; a few make small languages come more often.
+   */
+  languageTemperature?: number | undefined;
   /** Which rows, as `openDataset` takes them; without `language` only. */
   languages?: readonly string[] | undefined;
   minDuration?: number | undefined;
@@ -71,8 +82,20 @@ export interface TrainRecipe {
   subset?: Subset | undefined;
   /** What becomes of the texts before they are labels. */
   text?: TextForm | undefined;
+  /**
+   * Labels have timestamps, as Whisper was trained: before and behind the text, or each of its `segments` where rows have them, to 0.02 s. Default
+   * false.
+   */
+  timestamps?: boolean | undefined;
+  /** Of a share of the utterances, chosen by their ids; Whisper's training mixed halves. Default 1. */
+  timestampShare?: number | undefined;
   /** Folder that the manifests' relative audio paths start from. Default: their own. */
   audioRoot?: string | undefined;
+  /**
+   * What is done to what is heard in training: masks (SpecAugment), other speeds, noise. Default: nothing, as the paper. With a teacher cache masks
+   * alone: of the audio a teacher hears what the student hears, but without masks.
+   */
+  augmentation?: Partial<Augmentation> | undefined;
   /** Rows for validation; the best parameters by their word error rate are kept. */
   validation?:
     | {
@@ -96,7 +119,10 @@ export interface TrainRecipe {
   batchSize?: number | 'auto' | undefined;
   /** Bytes that the run may take. Default: what the process may, by the machine's free memory, its control group and its limits. */
   maxMemory?: number | undefined;
-  /** Length of the run: passes over the rows, or updates. */
+  /**
+   * Length of the run: passes over the rows, or updates. A run in the output folder goes on with another length than it had from its last
+   * checkpoint, also where it had ended: learning rate and gate noise follow the new length from there. Less than it has done is refused.
+   */
   epochs?: number | undefined;
   steps?: number | undefined;
   /** Updates between checkpoints. Default: a tenth of the run. */
@@ -185,7 +211,11 @@ export interface TrainPlan {
   utterances: number;
   /** Of audio; null where a run goes on whose data do not say how long their audio is. */
   hours: number | null;
+  /** Languages of the utterances: how many are there, and how many an epoch has of them. */
+  languages: readonly { language: string; utterances: number; epoch: number }[];
   steps: number;
+  /** Where the run in the folder had another length: that one, and the updates that it has done; its schedules follow the new one. */
+  extension: { from: number; at: number } | null;
   trainable: number;
   /** Of the model, its new expert included. */
   parameters: number;
@@ -209,7 +239,7 @@ export interface TrainResult extends RunReport, TrainPlan {
   /** Code of the language that was taught; null where there is none, or several. */
   language: string | null;
   /** Codes of all of them. */
-  languages: readonly string[];
+  taught: readonly string[];
   /** What it was made of, as it was given: paths or names; `repository`: that of the model's name, null for a path. */
   sources: { model: string; repository: string | null; teacher: string | null; data: readonly string[] };
 }

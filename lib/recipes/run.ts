@@ -31,12 +31,13 @@ import {
 } from '../weights/index.js';
 import { checkRecipe, typesOf } from './checks.js';
 import type { Closers } from './closers.js';
+import { frozenNames } from './freeze.js';
 import { digestOfFiles, digestOfTokenizer, digestOfWeights } from './identity.js';
 import { type Method, methods, type Preparation } from './method.js';
 import { planRun, type RunPlan } from './plan.js';
 import { recipeDefaults, type SaveType, type TimePlan, type TrainPlan, type TrainRecipe } from './recipe.js';
 import { type ChosenTeacher, chooseTeacher, loadTeacher } from './teacher.js';
-import { checkRows, type LeftOut, openTrainingRows } from './training-rows.js';
+import { checkRows, type LeftOut, openTrainingRows, timestampShareOf } from './training-rows.js';
 
 /** Bytes of a value that trains, in a checkpoint: itself and its moments. */
 const SAVED = 12;
@@ -55,12 +56,16 @@ export interface Run {
   stream: Stream;
   /** Type of the weights that are written. */
   saveAs: SaveType;
+  /** Which parameters of the backbone train, by name; undefined: none. */
+  trainable: Method['trainable'];
   batches: AudioBatches;
   validation: Dataset | null;
   badRows: BadRow[];
   leftOut: LeftOut[];
   heldOut: string[];
   options: TrainingOptions;
+  /** See `TrainPlan`. */
+  extension: TrainPlan['extension'];
   /** Updates in an epoch. */
   perEpoch: number;
   teacher: ChosenTeacher;
@@ -106,6 +111,8 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   const teacherPath = recipe.teacher === undefined || graphs ? null : await resolveModel(recipe.teacher, hub);
   const folder = await openModelFolder(path);
   closers.add(() => folder.close());
+  const frozen = recipe.freeze === undefined ? null : frozenNames([recipe.freeze].flat(), folder.config);
+  const trainable = frozen ? (name: string) => !frozen.has(name) : method.trainable;
   const stream = recipe.stream ?? new Stream({ device: recipe.device ?? 'cpu' });
   closers.add(() => (recipe.stream ? recipe.stream.endStep() : stream.close()));
   const tokenizer = counter ?? (await WhisperTokenizer.fromFolder(path));
@@ -123,7 +130,9 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   const { seed, compat, accumulation } = { ...trainingDefaults, ...recipe.options };
   const batchSize = typeof recipe.batchSize === 'number' ? recipe.batchSize : recipeDefaults.batchSize;
   const { strict, onWarning } = recipe;
-  const dealt = { batchSize, seed, compat, strict, onWarning };
+  const { languageTemperature: temperature, augmentation } = recipe;
+  const timestampShare = timestampShareOf(recipe);
+  const dealt = { batchSize, temperature, augmentation, timestampShare, seed, compat, strict, onWarning };
   const { batches, validation, leftOut, bad } = await checkRows(
     rows,
     recipe,
@@ -133,20 +142,22 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
   const perEpoch = Math.max(1, Math.floor(batches.sampler.batchesPerEpoch / accumulation));
   const steps = recipe.steps ?? Math.ceil((recipe.epochs ?? recipeDefaults.epochs) * perEpoch);
   const options = trainingOptions({ ...recipe.options, steps });
+  const before = resumes ? await RunFolder.length(output) : null;
   const teacher = await chooseTeacher(recipe, { folder: source, graphs }, folder.config, batches);
   throwIfInterrupted(signal);
   const preparation = { languages: languages.map(({ name }) => name), seed, compat, lora: recipe.lora, start };
-  const before = resumes && typeof recipe.batchSize !== 'number' ? await chosenBefore(output, batchSize) : null;
+  const chosen = resumes && typeof recipe.batchSize !== 'number' ? await chosenBefore(output, batchSize) : null;
   const plan = await planRun({
     recipe,
     folder,
     teacher,
+    trainable,
     batches,
     options,
     preparation,
     batchSize,
     stream,
-    before,
+    before: chosen,
   });
   throwIfInterrupted(signal);
   return {
@@ -158,12 +169,15 @@ export async function openRun(recipe: TrainRecipe, closers: Closers): Promise<Ru
     tokenizer,
     stream,
     saveAs: typesOf(recipe).saveAs,
+    trainable,
     batches,
     validation,
     badRows: bad,
     leftOut,
     heldOut: rows.heldOut,
     options,
+    extension:
+      before && before.updates > 0 && before.steps !== steps ? { from: before.steps, at: before.updates } : null,
     perEpoch,
     teacher,
     plan,
@@ -212,7 +226,7 @@ export async function loadRun(run: Run, closers: Closers, { adds }: { adds: bool
   const { recipe, method, folder, stream, options, plan } = run;
   const { compute } = plan.batch;
   const copyWeights = recipe.copyWeights ?? false;
-  const settings = { compute, copyWeights, trainable: method.trainable };
+  const settings = { compute, copyWeights, trainable: run.trainable };
   const model = recipe.fromScratch
     ? await Whisper.create(stream, folder.config, { ...settings, seed: options.seed })
     : await Whisper.fromFolder(stream, folder, settings);
@@ -246,8 +260,10 @@ function summary(run: Run, model: Whisper, added: readonly Parameter[]): TrainPl
   const best = run.validation ? 4 * trainable : 0;
   return {
     utterances: batches.length,
+    languages: languagesOf(batches),
     hours: seconds === null ? null : seconds / 3600,
     steps: options.steps,
+    extension: run.extension,
     trainable,
     parameters: backbone + sizeOf(added),
     active: backbone + sizeOf(added.filter(({ name }) => run.method.active(name))),
@@ -261,6 +277,15 @@ function summary(run: Run, model: Whisper, added: readonly Parameter[]): TrainPl
       teacherCache: teacher.kind === 'filling' ? Math.ceil(2 * width * rows * teacher.missing) : 0,
     },
   };
+}
+
+function languagesOf(batches: AudioBatches): TrainPlan['languages'] {
+  const counts = new Map<string, number>();
+  for (const { language } of batches.data.entries()) counts.set(language, (counts.get(language) ?? 0) + 1);
+  const dealt = batches.sampler.languageCounts();
+  return [...counts]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([language, utterances]) => ({ language, utterances, epoch: dealt.get(language) ?? 0 }));
 }
 
 /** How long a run takes whose updates take so many seconds, by its rehearsal, and of which so many are left; `first`: the first of them. */
@@ -285,6 +310,7 @@ export async function identityOf(run: Run, rows: FloatName | null): Promise<Reco
   return {
     // Distilled experts are experts that have a teacher.
     method: method.start === 'experts' ? 'experts' : recipe.method,
+    freeze: recipe.freeze === undefined ? undefined : [recipe.freeze].flat().sort(),
     language: recipe.language === undefined ? null : languages[0]!.code,
     languages: method.start === 'experts' && recipe.languages ? languages.map(({ code }) => code) : undefined,
     lora: recipe.method === 'lora' ? { ...loraDefaults, ...recipe.lora } : undefined,
@@ -295,6 +321,9 @@ export async function identityOf(run: Run, rows: FloatName | null): Promise<Reco
     utterances: batches.length,
     leftOut: leftOut.length > 0 ? leftOut : undefined,
     'data weights': batches.data.weights,
+    languageTemperature: (recipe.languageTemperature ?? 1) === 1 ? undefined : recipe.languageTemperature,
+    augmentation: batches.augmentation ?? undefined,
+    timestampShare: timestampShareOf(recipe) || undefined,
     'training rows': await digestOfRows(batches.data),
     'validation rows': validation ? await digestOfRows(validation) : undefined,
     validateEvery: validation ? (recipe.validation?.every ?? perEpoch) : undefined,

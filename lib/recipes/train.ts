@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BadRowsError, type Dataset } from '../data/index.js';
 import { evaluate } from '../evaluate/index.js';
-import { ifThere, writeFileAtomic } from '../files/index.js';
+import { ifThere, readJsonObject, writeFileAtomic } from '../files/index.js';
 import { repositoryOf } from '../hub/index.js';
 import type { Whisper } from '../model/index.js';
 import { elementType } from '../tensor/index.js';
@@ -53,12 +53,12 @@ export async function train(recipe: TrainRecipe): Promise<TrainResult> {
         });
         const { model: from, teacher: by = null } = recipe;
         const sources = { model: from, repository: repositoryOf(from), teacher: by, data: namesOfData(recipe) };
-        const languages = run.languages.map(({ code }) => code);
-        const language = languages.length === 1 ? languages[0]! : null;
-        outcome = { ...report, ...plan, result, language, languages, sources };
-        // A run that was at its end has nothing to add to what it said then.
+        const taught = run.languages.map(({ code }) => code);
+        const language = taught.length === 1 ? taught[0]! : null;
+        outcome = { ...report, ...plan, result, language, taught, sources };
+        // A run that was at its end has nothing to add to what it said then; a shorter one may have said it.
         const reportPath = join(output, 'report.json');
-        if (report.updates === 0 && (await ifThere(stat(reportPath)))) return;
+        if (report.updates === 0 && (await isReportOf(reportPath, report.steps))) return;
         const text = Buffer.from(`${JSON.stringify(outcome, null, 2)}\n`);
         await writeFileAtomic(reportPath, (sink) => sink.append(text));
       },
@@ -121,4 +121,10 @@ function validationOf(
     if (badRows.length > 0) throw new BadRowsError(badRows);
     return { score: total.wer, wer: total.wer, cer: total.cer, gateShare: total.gateShare };
   };
+}
+
+/** Whether a report is there, of a run of so many updates. */
+async function isReportOf(path: string, steps: number): Promise<boolean> {
+  if (!(await ifThere(stat(path)))) return false;
+  return (await readJsonObject(path, 'ERR_RUN')).steps === steps;
 }

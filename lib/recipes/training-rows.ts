@@ -50,6 +50,8 @@ export type RowsRecipe = Pick<
   | 'limit'
   | 'subset'
   | 'text'
+  | 'timestamps'
+  | 'timestampShare'
   | 'audioRoot'
   | 'skipEmptyText'
   | 'skipBad'
@@ -72,6 +74,8 @@ export const ROWS: Record<keyof RowsRecipe, true> = {
   limit: true,
   subset: true,
   text: true,
+  timestamps: true,
+  timestampShare: true,
   audioRoot: true,
   skipEmptyText: true,
   skipBad: true,
@@ -134,6 +138,7 @@ export async function openTrainingRows(
       limit: recipe.limit,
       subset: recipe.subset,
       text: recipe.text,
+      segments: recipe.timestamps,
       // That is the model's.
       hub: { ...recipe.hub, revision: undefined },
       signal: recipe.signal,
@@ -266,11 +271,12 @@ export async function checkRows(
         return false;
       }
     });
-  if (!earlier) {
+  // How long utterances are that do not tell it is a part of their labels.
+  if (!earlier || batches.isOpen) {
     const first = batches.length;
-    const total = first + (kept?.length ?? 0);
+    const total = first + (earlier ? 0 : (kept?.length ?? 0));
     await tried(() => batches.check({ signal, onProgress: (done) => onCheck?.(done, total) }));
-    if (kept) {
+    if (kept && !earlier) {
       const refused = await checkAudio(kept, {
         strict,
         signal,
@@ -301,6 +307,10 @@ function tableNames(sets: readonly (Dataset | null)[], bad: readonly BadRow[]): 
   for (const path of paths) seen.set(short(path), (seen.get(short(path)) ?? 0) + 1);
   return (path) => ((seen.get(short(path)) ?? 0) > 1 ? path : short(path));
 }
+
+/** Of the utterances' labels, how many have timestamps. */
+export const timestampShareOf = ({ timestamps, timestampShare = 1 }: RowsRecipe): number =>
+  timestamps ? timestampShare : 0;
 
 /** Of a row, in the whole of its table's path: tables of two corpora may have one name. */
 const placeOf = (row: { manifest: string; line: number }): string => `${row.line} ${row.manifest}`;

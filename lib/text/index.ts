@@ -9,6 +9,7 @@ export {
   type LabelOptions,
   type PromptOptions,
   type Task,
+  TIMESTAMP_STEP,
   type TimestampTokens,
   WhisperTokenizer,
 } from './tokenizer.js';

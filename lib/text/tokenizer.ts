@@ -25,6 +25,8 @@ export interface PromptOptions {
 }
 
 export interface LabelOptions extends PromptOptions {
+  /** When the parts of the text are spoken, in seconds: the labels then have a timestamp before and behind the text of each. */
+  segments?: readonly { start: number; end: number; text: string }[];
   /** 'reference': no language token in the labels, as the reference implementation trains. Default 'paper'. */
   compat?: 'paper' | 'reference';
 }
@@ -49,7 +51,7 @@ const ENGLISH = 'en';
 const BYTES: ReadonlyMap<string, number> = new Map(BYTE_CHARACTERS.map((character, byte) => [character, byte]));
 
 /** Seconds between two neighbouring timestamp tokens. */
-const TIMESTAMP_STEP = 0.02;
+export const TIMESTAMP_STEP = 0.02;
 /** Vocabularies from before timestamps were listed end with `<|notimestamps|>`; the model still has 30 s of them. */
 const UNLISTED_TIMESTAMPS = 1501;
 
@@ -387,12 +389,38 @@ export class WhisperTokenizer {
 
   /**
    * Labels of one utterance: the prompt, the text, the end: [start, language?, task, notimestamps?, ...text, end]. With `compat: 'reference'` the
-   * language token is left out, as in the reference's training (its decoder input then starts with a doubled start token).
+   * language token is left out, as in the reference's training (its decoder input then starts with a doubled start token). With `segments`:
+   * [start, language?, task, begin, ...text, end, …, end of text], the text of each between its timestamps.
    */
   labels(text: string, options: LabelOptions = {}): number[] {
-    const { compat = 'paper', language, ...rest } = options;
+    const { compat = 'paper', language, segments, ...given } = options;
+    const rest = segments ? { ...given, timestamps: true } : given;
     const prompt = this.prompt(language === undefined || compat === 'reference' ? rest : { ...rest, language });
-    return [...prompt, ...this.encode(text), this.endOfText];
+    if (!segments) return [...prompt, ...this.encode(text), this.endOfText];
+    const timed = segments.flatMap(({ start, end, text: part }) => [
+      this.timestampId(start),
+      ...this.encode(part),
+      this.timestampId(end),
+    ]);
+    return [...prompt, ...timed, this.endOfText];
+  }
+
+  /**
+   * Where the timestamps are of a model with a `vocabulary` of so many tokens, which is to write them.
+   * @throws ERR_VOCABULARY when it has none
+   */
+  requireTimestamps(vocabulary: number): TimestampTokens {
+    const refuse = (why: string): never => {
+      throw new DistilWhisperError(
+        'ERR_VOCABULARY',
+        `timestamps: expected a model with timestamp tokens, got a vocabulary ${why}`,
+      );
+    };
+    if (!this.has('<|notimestamps|>') || !this.hasTimestamps) refuse('without any');
+    const tokens = this.timestampTokens;
+    // Tokenizers that end with <|notimestamps|> may leave them unsaid: the model decides.
+    if (tokens.end > vocabulary) refuse(`of ${vocabulary} tokens, which ends before them`);
+    return tokens;
   }
 
   /** Whether the vocabulary has timestamps, or leaves them unlisted behind its end. */

@@ -14,6 +14,8 @@ export interface Recalled {
 export interface TrainBatch {
   /** f32 [mels, frames] of each item; read when the update is queued, never kept. */
   features: readonly Float32Array[];
+  /** What a teacher hears of each item instead, where it is other: the features without masks. */
+  teacherFeatures?: readonly Float32Array[] | undefined;
   /** What the decoder shall say, one list an item; its input is the same shifted right behind the start token. */
   labels: readonly (readonly number[])[];
   /** Lower-case language name of each item: whose expert it takes. null: none. */
@@ -30,13 +32,14 @@ export interface TrainBatch {
 
 /** A batch in parts of so many items, in order. */
 export function partsOf(batch: TrainBatch, size: number): TrainBatch[] {
-  const { features, labels, languages, recalled, taught } = batch;
+  const { features, teacherFeatures, labels, languages, recalled, taught } = batch;
   const count = labels.length;
   if (count <= size) return [batch];
   return Array.from({ length: Math.ceil(count / size) }, (_, i) => {
     const [begin, end] = [i * size, (i + 1) * size];
     return {
       features: features.slice(begin, end),
+      teacherFeatures: teacherFeatures?.slice(begin, end),
       labels: labels.slice(begin, end),
       languages: languages.slice(begin, end),
       recalled: recalled?.slice(begin, end),
@@ -93,5 +96,10 @@ export class BatchUploader {
       ids: stream.tensor(ids, [B, T], 'i32'),
       targets: stream.tensor(labels, [B * T], 'i32'),
     };
+  }
+
+  /** What a teacher hears, f32 [B, mels, frames], where it is other than the student; else null. Throws ERR_SHAPE. */
+  uploadForTeacher({ teacherFeatures, labels }: TrainBatch): Tensor | null {
+    return teacherFeatures ? this.features.upload(teacherFeatures, labels.length) : null;
   }
 }

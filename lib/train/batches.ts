@@ -1,4 +1,4 @@
-import { type AudioInput, DecodePool, FeatureExtractor, SAMPLE_RATE } from '../audio/index.js';
+import { type Augmentation, Augmenter, FRAMES_PER_SECOND } from '../audio/index.js';
 import {
   type BadRow,
   BadRowsError,
@@ -12,15 +12,29 @@ import {
   type RowAudio,
   SAMPLER_OPTIONS,
   type SamplerOptions,
+  type TextSegment,
 } from '../data/index.js';
-import { checkOptions, DistilWhisperError, isDistilWhisperError } from '../errors/index.js';
-import { resolveLanguage, type WhisperTokenizer } from '../text/index.js';
+import { checkOptions, DistilWhisperError } from '../errors/index.js';
+import { resolveLanguage, TIMESTAMP_STEP, type TimestampTokens, type WhisperTokenizer } from '../text/index.js';
 import type { WhisperConfig } from '../weights/index.js';
 import type { BatchSource, TrainBatch } from './batch.js';
+import { type Heard, Hearing } from './hearing.js';
+import { LabelStore } from './label-store.js';
+import { atSpeed, isTimed, timedText } from './timed-labels.js';
 
 export interface AudioBatchOptions extends Omit<SamplerOptions, 'blocks' | 'sourceWeights'> {
   compat?: 'paper' | 'reference' | undefined;
-  /** Where the features of all utterances take at most so many bytes they are kept: later epochs decode nothing. Default 1 GiB. */
+  /**
+   * Labels have timestamps before and behind the text, or each of its segments where rows have them, in place of `<|notimestamps|>`; of a share of the
+   * utterances. Default: none.
+   */
+  timestampShare?: number | undefined;
+  /** What is done to what is heard, in `stream` alone. Default: nothing. */
+  augmentation?: Partial<Augmentation> | undefined;
+  /**
+   * Where the features of all utterances, or with an augmentation of the audio their samples, take at most so many bytes they are kept: later
+   * epochs decode nothing. Default 1 GiB.
+   */
   cacheBytes?: number | undefined;
   /** Takes the rows whose labels or, in `check`, audio are refused; they are left out then. Without it they are an error. */
   onBadRow?: ((row: BadRow) => void) | undefined;
@@ -36,6 +50,8 @@ const { blocks: _, sourceWeights: __, ...SAMPLING } = SAMPLER_OPTIONS;
 const OPTIONS: Record<keyof AudioBatchOptions, true> = {
   ...SAMPLING,
   compat: true,
+  timestampShare: true,
+  augmentation: true,
   cacheBytes: true,
   onBadRow: true,
   strict: true,
@@ -44,15 +60,17 @@ const OPTIONS: Record<keyof AudioBatchOptions, true> = {
 
 /**
  * Labels of an utterance: what the decoder shall say behind the start token. Errors: ERR_LABEL_TOO_LONG, ERR_TOKENIZER.
- * 'reference': without the language token and with a second start token (docs/method.md, section 6).
+ * With `segments`, which are the text, a timestamp stands before and behind each. 'reference': without the language token and with a second start token (docs/method.md, section 6).
  */
 export function labelsOf(
   entry: Pick<ManifestEntry, 'text' | 'language' | 'task' | 'id'>,
   tokenizer: WhisperTokenizer,
   config: WhisperConfig,
   compat: 'paper' | 'reference' = 'paper',
+  segments?: readonly TextSegment[],
 ): number[] {
-  const all = tokenizer.labels(entry.text, { language: entry.language, task: entry.task ?? 'transcribe', compat });
+  const { text, language, task = 'transcribe' } = entry;
+  const all = tokenizer.labels(text, { language, task, compat, ...(segments && { segments }) });
   const labels = compat === 'reference' ? all : all.slice(1);
   if (labels.length > config.max_target_positions) {
     throw new DistilWhisperError(
@@ -73,34 +91,54 @@ const CHECKED_AT_ONCE = 16;
 export class AudioBatches implements BatchSource {
   private readonly all: Dataset;
   private readonly labels: LabelStore;
-  /** Seconds of each utterance's audio: decoded, or as its table tells; NaN where neither. */
-  private readonly lengths: Float64Array;
+  /** Rows whose labels end with a timestamp that is not known until they are heard. */
+  private readonly open = new Set<number>();
+  /** Where timestamps are, and the last that a window has; null where labels have none. */
+  private readonly stamps: (TimestampTokens & { last: number }) | null = null;
+  private readonly augmenter: Augmenter;
+  private readonly hearing: Hearing;
   /** Numbers of the utterances that are left. */
   private rows: number[] = [];
   private dealt: EpochSampler;
-  private readonly kept = new Map<number, Float32Array>();
-  private keepsFeatures = false;
 
   /**
    * Checks every label at once, so that a long run does not find out late. Of a data set the rows are read when they are needed; it stays the
-   * caller's. Errors: BadRowsError with those of `labelsOf`, ERR_LANGUAGE (no such token); ERR_ARGUMENT.
+   * caller's. Errors: BadRowsError with those of `labelsOf`, ERR_LANGUAGE (no such token); ERR_ARGUMENT;
+   * those of `Augmenter`.
    */
   constructor(
     data: Dataset | readonly ManifestEntry[],
-    private readonly config: WhisperConfig,
+    config: WhisperConfig,
     tokenizer: WhisperTokenizer,
     private readonly options: AudioBatchOptions,
   ) {
     checkOptions('AudioBatches', options, OPTIONS);
     this.all = data instanceof Dataset ? data : Dataset.of(data);
     this.labels = new LabelStore(this.all.length);
-    this.lengths = new Float64Array(this.all.length).fill(Number.NaN);
+    const { augmentation = {}, seed = 0, strict } = options;
+    const features = { mels: config.num_mel_bins, frames: 2 * config.max_source_positions };
+    this.augmenter = new Augmenter(augmentation, seed, features);
+    this.hearing = new Hearing(this.all, features, this.augmenter, strict);
+    const { timestampShare = 0 } = options;
+    if (!(timestampShare >= 0 && timestampShare <= 1)) {
+      throw new DistilWhisperError(
+        'ERR_ARGUMENT',
+        `timestampShare: expected a share from 0 to 1, got ${String(timestampShare)}`,
+      );
+    }
+    const window = features.frames / FRAMES_PER_SECOND;
+    if (timestampShare > 0) {
+      const tokens = tokenizer.requireTimestamps(config.vocab_size);
+      this.stamps = { ...tokens, last: tokens.begin + config.max_source_positions };
+    }
     const bad: BadRow[] = [];
     for (const row of this.all.numbers()) {
       const entry = this.all.entry(row);
-      if (entry.duration !== undefined) this.lengths[row] = entry.duration;
       try {
-        this.labels.add(labelsOf(entry, tokenizer, config, options.compat));
+        const timed = timestampShare > 0 && isTimed(entry.id, timestampShare);
+        const segments = timed ? timedText(entry, window, 0) : undefined;
+        this.labels.add(labelsOf(entry, tokenizer, config, options.compat, segments));
+        if (timed && !entry.segments && entry.duration === undefined) this.open.add(row);
         this.rows.push(row);
       } catch (error) {
         if (!blamesRow(error)) throw error;
@@ -123,7 +161,8 @@ export class AudioBatches implements BatchSource {
 
   /**
    * Decodes every utterance once, so that a bad file ends a run before anything is written, and keeps the features where all fit
-   * the cache. Errors: BadRowsError with those of `decodeAudio` and `FeatureExtractor`; ERR_INTERRUPTED.
+   * the cache. Errors: BadRowsError with those of `decodeAudio` and `FeatureExtractor`; those of `decodeAudio` for noise;
+   * ERR_INTERRUPTED.
    */
   async check(
     options: {
@@ -145,7 +184,8 @@ export class AudioBatches implements BatchSource {
     const refused = (row: number, error: DistilWhisperError): void => {
       bad.set(row, badRow(this.all.entry(row), error));
     };
-    for await (const count of this.load(batches, (items) => items.length, refused)) {
+    await this.hearing.checkNoise();
+    for await (const count of this.load(batches, (items) => items.length, { refused })) {
       if (options.signal?.aborted) {
         throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
       }
@@ -170,6 +210,8 @@ export class AudioBatches implements BatchSource {
     if (bad.length > 0 && (!onBadRow || this.length === 0)) throw new BadRowsError(bad);
     const {
       compat: _,
+      augmentation: ______,
+      timestampShare: _______,
       cacheBytes = CACHE_BYTES,
       onBadRow: ___,
       strict: ____,
@@ -177,8 +219,7 @@ export class AudioBatches implements BatchSource {
       ...sampling
     } = this.options;
     // Some of many would be kept for nothing: an epoch comes round to them when it has all been decoded again.
-    this.keepsFeatures = this.length * this.featureBytes <= cacheBytes;
-    if (!this.keepsFeatures) this.kept.clear();
+    this.hearing.keep(this.rows, cacheBytes);
     const { items, blocks, sourceWeights } = this.data.sampling;
     return new EpochSampler(items, { ...sampling, blocks, sourceWeights });
   }
@@ -205,65 +246,96 @@ export class AudioBatches implements BatchSource {
 
   /** Seconds of all audio, as far as it was decoded or its table tells; null where neither. */
   get seconds(): number | null {
-    const sum = this.rows.reduce((seconds, row) => seconds + this.lengths[row]!, 0);
+    const sum = this.rows.reduce((seconds, row) => seconds + this.hearing.lengths[row]!, 0);
     return Number.isNaN(sum) ? null : sum;
   }
 
-  /** Bytes of features that are still to be kept in memory. */
-  get cachedBytes(): number {
-    return this.keepsFeatures ? (this.length - this.kept.size) * this.featureBytes : 0;
+  /** Whether labels lack timestamps until what they are of is heard: `check` hears all. */
+  get isOpen(): boolean {
+    return this.rows.some((row) => this.open.has(row));
   }
 
-  private get featureBytes(): number {
-    const { num_mel_bins, max_source_positions } = this.config;
-    return num_mel_bins * 2 * max_source_positions * Float32Array.BYTES_PER_ELEMENT;
+  /** Bytes of features, samples and noise that are still to be kept in memory. */
+  get cachedBytes(): number {
+    return this.hearing.missingBytes(this.rows) + (this.augmenter.noiseFiles?.mostBytes ?? 0);
+  }
+
+  /** Bytes of an utterance on its way to the stream. */
+  get itemBytes(): number {
+    return (this.augmenter.masks ? 2 : 1) * this.hearing.featureBytes;
+  }
+
+  /** What is done to what is heard, as a part of a run's identity; null: nothing. */
+  get augmentation(): Record<string, unknown> | null {
+    const { isOn, options, noiseFiles } = this.augmenter;
+    // Known by what it is made of, not by its path.
+    return isOn ? { ...options, noiseFolder: noiseFiles?.files ?? null } : null;
   }
 
   async *stream(from: number): AsyncGenerator<TrainBatch, void, undefined> {
     const perEpoch = this.sampler.batchesPerEpoch;
     const batches = this.sampler.iterate({ epoch: Math.floor(from / perEpoch), position: from % perEpoch });
-    yield* this.load(batches, (features, { indices }) => this.collated(features as Float32Array[], indices));
+    yield* this.load(batches, (items, { indices }) => this.collated(items as Heard[], indices), {
+      microOf: ({ epoch, position }) => epoch * perEpoch + position,
+    });
   }
 
-  /** Some of the utterances, by their numbers, in batches of `size`. Errors: those of `stream`. */
+  /** Some of the utterances, by their numbers, in batches of `size`, as they are. Errors: those of `stream`. */
   async *of(indices: readonly number[], size: number): AsyncGenerator<TrainBatch, void, undefined> {
     const batches = Array.from({ length: Math.ceil(indices.length / size) }, (_, position) => ({
       epoch: 0,
       position,
       indices: Int32Array.from(indices.slice(position * size, (position + 1) * size)),
     }));
-    yield* this.load(batches, (features, batch) => this.collated(features as Float32Array[], batch.indices));
+    yield* this.load(batches, (items, batch) => this.collated(items as Heard[], batch.indices));
   }
 
-  private collated(features: Float32Array[], indices: Int32Array): TrainBatch {
-    const { rows, all, labels, lengths } = this;
+  /** Ends the labels of a row that was heard. */
+  private measured(row: number): void {
+    if (!this.stamps || !this.open.delete(row)) return;
+    const { begin, last } = this.stamps;
+    this.labels.set(row, 2, Math.min(begin + Math.round(this.hearing.lengths[row]! / TIMESTAMP_STEP), last));
+  }
+
+  private collated(items: readonly Heard[], indices: Int32Array): TrainBatch {
+    const { rows, all, labels, stamps } = this;
     return {
-      features,
-      labels: Array.from(indices, (i) => labels.get(rows[i]!)),
+      features: items.map(({ features }) => features),
+      teacherFeatures: this.augmenter.masks ? items.map(({ whole }) => whole) : undefined,
+      labels: Array.from(indices, (i, at) => {
+        const own = labels.get(rows[i]!);
+        return stamps ? atSpeed(own, items[at]!.speed, stamps, stamps.last) : own;
+      }),
       languages: Array.from(indices, (i) => resolveLanguage(all.entry(rows[i]!).language).name),
       utterances: Array.from(indices),
-      seconds: indices.reduce((sum, i) => sum + (lengths[rows[i]!] || 0), 0),
+      seconds: items.reduce((sum, { seconds }) => sum + seconds, 0),
     };
   }
 
   /**
-   * Features of the batches' utterances, loaded ahead by a pool of threads that lives as long as the iteration. With `refused`
-   * an utterance at fault is handed to it, and null stands in its place.
+   * The batches' utterances, loaded ahead by a pool of threads that lives as long as the iteration; augmented where `microOf` says of a
+   * batch which micro-batch it is. With `refused` an utterance at fault is handed to it, and null stands in its place.
    */
   private async *load<T>(
     batches: Iterable<Batch>,
-    collate: (items: (Float32Array | null)[], batch: Batch) => T,
-    refused?: (row: number, error: DistilWhisperError) => void,
+    collate: (items: (Heard | null)[], batch: Batch) => T,
+    {
+      microOf,
+      refused,
+    }: { microOf?: (batch: Batch) => number; refused?: (row: number, error: DistilWhisperError) => void } = {},
   ): AsyncGenerator<T, void, undefined> {
-    const { config } = this;
-    const pool = new DecodePool();
-    const extractor = new FeatureExtractor({ mels: config.num_mel_bins, frames: 2 * config.max_source_positions });
-    const loader = new PrefetchLoader<number, Float32Array | null, T>({
+    const ears = this.hearing.open();
+    const augments = microOf && this.augmenter.isOn;
+    const loader = new PrefetchLoader<number, Heard | null, T>({
       examples: this.rows,
       batches,
-      load: async (row) => {
+      load: async (row, _, { batch, at }) => {
         try {
-          return await this.features(row, pool, extractor, refused && this.options.onWarning);
+          const heard = augments
+            ? await ears.augmented(row, { micro: microOf(batch), item: at })
+            : await ears.hear(row, refused && this.options.onWarning);
+          this.measured(row);
+          return heard;
         } catch (error) {
           if (!refused || !blamesRow(error)) throw error;
           refused(row, error);
@@ -275,78 +347,13 @@ export class AudioBatches implements BatchSource {
         const { id, manifest, line } = this.all.entry(row);
         return `${id} (${manifest} line ${line})`;
       },
-      onClose: () => pool.close(),
+      onClose: () => ears.stop(),
     });
     try {
       for await (const { data } of loader) yield data;
     } finally {
       await loader.close();
-      extractor.close();
+      ears.close();
     }
-  }
-
-  private async features(
-    row: number,
-    pool: DecodePool,
-    extractor: FeatureExtractor,
-    onWarning: AudioBatchOptions['onWarning'],
-  ): Promise<Float32Array> {
-    const known = this.kept.get(row);
-    if (known) return known;
-    const { audio: name } = this.all.entry(row);
-    const audio = await this.all.audio(row);
-    let decoded = audio as Exclude<RowAudio, AudioInput>;
-    if (typeof audio === 'string' || audio instanceof Uint8Array) {
-      const { warnings, ...heard } = await pool.decode(audio, {
-        name,
-        sampleRate: SAMPLE_RATE,
-        strict: this.options.strict,
-      });
-      for (const warning of warnings) onWarning?.(name, warning);
-      decoded = heard;
-    }
-    this.lengths[row] = decoded.samples.length / decoded.sampleRate;
-    let features: Float32Array;
-    try {
-      features = await extractor.extract(decoded);
-    } catch (error) {
-      // What is wrong with the file is told with its name.
-      throw isDistilWhisperError(error)
-        ? new DistilWhisperError(error.code, `${name}: ${error.message}`, { cause: error })
-        : error;
-    }
-    if (this.keepsFeatures) this.kept.set(row, features);
-    return features;
-  }
-}
-
-/** Label ids of many utterances, one behind the other. */
-class LabelStore {
-  private ids = new Uint32Array(1 << 12);
-  private readonly ends: Uint32Array;
-  private added = 0;
-
-  constructor(utterances: number) {
-    this.ends = new Uint32Array(utterances + 1);
-  }
-
-  add(labels: readonly number[]): void {
-    const start = this.ends[this.added]!;
-    const end = start + labels.length;
-    if (end > this.ids.length) {
-      const wider = new Uint32Array(Math.max(end, 2 * this.ids.length));
-      wider.set(this.ids);
-      this.ids = wider;
-    }
-    this.ids.set(labels, start);
-    this.ends[++this.added] = end;
-  }
-
-  count(i: number): number {
-    return this.ends[i + 1]! - this.ends[i]!;
-  }
-
-  get(i: number): number[] {
-    return Array.from(this.ids.subarray(this.ends[i]!, this.ends[i + 1]!));
   }
 }

@@ -17,6 +17,7 @@ export {
 } from './planner.js';
 export { RecallingBatches } from './recall.js';
 export { RunFolder, type RunState, TEACHER_CACHE } from './run-folder.js';
+export type { Extension } from './run-identity.js';
 export { learningRate } from './schedule.js';
 export { TrainingEngine, type UpdateReport } from './step.js';
 export { cachedTeacher, checkTeacher, noTeacher, type Taught, type Teacher } from './teacher.js';

@@ -188,7 +188,7 @@ export class OnnxTeacher implements Teacher {
     const { config, rows } = this;
     const D = config.d_model;
     const { ids, T } = decoderInputs(batch, config);
-    const memory = await this.encode(batch.features);
+    const memory = await this.encode(batch.teacherFeatures ?? batch.features);
     const taught: Float32Array[] = [];
     if (rows) {
       // One item at a time: logits are as many as the vocabulary for every label.

@@ -1,6 +1,6 @@
 /**
  * What a training run leaves on disk:
- *   run.json                     what is trained, with every option: a resumed run must ask for the same
+ *   run.json                     what is trained, with every option: a resumed run must ask for the same, but for its length
  *   run.lock                     which process works here, while it does
  *   log.jsonl                    one line an update or validation
  *   tensorboard/                 the same as curves, where they are asked for
@@ -15,7 +15,6 @@ import { DistilWhisperError, fileReadError, fileWriteError } from '../errors/ind
 import {
   FolderLock,
   ifThere,
-  isJsonObject,
   isRemnant,
   proveFolder,
   readJsonObject,
@@ -24,9 +23,9 @@ import {
   writeFileAtomic,
   writeFolderAtomic,
 } from '../files/index.js';
-import { type DType, type Tensor, typeName } from '../tensor/index.js';
+import type { DType, Tensor } from '../tensor/index.js';
 import { openSafetensors, type WeightEntry, writeSafetensors } from '../weights/index.js';
-import { trainingDefaults } from './options.js';
+import { type Extension, FORMAT, lengthOf, sameRun } from './run-identity.js';
 
 export interface RunState {
   /** Updates done. */
@@ -57,30 +56,9 @@ const PARTS = {
   [CURVES]: 'folder',
 };
 const LOCK = 'run.lock';
-/** How what a run is is written down: 1 named its model and manifest by their paths. */
-const FORMAT = 2;
-/** Of a digest, in run.json. */
-const DIGEST = /^sha256:/;
 const checkpointName = (step: number): string => `step-${String(step).padStart(8, '0')}`;
 
 const lines = (value: unknown): Uint8Array => Buffer.from(`${JSON.stringify(value, null, 2)}\n`);
-
-/** The first field in which two JSON objects differ, as "options.steps = 10, got 20"; null when they are equal. */
-function difference(earlier: object, now: object, at = ''): string | null {
-  const [a, b] = [new Map(Object.entries(earlier)), new Map(Object.entries(now))];
-  const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
-  for (const key of new Set([...a.keys(), ...b.keys()])) {
-    const [x, y] = [a.get(key), b.get(key)];
-    if (JSON.stringify(x) === JSON.stringify(y)) continue;
-    if ([x, y].every((value) => typeof value === 'string' && DIGEST.test(value))) return `other ${at}${key}`;
-    const nested = isObject(x) && isObject(y) && !Array.isArray(x);
-    const found = nested
-      ? difference(x, y, `${at}${key}.`)
-      : `${at}${key} = ${JSON.stringify(x)}, got ${JSON.stringify(y)}`;
-    if (found !== null) return found;
-  }
-  return null;
-}
 
 const refuse = (what: string): never => {
   throw new DistilWhisperError('ERR_RUN', what);
@@ -114,8 +92,28 @@ async function contentOf(path: string): Promise<'run' | 'nothing'> {
   return refuse(`run folder ${path}: expected an empty folder or a run, got other files, such as ${names[0]}`);
 }
 
+async function namesIn(path: string, part: string): Promise<string[]> {
+  try {
+    return (await ifThere(readdir(join(path, part)))) ?? [];
+  } catch (error) {
+    throw fileReadError(error, join(path, part));
+  }
+}
+
+async function checkpointsIn(path: string): Promise<number[]> {
+  const names = await namesIn(path, 'checkpoints');
+  const steps = names.flatMap((name) => (CHECKPOINT.test(name) ? [Number(CHECKPOINT.exec(name)![1])] : []));
+  return steps.sort((a, b) => b - a);
+}
+
+/** Updates of the last checkpoint. */
+const updatesIn = async (path: string): Promise<number> => (await checkpointsIn(path))[0] ?? 0;
+
 /** The folder of one run, held by this process until `close`. */
 export class RunFolder {
+  /** Where the run that was here had another length. */
+  extension: Extension | null = null;
+
   private constructor(
     readonly path: string,
     private readonly lock: FolderLock,
@@ -134,9 +132,9 @@ export class RunFolder {
   }
 
   /**
-   * Opens the folder of a run, or makes it. `identity` says what the run is; an existing folder must hold the same.
-   * Errors: ERR_RUN (the folder holds something else, or a run with other options, or is in use by another process),
-   * ERR_FILE_WRITE, ERR_DISK_FULL.
+   * Opens the folder of a run, or makes it. `identity` says what the run is; an existing folder must hold the same, but for its
+   * length, options.steps: the run goes on with the new one. Errors: ERR_RUN (the folder holds something else, or a run with other
+   * options, or one that has done more updates, or is in use by another process), ERR_FILE_WRITE, ERR_DISK_FULL.
    */
   static async open(path: string, identity: Record<string, unknown>): Promise<RunFolder> {
     await contentOf(path);
@@ -150,13 +148,22 @@ export class RunFolder {
       const now = JSON.parse(JSON.stringify({ format: FORMAT, ...identity })) as Record<string, unknown>;
       const file = join(path, 'run.json');
       // Again, now that nobody else can change it.
-      if ((await contentOf(path)) === 'run') await compare(path, file, now);
-      else await writeFileAtomic(file, (sink) => sink.append(lines(now)));
+      const isRun = (await contentOf(path)) === 'run';
+      const same = isRun ? await sameRun(path, file, now, await updatesIn(path)) : null;
+      folder.extension = same?.extension ?? null;
+      if (!same || same.changes) await writeFileAtomic(file, (sink) => sink.append(lines(same?.run ?? now)));
       return folder;
     } catch (error) {
       await folder.close();
       throw error;
     }
+  }
+
+  /** Length of the run in a folder, and the updates of its last checkpoint; null where there is none, or it does not say. Errors: ERR_RUN, ERR_FILE_READ. */
+  static async length(path: string): Promise<{ steps: number; updates: number } | null> {
+    if ((await contentOf(path)) !== 'run') return null;
+    const steps = lengthOf(await readJsonObject(join(path, 'run.json'), 'ERR_RUN'));
+    return steps === null ? null : { steps, updates: await updatesIn(path) };
   }
 
   /** Lets other processes use the folder. */
@@ -165,10 +172,8 @@ export class RunFolder {
   }
 
   /** Steps of the whole checkpoints here, latest first. */
-  async checkpoints(): Promise<number[]> {
-    const names = await this.names('checkpoints');
-    const steps = names.flatMap((name) => (CHECKPOINT.test(name) ? [Number(CHECKPOINT.exec(name)![1])] : []));
-    return steps.sort((a, b) => b - a);
+  checkpoints(): Promise<number[]> {
+    return checkpointsIn(this.path);
   }
 
   /** Writes a checkpoint, then removes those that are no longer needed. Errors: ERR_DISK_FULL, ERR_FILE_WRITE. */
@@ -288,15 +293,6 @@ export class RunFolder {
     });
   }
 
-  private async names(part: string): Promise<string[]> {
-    const path = join(this.path, part);
-    try {
-      return (await ifThere(readdir(path))) ?? [];
-    } catch (error) {
-      throw fileReadError(error, path);
-    }
-  }
-
   /**
    * Removes the checkpoints that are no longer needed, and what a killed process left half-written: what of that cannot be removed
    * is in nobody's way, and tried again next time.
@@ -306,28 +302,11 @@ export class RunFolder {
       await removeFolderAtomic(join(this.path, 'checkpoints', checkpointName(step)));
     }
     for (const part of ['.', 'checkpoints', 'best']) {
-      for (const name of await this.names(part)) {
+      for (const name of await namesIn(this.path, part)) {
         if (isRemnant(name)) await rm(join(this.path, part, name), { recursive: true, force: true }).catch(() => {});
       }
     }
   }
-}
-
-/** Refuses a folder whose run is another than `now`. */
-async function compare(path: string, file: string, now: Record<string, unknown>): Promise<void> {
-  const earlier = await readJsonObject(file, 'ERR_RUN');
-  if (earlier.format !== FORMAT) {
-    refuse(
-      `${file}: expected a run of format ${FORMAT}, got ${JSON.stringify(earlier.format) ?? 'none'}, which does not say what ` +
-        'it was trained on; use another folder',
-    );
-  }
-  // Runs have said f32 for fp32.
-  if (typeof earlier.compute === 'string') earlier.compute = typeName(earlier.compute);
-  // An option that they did not have yet was what its default is.
-  if (isJsonObject(earlier.options)) earlier.options = { ...trainingDefaults, ...earlier.options };
-  const changed = difference(earlier, now);
-  if (changed !== null) refuse(`run folder ${path}: it holds a run with ${changed}; use another folder`);
 }
 
 /** The fields of state.json, each held against what it can be. */

@@ -8,7 +8,7 @@ import { type GateHistogram, GateObserver, type Randomness, softGates } from './
 import { BEHIND, type Losses, type LossReadings, Objective, type Part, quiet } from './objective.js';
 import type { TrainingOptions } from './options.js';
 import { learningRate } from './schedule.js';
-import { type Teacher, teacherOf } from './teacher.js';
+import { type Taught, type Teacher, teacherOf } from './teacher.js';
 
 /** What one update did. Means over its micro-batches, each by its share. */
 export interface UpdateReport {
@@ -153,7 +153,7 @@ export class TrainingEngine {
     // Nothing of it is needed behind it: the next one takes the same memory.
     stream.tidy(() => {
       const { features, ids, targets } = this.uploader.upload(batch);
-      const taught = stream.inPart('teacher', () => this.teacher.teach(features, ids, batch));
+      const taught = stream.inPart('teacher', () => this.taught(batch, features, ids));
       const tape = new Tape(stream);
       const pass: ModelPass = {
         tape,
@@ -181,6 +181,16 @@ export class TrainingEngine {
       return undefined;
     });
     return readings;
+  }
+
+  private taught(batch: TrainBatch, features: Tensor, ids: Tensor): Taught | null {
+    // Who is not asked hears nothing.
+    const hasSaid = batch.taught !== undefined || batch.recalled?.every(({ rows }) => rows !== null);
+    const isAsked = this.teacher.config !== null && !hasSaid;
+    const whole = isAsked ? this.uploader.uploadForTeacher(batch) : null;
+    const taught = this.teacher.teach(whole ?? features, ids, batch);
+    whole?.dispose();
+    return taught;
   }
 
   private gates(k: number, micro: number, observer: GateObserver | null): SoftGates {

@@ -12,7 +12,7 @@ import type { JsonObject } from '../files/index.js';
 import { resolveAdapter, resolveExperts, resolveModel } from '../hub/index.js';
 import { computeType, FeatureUploader, Whisper } from '../model/index.js';
 import { Stream, type Tensor } from '../tensor/index.js';
-import { resolveLanguage, type TimestampTokens, WhisperTokenizer } from '../text/index.js';
+import { resolveLanguage, WhisperTokenizer } from '../text/index.js';
 import { type AdapterFolder, openAdapter, openModelFolder, unfollowedSettings } from '../weights/index.js';
 import { windowBatches } from './batches.js';
 import { type Decoding, decodingOf } from './decoding.js';
@@ -166,7 +166,7 @@ export class Transcriber {
     // Checked here, before any audio is read.
     this.model.adapters.of(adapter);
     const search = this.search(options);
-    const timestamps = options.timestamps ? this.timestampTokens() : null;
+    const timestamps = options.timestamps ? this.tokenizer.requireTimestamps(this.model.config.vocab_size) : null;
     const start = this.starts(options);
     const language = this.language(options.language);
     const transcriptions = sources.map(
@@ -270,22 +270,6 @@ export class Transcriber {
       }
       return found;
     };
-  }
-
-  /** Errors: ERR_VOCABULARY, here, before any audio is read. */
-  private timestampTokens(): TimestampTokens {
-    const { vocab_size: vocabulary } = this.model.config;
-    const refuse = (why: string): never => {
-      throw new DistilWhisperError(
-        'ERR_VOCABULARY',
-        `timestamps: expected a model with timestamp tokens, got a vocabulary ${why}`,
-      );
-    };
-    if (!this.tokenizer.has('<|notimestamps|>') || !this.tokenizer.hasTimestamps) refuse('without any');
-    const tokens = this.tokenizer.timestampTokens;
-    // Tokenizers that end with <|notimestamps|> may leave them unsaid: the model decides.
-    if (tokens.end > vocabulary) refuse(`of ${vocabulary} tokens, which ends before them`);
-    return tokens;
   }
 
   private async detect(windows: readonly HeardWindow[], adapter?: string | null): Promise<DetectedLanguage[]> {

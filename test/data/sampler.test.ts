@@ -128,3 +128,68 @@ test('EpochSampler refuses options out of range', (t) => {
   t.throws(() => sampler.batches(-1), { code: 'ERR_ARGUMENT' });
   t.throws(() => [...sampler.iterate({ position: 14, epochs: 1 })], { code: 'ERR_ARGUMENT' });
 });
+
+test('temperature with data sets of their own weights: shares follow what would come of a language, and within it the weights hold', (t) => {
+  // Catalan from two data sets, the second half as often; Thai lies in blocks; Polish beside Catalan in the first.
+  const source = Uint16Array.from([
+    ...Array<number>(400).fill(0),
+    ...Array<number>(200).fill(1),
+    ...Array<number>(40).fill(2),
+  ]);
+  const items = Array.from(source, (s, i) => ({ language: s === 2 ? 'th' : s === 0 && i % 4 === 0 ? 'pl' : 'ca' }));
+  const sourceWeights = [1, 0.5, 1];
+  const starts = [0, 10, 20, 30];
+  const blocks = {
+    source,
+    block: Int32Array.from(source, (s, i) => (s === 2 ? Math.floor((i - 600) / 10) : 0)),
+    kinds: [undefined, undefined, { starts, bytes: starts.map(() => 32 * 2 ** 20), sequential: false }],
+    sets: [0, 1, 2],
+  };
+  const sampler = (temperature?: number, seed = 3) =>
+    new EpochSampler(items, { batchSize: 8, seed, blocks, sourceWeights, temperature });
+  const dealt = (one: EpochSampler, epoch = 0): number[] => flat(one.batches(epoch));
+  const size = 400 + 100 + 40;
+  t.deepEqual([...sampler().languageCounts()].sort(), [
+    ['ca', 400],
+    ['pl', 100],
+    ['th', 40],
+  ]);
+  t.deepEqual(dealt(sampler(1)), dealt(sampler()), '1 is as the data are, in their order');
+  // √400, √100, √40 of 36.32; within Catalan 3 to 1.
+  const half = sampler(2);
+  t.deepEqual([...half.languageCounts()].sort(), [
+    ['ca', 297],
+    ['pl', 149],
+    ['th', 94],
+  ]);
+  for (const epoch of [0, 1, 5]) {
+    const rows = dealt(half, epoch);
+    t.is(rows.length, size, 'an epoch is as long as without it');
+    const [first, second] = [0, 1].map(
+      (s) => rows.filter((i) => items[i]!.language === 'ca' && source[i] === s).length,
+    );
+    t.deepEqual([first, second], [223, 74]);
+    for (const language of ['pl', 'th']) {
+      const times = items.map(() => 0);
+      for (const i of rows) times[i]!++;
+      const own = times.filter((_, i) => items[i]!.language === language);
+      t.true(Math.max(...own) - Math.min(...own) <= 1, 'whole passes');
+    }
+    t.deepEqual(dealt(sampler(2), epoch), rows, 'a function of seed and epoch');
+  }
+  t.notDeepEqual(dealt(half, 0), dealt(half, 1));
+  t.notDeepEqual(dealt(half), dealt(sampler(2, 4)));
+  // The languages are mixed all along the epoch.
+  const rows = dealt(half);
+  for (const part of [rows.slice(0, 270), rows.slice(270)]) {
+    const thai = part.filter((i) => items[i]!.language === 'th').length;
+    t.true(thai > 30 && thai < 64, `${thai} of 94 in a half`);
+  }
+  t.deepEqual([...sampler(Number.POSITIVE_INFINITY).languageCounts().values()].sort(), [180, 180, 180]);
+  t.deepEqual(
+    [...half.iterate({ epoch: 1, position: 3, epochs: 2 })],
+    [...sampler(2).iterate({ epoch: 1, epochs: 2 })].slice(3),
+  );
+  t.throws(() => sampler(0), { code: 'ERR_ARGUMENT', message: /temperature must be positive, got 0/ });
+  t.throws(() => new EpochSampler(items, { batchSize: 8, blocks, epochSize: 9 }), { message: /blocks do not go with/ });
+});

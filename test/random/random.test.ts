@@ -1,6 +1,15 @@
 import { readFileSync } from 'node:fs';
 import test from 'ava';
-import { GATE_STREAMS, layerStream, permutation, philox4x32, SKIP_STREAM } from '../../lib/random/index.js';
+import {
+  AUGMENTATION_STREAMS,
+  GATE_STREAMS,
+  layerStream,
+  noiseStream,
+  permutation,
+  philox4x32,
+  SKIP_STREAM,
+  uniforms,
+} from '../../lib/random/index.js';
 
 test('philox4x32 gives the known answers of the Random123 library', (t) => {
   const hex = (words: Uint32Array) => Array.from(words, (word) => word.toString(16).padStart(8, '0')).join(' ');
@@ -21,7 +30,13 @@ test('Philox streams: those of the kernels are the same in TypeScript and C++, a
   ]);
   t.deepEqual(Object.fromEntries(kernels), GATE_STREAMS);
   const layers = Array.from({ length: 2 * 1024 }, (_, layer) => layerStream(layer));
-  const all = [SKIP_STREAM, ...layers.flatMap((first) => Object.values(GATE_STREAMS).map((stream) => first + stream))];
+  const all = [
+    SKIP_STREAM,
+    ...Object.values(AUGMENTATION_STREAMS),
+    noiseStream(0),
+    noiseStream(4095),
+    ...layers.flatMap((first) => Object.values(GATE_STREAMS).map((stream) => first + stream)),
+  ];
   t.is(new Set(all).size, all.length);
 });
 
@@ -52,4 +67,18 @@ test('permutation: all values once, uniform, and different for every seed (also 
   t.is(counts.size, 24);
   const chi = [...counts.values()].reduce((sum, n) => sum + (n - 1000) ** 2 / 1000, 0);
   t.true(chi < 49.7, `chi-square ${chi}`);
+});
+
+test('uniforms: the same for the same (seed, step, stream, item), others for any other, and even', (t) => {
+  const take = (...of: [number, number, number, number]): number[] => {
+    const draw = uniforms(...of);
+    return Array.from({ length: 1000 }, draw);
+  };
+  const first = take(7, 1, 2, 3);
+  t.deepEqual(take(7, 1, 2, 3), first);
+  for (const other of [take(8, 1, 2, 3), take(7, 2, 2, 3), take(7, 1, 3, 3), take(7, 1, 2, 4)])
+    t.notDeepEqual(other, first);
+  t.true(first.every((x) => x >= 0 && x < 1));
+  const mean = first.reduce((a, b) => a + b, 0) / 1000;
+  t.true(Math.abs(mean - 0.5) < 0.03, String(mean));
 });

@@ -101,10 +101,10 @@ test('lora goes on where it was interrupted, with the same bits; other settings 
 });
 
 test('several languages get an expert each, side by side in one batch; each hears only its own', async (t) => {
-  const { result, language, languages, trainable } = await train(recipe('both', { languages: ['ca', 'Czech'] }));
+  const { result, language, taught, trainable } = await train(recipe('both', { languages: ['ca', 'Czech'] }));
   t.is(result, at('both'));
   t.is(language, null);
-  t.deepEqual(languages, ['ca', 'cs']);
+  t.deepEqual(taught, ['ca', 'cs']);
   const sizes = ['catalan', 'czech'].map((name) => {
     const tensors = [...tensorsOf('both', `expert.${name}.safetensors`).values()];
     return tensors.reduce((sum, { data }) => sum + data.byteLength / 4, 0);

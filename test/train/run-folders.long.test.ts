@@ -77,7 +77,8 @@ test('a run is known by what it is made of, not by the paths that lead there', a
   );
   t.is(again.updates, 0);
   const changes: [string, Partial<TrainRecipe>, RegExp][] = [
-    ['steps', { steps: 3 }, /options\.steps = 2, got 3/],
+    ['seed', { options: { seed: 3 } }, /options\.seed = 77, got 3/],
+    ['seed and length', { steps: 3, options: { seed: 3 } }, /options\.seed = 77, got 3/],
     ['another batch size', { batchSize: 3 }, /batchSize = 2, got 3/],
   ];
   writeRows(

@@ -25,8 +25,8 @@ export const isPacked = (path: string): boolean =>
 export const shardName = (number: number): string => `shard-${String(number).padStart(5, '0')}${SHARD_ENDING}`;
 
 /** What a record's key says of a row. */
-export function keyOf({ id, text, language, split, domain, duration, speaker, task }: ManifestEntry): string {
-  return JSON.stringify({ id, text, language, split, domain, duration, speaker, task });
+export function keyOf({ id, text, language, split, domain, duration, speaker, task, segments }: ManifestEntry): string {
+  return JSON.stringify({ id, text, language, split, domain, duration, speaker, task, segments });
 }
 
 /** What a folder of shards says of itself. */

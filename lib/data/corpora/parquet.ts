@@ -380,7 +380,9 @@ function limited(compressors: Compressors): Compressors {
 /** A value as rows of text have it. */
 function plain(value: unknown): unknown {
   if (typeof value === 'bigint') return Number(value);
-  return value === null || ['string', 'number', 'undefined'].includes(typeof value) ? value : shown(value, 40);
+  if (value === null || ['string', 'number', 'undefined'].includes(typeof value)) return value;
+  // Segments, where they are asked for.
+  return Array.isArray(value) ? value : shown(value, 40);
 }
 
 /** The bytes of {bytes, path}, or of a column of bytes. */
