@@ -80,12 +80,12 @@ export class Hearing {
   }
 
   /** Decodes the noise that may be added. */
-  async checkNoise(): Promise<void> {
+  async checkNoise(signal?: AbortSignal): Promise<void> {
     const { noiseFiles } = this.augmenter;
     if (!noiseFiles) return;
     const pool = new DecodePool();
     try {
-      await noiseFiles.check(pool);
+      await noiseFiles.check(pool, signal);
     } finally {
       await pool.close();
     }
