@@ -134,6 +134,7 @@ export class AudioBatches implements BatchSource {
     const bad: BadRow[] = [];
     for (const row of this.all.numbers()) {
       const entry = this.all.entry(row);
+      if (entry.duration !== undefined) this.hearing.lengths[row] = entry.duration;
       try {
         const timed = timestampShare > 0 && isTimed(entry.id, timestampShare);
         const segments = timed ? timedText(entry, window, 0) : undefined;
