@@ -228,13 +228,23 @@ export {
 } from './text/index.js';
 // For a profile's lane of JavaScript: what a piece of one's own work is called.
 export { onThread, phase } from './trace/index.js';
-// Training: the loop, its options, its batches and its run folder.
+// Training: the loop, its options, its batches and its run folder, and what loops are made of (docs/training-loops.md).
 export {
+  AdamW,
+  type AdamWOptions,
   AudioBatches,
   type AudioBatchOptions,
   type BatchSource,
+  BatchUploader,
+  type DistillationLossArguments,
+  distillationLoss,
+  type Extension,
+  gateBudgetLoss,
+  gateNoise,
   labelsOf,
   learningRate,
+  liveTeacher,
+  lossWeights,
   OnnxTeacher,
   type OnnxTeacherFiles,
   onnxTeacherFiles,
@@ -242,6 +252,8 @@ export {
   RunFolder,
   type RunReport,
   type RunState,
+  skipDraws,
+  softGates,
   type Taught,
   type Teacher,
   type TrainBatch,
@@ -252,6 +264,7 @@ export {
   trainingDefaults,
   trainingOptions,
   type UpdateReport,
+  type UploadedBatch,
   type ValidationReport,
 } from './train/index.js';
 // Transcription: audio to text, with times and languages.

@@ -86,8 +86,10 @@ export class NoiseFiles {
     );
   }
 
-  /** Bytes of decoded noise that may come to be held. */
-  readonly mostBytes = NOISE_BYTES;
+  /** Bytes of decoded noise that may still come to be held. */
+  get missingBytes(): number {
+    return this.held.size === this.files.length ? 0 : Math.max(0, NOISE_BYTES - this.bytes);
+  }
 
   /** Noise of `length` samples from file `file`, from a place on that `share` of [0, 1) says, round and round. Errors: those of `decodeAudio`. */
   async excerpt(file: number, share: number, length: number, pool: DecodePool): Promise<Float32Array> {
@@ -104,9 +106,14 @@ export class NoiseFiles {
     return noise;
   }
 
-  /** Decodes each file once. Errors: those of `decodeAudio`. */
-  async check(pool: DecodePool): Promise<void> {
-    for (const file of this.files.keys()) await this.samples(file, pool);
+  /** Decodes each file once. Errors: those of `decodeAudio`; ERR_INTERRUPTED. */
+  async check(pool: DecodePool, signal?: AbortSignal): Promise<void> {
+    for (const file of this.files.keys()) {
+      if (signal?.aborted) {
+        throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the noise was checked; nothing was written');
+      }
+      await this.samples(file, pool);
+    }
   }
 
   private async samples(file: number, pool: DecodePool): Promise<Float32Array> {

@@ -10,6 +10,7 @@ import {
   layerNorm,
   Parameter,
   type Stream,
+  type Tape,
   type Tensor,
   unfold,
 } from '../tensor/index.js';
@@ -363,9 +364,12 @@ export class Whisper {
     return state;
   }
 
-  /** Logits f32 [.., V] of last hidden rows: the tied output projection. */
-  logits(hidden: Tensor): Tensor {
-    return this.head.forward(this.inference(null), hidden, { out: 'f32' });
+  /**
+   * Logits f32 [.., V] of last hidden rows [.., D]: the tied output projection. On a `tape` a gradient of theirs that is set there goes on to the
+   * rows, and to the embedding table where it trains.
+   */
+  logits(hidden: Tensor, { tape = null }: { tape?: Tape | null | undefined } = {}): Tensor {
+    return this.head.forward({ ...this.inference(null), tape }, hidden, { out: 'f32' });
   }
 
   get embeddingTable(): Parameter {

@@ -134,6 +134,7 @@ export class AudioBatches implements BatchSource {
     const bad: BadRow[] = [];
     for (const row of this.all.numbers()) {
       const entry = this.all.entry(row);
+      if (entry.duration !== undefined) this.hearing.lengths[row] = entry.duration;
       try {
         const timed = timestampShare > 0 && isTimed(entry.id, timestampShare);
         const segments = timed ? timedText(entry, window, 0) : undefined;
@@ -184,7 +185,7 @@ export class AudioBatches implements BatchSource {
     const refused = (row: number, error: DistilWhisperError): void => {
       bad.set(row, badRow(this.all.entry(row), error));
     };
-    await this.hearing.checkNoise();
+    await this.hearing.checkNoise(options.signal);
     for await (const count of this.load(batches, (items) => items.length, { refused })) {
       if (options.signal?.aborted) {
         throw new DistilWhisperError('ERR_INTERRUPTED', 'interrupted while the audio was checked; nothing was written');
@@ -257,7 +258,7 @@ export class AudioBatches implements BatchSource {
 
   /** Bytes of features, samples and noise that are still to be kept in memory. */
   get cachedBytes(): number {
-    return this.hearing.missingBytes(this.rows) + (this.augmenter.noiseFiles?.mostBytes ?? 0);
+    return this.hearing.missingBytes(this.rows) + (this.augmenter.noiseFiles?.missingBytes ?? 0);
   }
 
   /** Bytes of an utterance on its way to the stream. */

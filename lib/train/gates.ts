@@ -29,8 +29,8 @@ export function softGates(
   };
 }
 
-/** Which layers leave their expert out in a micro-batch: a pure function of (seed, micro-batch, layer). */
-function skipDraws(seed: number, micro: number, layers: number, probability: number): boolean[] {
+/** Which layers (encoder's, then decoder's) leave their expert out in a micro-batch: a pure function of (seed, micro-batch, layer). */
+export function skipDraws(seed: number, micro: number, layers: number, probability: number): boolean[] {
   const word = (layer: number): number =>
     philox4x32([layer, 0, micro, SKIP_STREAM], [seed >>> 0, Math.floor(seed / 2 ** 32)])[0]!;
   return Array.from({ length: layers }, (_, layer) => word(layer) / 2 ** 32 < probability);

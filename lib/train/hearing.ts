@@ -41,7 +41,7 @@ export interface Ears {
 
 /** Hears the rows of a data set. Errors of all: those of `Dataset.audio`, `decodeAudio`, `FeatureExtractor` and `Augmenter`. */
 export class Hearing {
-  /** Seconds of each row's audio: decoded, or as its table tells; NaN where neither. */
+  /** Seconds of each row's audio: decoded, or as its table tells, which who has read it says; NaN where neither. */
   readonly lengths: Float64Array;
   /** Of one utterance. */
   readonly featureBytes: number;
@@ -56,7 +56,7 @@ export class Hearing {
     private readonly strict: boolean | undefined,
   ) {
     this.featureBytes = size.mels * size.frames * Float32Array.BYTES_PER_ELEMENT;
-    this.lengths = Float64Array.from(data.numbers(), (row) => data.entry(row).duration ?? Number.NaN);
+    this.lengths = new Float64Array(data.length).fill(Number.NaN);
   }
 
   /** Keeps what these rows have from now on where all of it takes at most so many bytes. */
@@ -80,12 +80,12 @@ export class Hearing {
   }
 
   /** Decodes the noise that may be added. */
-  async checkNoise(): Promise<void> {
+  async checkNoise(signal?: AbortSignal): Promise<void> {
     const { noiseFiles } = this.augmenter;
     if (!noiseFiles) return;
     const pool = new DecodePool();
     try {
-      await noiseFiles.check(pool);
+      await noiseFiles.check(pool, signal);
     } finally {
       await pool.close();
     }

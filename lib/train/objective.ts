@@ -1,10 +1,8 @@
 import type { Forward, Whisper } from '../model/index.js';
-import { elementType, kernels, type Tape, type Tensor } from '../tensor/index.js';
+import type { Tape, Tensor } from '../tensor/index.js';
+import { distillationLoss, gateBudgetLoss, lossWeights } from './losses.js';
 import type { TrainingOptions } from './options.js';
 import type { Taught } from './teacher.js';
-
-/** Bytes of scratch memory of the distillation loss on a device: the vocabulary's weights are read once for what fits. */
-export const lossWorkspace = (device: string, bytes = 0): number => bytes || (device === 'cpu' ? 64 : 192) << 20;
 
 /** How an update's numbers are read: its other calls, and the upload of the next update, go on meanwhile. */
 export const BEHIND = { behind: true };
@@ -67,40 +65,22 @@ export class Objective {
     { targets, taught, covered, part }: { targets: Tensor; taught: Taught | null; covered: number; part: Part },
   ): LossReadings {
     const { model, options } = this;
-    const { stream, config } = model;
-    const B = hidden.shape[0]!;
-    const [ceWeight, kdWeight] = this.weights(part.batches / part.tokens);
-    const table = model.embeddingTable;
-    const reference = options.compat === 'reference';
-    const { stats, dhidden } = kernels.distillLoss(stream, {
-      hidden: hidden.reshape([targets.size, config.d_model]),
-      weight: table.value,
-      labels: targets,
-      teacherHidden: taught?.rows,
-      teacherWeight: taught?.head,
-      dweight: table.accumulator(),
-      smoothing: options.labelSmoothing,
-      temperature: options.temperature,
-      kind: taught ? options.distillation : 'none',
-      crossEntropyWeight: ceWeight,
-      divergenceWeight: kdWeight,
-      allPositions: reference,
-      grad: true,
-      compute: elementType(model.compute),
-      workspace: lossWorkspace(stream.device, options.workspace),
-      epsilon: reference ? 1e-10 : 0,
-    });
+    const weights = this.weights(part.batches / part.tokens);
+    const stats = distillationLoss(tape, model, hidden, { targets, taught, weights, options });
     const readings: LossReadings = { stats: quiet(stats.floats(BEHIND)), budget: [], part };
-    tape.set(hidden, dhidden.reshape(hidden.shape));
     if (gates.length > 0) {
-      const count = gates.reduce((sum, g) => sum + (g.size / B) * covered, 0);
-      const weight = this.weights(part.batches / part.items)[0];
-      const of = (gates: readonly Tensor[]) =>
-        kernels.gateBudget(stream, { gates, budget: options.gateBudget, weight, count });
-      const [soft, hard] = [of(gates), of(chosen)];
-      const { loss, dgate } = options.gateBudgetOf === 'hard' ? hard : soft;
-      for (const tensor of [soft.mean, hard.mean, loss]) readings.budget.push(quiet(tensor.floats(BEHIND)));
-      for (const g of gates) tape.set(g, dgate);
+      const B = hidden.shape[0]!;
+      const budget = gateBudgetLoss(
+        tape,
+        { gates, chosen },
+        {
+          weight: this.weights(part.batches / part.items)[0],
+          count: gates.reduce((sum, g) => sum + (g.size / B) * covered, 0),
+          options,
+        },
+      );
+      for (const tensor of [budget.mean, budget.chosen, budget.loss])
+        readings.budget.push(quiet(tensor.floats(BEHIND)));
     }
     return readings;
   }
@@ -146,8 +126,7 @@ export class Objective {
 
   /** Weights of (CE + budget) and of the divergence in one of so many parts of the total. */
   private weights(parts: number): [crossEntropy: number, distillation: number] {
-    if (!this.named) return [1 / parts, 0];
-    const [s0, s1] = this.options.sigma;
-    return [0.5 / s0 ** 2 / parts, 0.5 / s1 ** 2 / parts];
+    const [crossEntropy, divergence] = lossWeights(this.options, this.named);
+    return [crossEntropy / parts, divergence / parts];
   }
 }

@@ -22,6 +22,15 @@ const OBJECTS: readonly object[][] = [
   ROWS.map((row) => Object.fromEntries(row.map((value, i) => [COLUMNS[i], value]))),
   [{ audio: { path: 'a.wav', sampling_rate: 16000 }, text: 'hola', language: 'ca' }],
   [{ file_name: 'a.wav', transcription: 'hola', locale: 'ca_es', duration: 1.5 }],
+  [
+    {
+      ...{ audio: 'a.wav', text: 'bon dia', language: 'ca' },
+      segments: [
+        { start: 0, end: 0.5, text: 'bon' },
+        { start: 0.5, end: 1, text: ' dia' },
+      ],
+    },
+  ],
 ];
 
 /** How a manifest is named, and how one is made. */
@@ -36,7 +45,7 @@ const KINDS: readonly { ending: string; make(random: Random): string }[] = [
 ];
 const OPTIONS: readonly ManifestOptions[] = [
   {},
-  { checkFiles: false, emptyText: 'skip' },
+  { checkFiles: false, emptyText: 'skip', segments: true },
   { defaultLanguage: 'ca', split: 'train' },
   { checkFiles: false, columns: { text: 'sentence' }, language: ['ca', 'cs'] },
 ];
@@ -73,8 +82,11 @@ export const dataReaders: readonly Reader[] = [
           writeFileSync(path, input.subarray(1));
           const rows = readManifest(path, OPTIONS[(first >> 4) % OPTIONS.length]);
           promised(rows.length > 0, 'no rows and no error');
-          for (const { id, audio, line, duration } of rows)
+          for (const { id, audio, line, duration, text, segments } of rows) {
             promised(id !== '' && audio.startsWith('/') && line >= 1 && duration !== 0, `row ${id} of line ${line}`);
+            const said = segments?.map((segment) => segment.text).join('');
+            promised(said === undefined || said === text.trimEnd(), `the segments of line ${line} are not its text`);
+          }
         },
       };
     },
