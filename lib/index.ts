@@ -138,6 +138,14 @@ export { permutation, philox4x32 } from './random/index.js';
 // Whole runs: from model folders and manifests to an expert file or a model folder, exports, and the demonstration.
 export {
   type BatchPlan,
+  type BenchmarkComparison,
+  type BenchmarkCost,
+  type BenchmarkResult,
+  type BenchmarkRow,
+  type BenchmarkSettings,
+  type BenchmarkSpec,
+  type BenchmarkSummary,
+  benchmark,
   type CacheTeacherPlan,
   type CacheTeacherRecipe,
   type CacheTeacherResult,

@@ -27,6 +27,11 @@ const COMMANDS: [name: string, summary: string, load: () => Promise<CommandModul
   ['prepare', 'corpora as packed shards, which train at full speed from slow disks', () => import('./prepare.js')],
   ['evaluate', 'word and character error rates by language and domain', () => import('./evaluate.js')],
   ['compare', 'whether one evaluation is better than another', () => import('./compare.js')],
+  [
+    'benchmark',
+    'methods against each other: every one trained and evaluated on the same data, with several seeds',
+    () => import('./benchmark.js'),
+  ],
   ['push', 'upload an expert to the hub, with a model card', () => import('./push.js')],
   ['export', 'write a model for other runtimes: ONNX', () => import('./export.js')],
   ['convert', "a model in other programs' files or another type: hf, ggml, ctranslate2", () => import('./convert.js')],

@@ -1,4 +1,20 @@
 export {
+  type BenchmarkComparison,
+  type BenchmarkCost,
+  type BenchmarkResult,
+  type BenchmarkRow,
+  type BenchmarkSettings,
+  type BenchmarkSpec,
+  type BenchmarkSummary,
+  benchmark,
+  benchmarkMarkdown,
+  type MethodSpec,
+  planBenchmark,
+  type RowsSpec,
+  readBenchmark,
+  WAYS,
+} from './benchmark/index.js';
+export {
   type CacheTeacherPlan,
   type CacheTeacherRecipe,
   type CacheTeacherResult,

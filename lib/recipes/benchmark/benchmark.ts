@@ -1,0 +1,214 @@
+/** Every method on the same data: trains and evaluates each cell, and says what differs. */
+import { mkdir } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { digestOfRows } from '../../data/index.js';
+import { checkOptions, DistilWhisperError } from '../../errors/index.js';
+import { isFile, proveFolder, readJsonObject, writeFileAtomic } from '../../files/index.js';
+import type { HubOptions } from '../../hub/index.js';
+import { Stream } from '../../tensor/index.js';
+import type { TrainRecipe } from '../recipe.js';
+import {
+  type Bench,
+  type CellEvents,
+  evaluated,
+  folderOf,
+  loading,
+  openRows,
+  type RunCell,
+  trainCell,
+} from './cell.js';
+import { benchmarkCsv, benchmarkMarkdown } from './report.js';
+import { benchmarkHtml } from './report-html.js';
+import { type BenchmarkSpec, type Cell, cellsOf, checkSpec, nameOf } from './spec.js';
+import { type BenchmarkSummary, type Chosen, summarize } from './summary.js';
+
+export interface BenchmarkSettings {
+  spec: BenchmarkSpec;
+  /** Folder of cells and reports; a benchmark that was ended goes on there. */
+  output: string;
+  /** Cells that run at once, each with its share of the threads. Default 1. */
+  parallel?: number | undefined;
+  /** Threads of all kernels together. Default: the processors that this process may use. */
+  threads?: number | undefined;
+  signal?: AbortSignal | undefined;
+  hub?: HubOptions | undefined;
+  /** A cell begins (`done` of those of its phase have ended). */
+  onCell?: ((cell: string, what: 'train' | 'evaluate', done: number, total: number) => void) | undefined;
+  onUpdate?: ((cell: string, ...report: Parameters<NonNullable<TrainRecipe['onUpdate']>>) => void) | undefined;
+  onEvaluated?: ((cell: string, done: number, total: number) => void) | undefined;
+}
+
+const SETTINGS: Record<keyof BenchmarkSettings, true> = {
+  spec: true,
+  output: true,
+  parallel: true,
+  threads: true,
+  signal: true,
+  hub: true,
+  onCell: true,
+  onUpdate: true,
+  onEvaluated: true,
+};
+
+export interface BenchmarkResult extends BenchmarkSummary {
+  /** Paths of what was written. */
+  files: { json: string; csv: string; markdown: string; html: string };
+}
+
+/** Runs of a benchmark, before learning rates are chosen: at least so many. */
+export function planBenchmark(spec: BenchmarkSpec): { cells: number; rates: number } {
+  checkSpec(spec);
+  let [cells, rates] = [0, 0];
+  for (const way of Object.keys(spec.methods))
+    for (const language of spec.languages) {
+      const tried = cellsOf(spec, way, language).length;
+      if (tried > 1) rates += tried;
+      cells += tried + spec.seeds.length - 1;
+    }
+  return { cells, rates };
+}
+
+/**
+ * Trains and evaluates every cell, or those that are left, and writes benchmark.json, .csv, .md and .html into the output. Of a method
+ * with several learning rates each is tried with the first seed, and the one with the best validation goes on with the others. Killed
+ * at any moment, the same call goes on, and ends with the same tables. Errors: ERR_ARGUMENT (`checkSpec`), ERR_RUN (the folder has another
+ * benchmark), those of `train` and `evaluate`; ERR_INTERRUPTED.
+ */
+export async function benchmark(settings: BenchmarkSettings): Promise<BenchmarkResult> {
+  checkOptions('benchmark', settings, SETTINGS);
+  const { spec, output, signal, parallel = 1, threads = availableParallelism() } = settings;
+  checkSpec(spec);
+  for (const [name, value] of Object.entries({ parallel, threads }))
+    if (!Number.isSafeInteger(value) || value < 1)
+      throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected a whole number from 1, got ${value}`);
+  const bench: Bench = { spec, output, signal, hub: { signal, ...settings.hub } };
+  await claim(bench);
+  const pool = new CellPool(Math.min(parallel, threads), threads);
+  try {
+    const before = await pool.use((stream) =>
+      evaluated(bench, join(output, 'before'), loading(spec, null, null), stream, (done, total) =>
+        settings.onEvaluated?.('before', done, total),
+      ),
+    );
+    const run = async (cells: readonly Cell[], done: { count: number; total: number }): Promise<RunCell[]> =>
+      pool.all(cells, async (cell, stream) => {
+        const name = nameOf(cell);
+        const events: CellEvents = {
+          onUpdate: (...report) => settings.onUpdate?.(name, ...report),
+          onEvaluated: (seen, total) => settings.onEvaluated?.(name, seen, total),
+        };
+        settings.onCell?.(name, 'train', done.count, done.total);
+        const report = await trainCell(bench, cell, stream, events);
+        settings.onCell?.(name, 'evaluate', done.count, done.total);
+        const folder = folderOf(bench, cell);
+        const evaluation = await evaluated(bench, folder, loading(spec, cell, report), stream, events.onEvaluated);
+        done.count++;
+        return { cell, folder, report, evaluation };
+      });
+    const groups = Object.keys(spec.methods).flatMap((way) =>
+      spec.languages.map((language) => cellsOf(spec, way, language)),
+    );
+    const done = { count: 0, total: planBenchmark(spec).cells };
+    const tried = await run(groups.flat(), done);
+    const chosen: Chosen[] = groups.map((cells) => chooseRate(cells, tried));
+    const others = chosen.flatMap(({ best }) => spec.seeds.slice(1).map((seed) => ({ ...best.cell, seed })));
+    const rest = await run(others, done);
+    for (const one of chosen) {
+      const { way, language } = one.best.cell;
+      one.runs.push(...rest.filter(({ cell }) => cell.way === way && cell.language === language));
+    }
+    const summary = await summarize(bench, before, chosen);
+    return { ...summary, files: await writeReports(output, summary) };
+  } finally {
+    pool.close();
+  }
+}
+
+/** Of the runs that differ in their learning rate the one with the lowest validation error. */
+function chooseRate(cells: readonly Cell[], all: readonly RunCell[]): Chosen {
+  const runs = cells.map((cell) => all.find((run) => nameOf(run.cell) === nameOf(cell))!);
+  const score = ({ report }: RunCell): number =>
+    (report.best as { score?: number } | null)?.score ?? Number.POSITIVE_INFINITY;
+  const best = runs.reduce((a, b) => (score(b) < score(a) ? b : a));
+  const rates = runs.map((run) => ({ learningRate: run.cell.learningRate, validation: score(run) }));
+  return { best, runs: [best], rates };
+}
+
+/** Makes the folder this benchmark's, or finds that it is. Throws ERR_RUN. */
+async function claim(bench: Bench): Promise<void> {
+  const { output, spec } = bench;
+  await using test = await openRows(spec.test, 'test', bench);
+  const { seeds: _, methods: __, languages: ___, ...fixed } = spec;
+  const identity = JSON.parse(JSON.stringify({ format: 1, ...fixed, 'test rows': await digestOfRows(test) }));
+  const path = join(output, 'spec.json');
+  if (await isFile(path)) {
+    const there = await readJsonObject(path, 'ERR_RUN');
+    const name = Object.keys({ ...there, ...identity }).find(
+      (key) => JSON.stringify(there[key]) !== JSON.stringify(identity[key]),
+    );
+    if (name !== undefined)
+      throw new DistilWhisperError(
+        'ERR_RUN',
+        `${output}: expected the benchmark that it was begun with, got another ${name}`,
+      );
+    return;
+  }
+  await proveFolder(output);
+  await mkdir(join(output, 'before'), { recursive: true });
+  const text = Buffer.from(`${JSON.stringify(identity, null, 2)}\n`);
+  await writeFileAtomic(path, (sink) => sink.append(text));
+}
+
+async function writeReports(output: string, summary: BenchmarkSummary): Promise<BenchmarkResult['files']> {
+  const { curves: _, worst: __, ...numbers } = summary;
+  const contents = {
+    json: `${JSON.stringify(numbers, null, 2)}\n`,
+    csv: benchmarkCsv(summary),
+    markdown: benchmarkMarkdown(summary),
+    html: benchmarkHtml(summary),
+  };
+  const endings = { json: 'json', csv: 'csv', markdown: 'md', html: 'html' } as const;
+  const files = {} as BenchmarkResult['files'];
+  for (const [kind, text] of Object.entries(contents) as [keyof typeof endings, string][]) {
+    files[kind] = join(output, `benchmark.${endings[kind]}`);
+    await writeFileAtomic(files[kind], (sink) => sink.append(Buffer.from(text)));
+  }
+  return files;
+}
+
+/** Streams that share the threads, one for each cell that runs. */
+class CellPool {
+  private readonly streams: Stream[];
+
+  constructor(size: number, threads: number) {
+    this.streams = Array.from({ length: size }, () => new Stream({ threads: Math.max(1, Math.floor(threads / size)) }));
+  }
+
+  use<T>(work: (stream: Stream) => Promise<T>): Promise<T> {
+    return work(this.streams[0]!);
+  }
+
+  /** The results in the order of the cells. The first failure ends the others at their next cell. */
+  async all<C, T>(cells: readonly C[], work: (cell: C, stream: Stream) => Promise<T>): Promise<T[]> {
+    const results: T[] = [];
+    const waiting = [...cells.entries()];
+    let failure: { error: unknown } | null = null;
+    const lane = async (stream: Stream): Promise<void> => {
+      for (let next = waiting.shift(); next && !failure; next = waiting.shift()) {
+        try {
+          results[next[0]] = await work(next[1], stream);
+        } catch (error) {
+          failure ??= { error };
+        }
+      }
+    };
+    await Promise.all(this.streams.map(lane));
+    if (failure) throw (failure as { error: unknown }).error;
+    return results;
+  }
+
+  close(): void {
+    for (const stream of this.streams) stream.close();
+  }
+}

@@ -1,0 +1,150 @@
+/** A benchmark's numbers as tables of text. */
+import type { BenchmarkSummary, Spread } from './summary.js';
+
+export const percent = (rate: number): string => (100 * rate).toFixed(1);
+export const withSpread = ({ mean, deviation, values }: Spread): string =>
+  values.length > 1 ? `${percent(mean)} ± ${percent(deviation)}` : percent(mean);
+export const count = (n: number): string => Math.round(n).toLocaleString('en');
+
+/** A row for each way, language and domain. */
+export function benchmarkCsv({ rows }: BenchmarkSummary): string {
+  const head = 'way,taught,language,domain,utterances,wer,wer_deviation,cer,cer_deviation,gate_share,unchanged,seeds';
+  const quoted = (text: string): string => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const lines = rows.map((row) =>
+    [
+      ...[row.way, row.taught ?? '', row.language, row.domain].map(quoted),
+      row.utterances,
+      ...[row.wer.mean, row.wer.deviation, row.cer.mean, row.cer.deviation].map((x) => x.toFixed(6)),
+      row.gateShare === null ? '' : row.gateShare.toFixed(6),
+      row.unchanged.toFixed(6),
+      row.wer.values.length,
+    ].join(','),
+  );
+  return `${[head, ...lines].join('\n')}\n`;
+}
+
+/** One of the table's cells: a way in a domain of the language that it was taught. */
+export interface MainCell {
+  text: string;
+  /** Whether it is better, or worse, than the first way: only where utterances and seeds agree. */
+  mark: 'better' | 'worse' | 'none' | 'unknown';
+}
+
+export interface MainTable {
+  taught: string;
+  domains: string[];
+  /** That of the first row after 'before', which the others are held against. */
+  against: string | null;
+  lines: { way: string; cells: MainCell[]; forgetting: string; unchanged: string }[];
+}
+
+/** Of each language that was taught: its error rates by way and domain, and what became of the other languages. */
+export function mainTables({ rows, comparisons, costs }: BenchmarkSummary): MainTable[] {
+  return [...new Set(costs.map(({ taught }) => taught))].map((taught) => {
+    const ways = ['before', ...costs.filter((cost) => cost.taught === taught).map(({ way }) => way)];
+    const against = ways[1] ?? null;
+    const of = (way: string) => rows.filter((row) => row.way === way && (way === 'before' || row.taught === taught));
+    const domains = of('before')
+      .filter(({ language }) => language === taught)
+      .map(({ domain }) => domain);
+    const markOf = (way: string, domain: string): MainCell['mark'] => {
+      if (way === against || against === null) return 'none';
+      const found = comparisons.find(
+        (one) => one.taught === taught && [one.a, one.b].includes(way) && [one.a, one.b].includes(against),
+      );
+      const group = found?.comparison.groups.find((one) => one.domain === domain);
+      if (!found || !group || group.better === 'none') return 'none';
+      if (group.better === 'unknown') return 'unknown';
+      return found[group.better] === way ? 'better' : 'worse';
+    };
+    const lines = ways.map((way) => {
+      const mine = of(way);
+      const others = mine.filter(({ language }) => language !== taught);
+      const mean = (all: readonly number[]): number => all.reduce((a, b) => a + b, 0) / all.length;
+      return {
+        way,
+        cells: domains.map((domain): MainCell => {
+          const row = mine.find((one) => one.language === taught && one.domain === domain)!;
+          return { text: withSpread(row.wer), mark: markOf(way, domain) };
+        }),
+        forgetting: others.length > 0 ? percent(mean(others.map(({ wer }) => wer.mean))) : '-',
+        unchanged: others.length > 0 ? percent(mean(others.map((row) => row.unchanged))) : '-',
+      };
+    });
+    return { taught, domains, against, lines };
+  });
+}
+
+const MARKS: Record<MainCell['mark'], string> = { better: ' +', worse: ' −', none: '', unknown: ' ?' };
+
+/** The tables, in Markdown. */
+export function benchmarkMarkdown(summary: BenchmarkSummary): string {
+  const table = (head: readonly string[], lines: readonly (readonly string[])[]): string =>
+    [head, head.map(() => '---'), ...lines]
+      .map((cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`)
+      .join('\n');
+  const parts = [`# Benchmark of ${summary.model}\n`];
+  if (summary.teacher !== null) parts.push(`Teacher: ${summary.teacher}.\n`);
+  for (const { taught, domains, against, lines } of mainTables(summary)) {
+    const head = [
+      'way',
+      ...domains.map((domain) => `WER % ${domain || taught}`),
+      'other languages, WER %',
+      'their transcripts unchanged, %',
+    ];
+    const body = lines.map(({ way, cells, forgetting, unchanged }) => [
+      way,
+      ...cells.map(({ text, mark }) => text + MARKS[mark]),
+      forgetting,
+      unchanged,
+    ]);
+    parts.push(`## ${taught}\n\n${table(head, body)}\n`);
+    if (against !== null)
+      parts.push(
+        `Means over seeds ± their standard deviation. +, −: better, worse than ${against}, by the utterances (paired bootstrap) and by the seeds (Welch) alike, 95%; ?: one seed cannot say.\n`,
+      );
+  }
+  const costs = summary.costs.map((cost) => [
+    cost.way,
+    cost.taught,
+    cost.rates
+      .map(
+        ({ learningRate, validation }) =>
+          `${learningRate ?? 'default'}: ${Number.isFinite(validation) ? percent(validation) : '-'}`,
+      )
+      .join(', '),
+    String(cost.learningRate ?? 'default'),
+    count(cost.trainable),
+    count(cost.active),
+    count(cost.seconds),
+    `${count(cost.memory / 2 ** 20)} MiB`,
+  ]);
+  const head = [
+    'way',
+    'taught',
+    'learning rates: validation WER %',
+    'chosen',
+    'trained',
+    'run through',
+    'seconds',
+    'memory',
+  ];
+  parts.push(`## What it took\n\n${table(head, costs)}\n`);
+  const pairs = summary.comparisons.flatMap(({ taught, a, b, comparison }) =>
+    [...comparison.groups, { ...comparison.total, domain: 'all' }].map((group) => [
+      taught,
+      group.domain || '-',
+      `${b} − ${a}`,
+      signed(group.difference),
+      `${signed(group.interval.low)} to ${signed(group.interval.high)}`,
+      group.overRuns ? `${signed(group.overRuns.low)} to ${signed(group.overRuns.high)}` : '-',
+      { a, b, none: '-', unknown: '?' }[group.better],
+    ]),
+  );
+  parts.push(
+    `## Every two\n\n${table(['taught', 'domain', 'difference', 'WER points', 'over utterances', 'over seeds', 'better'], pairs)}\n`,
+  );
+  return parts.join('\n');
+}
+
+export const signed = (rate: number): string => `${rate > 0 ? '+' : ''}${percent(rate)}`;
