@@ -100,6 +100,7 @@ const cost = (way: string) => ({
   memory: 2 ** 20,
   seconds: 3,
   bestUpdate: null,
+  layerShares: null,
 });
 const summary: BenchmarkSummary = {
   format: 1,

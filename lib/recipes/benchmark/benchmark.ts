@@ -102,7 +102,14 @@ export async function benchmark(settings: BenchmarkSettings): Promise<BenchmarkR
         const report = await trainCell(bench, cell, stream, events);
         settings.onCell?.(name, 'evaluate', done.count, done.total);
         const folder = folderOf(bench, cell);
-        const evaluation = await evaluated(bench, folder, loading(spec, cell, report), stream, events.onEvaluated);
+        const evaluation = await evaluated(
+          bench,
+          folder,
+          loading(spec, cell, report),
+          stream,
+          events.onEvaluated,
+          cell.language,
+        );
         done.count++;
         return { cell, folder, report, evaluation };
       });

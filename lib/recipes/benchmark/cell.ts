@@ -11,6 +11,7 @@ import { Transcriber, type TranscriberOptions } from '../../transcribe/index.js'
 import { methods } from '../method.js';
 import type { TrainRecipe } from '../recipe.js';
 import { train } from '../train.js';
+import { layerShares } from './gates.js';
 import { type BenchmarkSpec, type Cell, nameOf, type RowsSpec, recipeOf, WAYS } from './spec.js';
 
 /** Histograms of the gates in a run. */
@@ -30,7 +31,12 @@ export interface RunCell {
   folder: string;
   /** The run's report.json. */
   report: JsonObject;
-  evaluation: EvaluationReport;
+  evaluation: CellEvaluation;
+}
+
+export interface CellEvaluation extends EvaluationReport {
+  /** Share of each layer's rows that take the expert of the language that was taught; null without one. */
+  layerShares: number[] | null;
 }
 
 export function openRows({ data, manifest, split }: RowsSpec, usual: string, { signal, hub }: Bench): Promise<Dataset> {
@@ -83,9 +89,10 @@ export async function evaluated(
   [model, options]: [model: string, options: TranscriberOptions],
   stream: Stream,
   onProgress: CellEvents['onEvaluated'],
-): Promise<EvaluationReport> {
+  taught: string | null = null,
+): Promise<CellEvaluation> {
   const path = join(folder, 'evaluation.json');
-  if (await ifThere(stat(path))) return (await readJsonObject(path, 'ERR_RUN')) as unknown as EvaluationReport;
+  if (await ifThere(stat(path))) return (await readJsonObject(path, 'ERR_RUN')) as unknown as CellEvaluation;
   const { spec, signal, hub } = bench;
   await using test = await openRows(spec.test, 'test', bench);
   const transcriber = await Transcriber.load(model, { ...options, compute: 'fp32', stream, hub });
@@ -101,9 +108,11 @@ export async function evaluated(
         `test: expected rows that can be heard, got ${report.badRows.length} that cannot`,
       );
     // What differs from one time to the next stays out of it.
-    const text = Buffer.from(`${JSON.stringify({ ...toJSON(report), secondsTaken: 0 })}\n`);
+    const gated = taught !== null && transcriber.model.experts.size > 0;
+    const shares = gated ? await layerShares(transcriber, test, taught) : null;
+    const text = Buffer.from(`${JSON.stringify({ ...toJSON(report), layerShares: shares, secondsTaken: 0 })}\n`);
     await writeFileAtomic(path, (sink) => sink.append(text));
-    return JSON.parse(text.toString()) as EvaluationReport;
+    return JSON.parse(text.toString()) as CellEvaluation;
   } finally {
     await transcriber.close();
   }

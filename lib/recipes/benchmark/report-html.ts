@@ -193,18 +193,18 @@ function gateSection({ curves, rows }: BenchmarkSummary, dot: (way: string) => s
       gates !== null && curves.findIndex((one) => one.way === curves[i]!.way && one.taught === curves[i]!.taught) === i,
   );
   if (gated.length === 0) return '';
-  const blocks = gated.map(({ way, taught, gates, points }) => {
+  const blocks = gated.map(({ way, taught, gates, points, layerShares }) => {
     const share = rows.filter((row) => row.way === way && row.taught === taught && row.gateShare !== null);
     const inference = share
       .map(({ domain, gateShare }) => `${safe(domain || taught)} ${percent(gateShare!)}%`)
       .join(', ');
     const mean = points.at(-1)?.gate ?? 0;
-    return `<h3>${named(way, dot)} ${safe(taught)}</h3><p>At inference the expert took: ${inference || '-'}. Soft mean of the last update in training: ${percent(mean)}%.</p><div class="charts">${layersOf(gates!)}</div>`;
+    return `<h3>${named(way, dot)} ${safe(taught)}</h3><p>At inference the expert took: ${inference || '-'}. Soft mean of the last update in training: ${percent(mean)}%.</p><div class="charts">${layersOf(gates!, layerShares)}</div>`;
   });
   return `<h2>Gates</h2><p>Where G lies, the sum whose sign is the gate at inference, layer by layer (encoder before decoder): left of the line a row takes the shared block, right of it the expert's.</p>${blocks.join('')}`;
 }
 
-function layersOf({ layers, low, high }: GateHistogram): string {
+function layersOf({ layers, low, high }: GateHistogram, shares: readonly number[] | null): string {
   return layers
     .map((counts, layer) => {
       const most = Math.max(...counts, 1);
@@ -218,7 +218,7 @@ function layersOf({ layers, low, high }: GateHistogram): string {
             : `<rect x="${(20 + i * width).toFixed(1)}" y="${(70 - (60 * n) / most).toFixed(1)}" width="${(width * 0.9).toFixed(1)}" height="${((60 * n) / most).toFixed(1)}" fill="${i < counts.length / 2 ? '#999999' : '#009e73'}"/>`,
         )
         .join('');
-      return `<figure><figcaption>layer ${layer}: ${percent(above)}% to the expert</figcaption><svg viewBox="0 0 400 88" role="img" aria-label="layer ${layer}">${bars}<line class="grid" x1="200" x2="200" y1="6" y2="72"/><text x="20" y="84">${low}</text><text x="200" y="84" text-anchor="middle">0</text><text x="380" y="84" text-anchor="end">${high}</text></svg></figure>`;
+      return `<figure><figcaption>layer ${layer}: to the expert ${shares ? `${percent(shares[layer]!)}% at inference, ` : ''}${percent(above)}% in training</figcaption><svg viewBox="0 0 400 88" role="img" aria-label="layer ${layer}">${bars}<line class="grid" x1="200" x2="200" y1="6" y2="72"/><text x="20" y="84">${low}</text><text x="200" y="84" text-anchor="middle">0</text><text x="380" y="84" text-anchor="end">${high}</text></svg></figure>`;
     })
     .join('');
 }

@@ -60,6 +60,8 @@ export interface BenchmarkCost {
   memory: number;
   seconds: number;
   bestUpdate: Spread | null;
+  /** Of each layer's rows the share that takes the expert at inference, a mean over seeds; null without one. */
+  layerShares: number[] | null;
 }
 
 /** What two ways differ by in the language that both were taught. */
@@ -77,8 +79,9 @@ export interface Curve {
   seed: number;
   points: { step: number; loss: number; distillation: number; gate: number; chosen: number; learningRate: number }[];
   validation: { step: number; wer: number }[];
-  /** The last histogram of its gates. */
+  /** The last histogram of its gates, and the share of each layer's rows that take the expert at inference. */
   gates: GateHistogram | null;
+  layerShares: number[] | null;
 }
 
 export interface WorstUtterance {
@@ -201,8 +204,14 @@ function costOf({ best, runs, rates }: Chosen): BenchmarkCost {
     memory: mean((report) => (isJsonObject(report.memory) ? numberOf(report.memory, 'total') : 0)),
     seconds: mean((report) => numberOf(report, 'seconds')),
     bestUpdate: steps.length > 0 ? spread(steps) : null,
+    layerShares: meanOfLayers(
+      runs.flatMap(({ evaluation }) => (evaluation.layerShares ? [evaluation.layerShares] : [])),
+    ),
   };
 }
+
+const meanOfLayers = (runs: readonly number[][]): number[] | null =>
+  runs[0]?.map((_, layer) => spread(runs.map((shares) => shares[layer]!)).mean) ?? null;
 
 /** Every two ways of a language, and each with what was before, on that language's utterances. */
 function comparisonsOf(chosen: readonly Chosen[], before: EvaluationReport): BenchmarkComparison[] {
@@ -225,7 +234,7 @@ function comparisonsOf(chosen: readonly Chosen[], before: EvaluationReport): Ben
 }
 
 /** Every so many updates of a run's log. */
-async function curveOf({ cell, folder }: RunCell): Promise<Curve> {
+async function curveOf({ cell, folder, evaluation }: RunCell): Promise<Curve> {
   const lines = (await readTextFile(join(folder, 'log.jsonl'), 'ERR_RUN')).trimEnd().split('\n');
   const all = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
   const updates = all.filter((line) => typeof line.loss === 'number') as unknown as (Curve['points'][number] & {
@@ -253,6 +262,7 @@ async function curveOf({ cell, folder }: RunCell): Promise<Curve> {
         : [],
     ),
     gates: histograms.at(-1) ?? null,
+    layerShares: evaluation.layerShares,
   };
 }
 
