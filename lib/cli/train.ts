@@ -48,7 +48,7 @@ type Options = Omit<TrainingOptions, 'steps'> &
     teacher?: string;
     teacherCache?: string;
     method: TrainMethod;
-    language?: string[];
+    language?: string;
     languageTemperature?: number;
     freeze?: string[];
     fromScratch?: boolean;
@@ -157,11 +157,9 @@ export function define(command: Command): void {
         recipeDefaults.method,
       ),
     )
-    .addOption(
-      new Option(
-        '--language <language>',
-        "code or name of the expert's language; needed for experts, and only its rows are used; give it again for an expert each, trained side by side",
-      ).argParser(again),
+    .option(
+      '--language <language>',
+      "code or name of the expert's language, whose rows alone are used; experts need it, or --languages, of which each gets an expert, trained side by side",
     )
     .option(
       '--freeze <part>',
@@ -292,8 +290,7 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
   ].some((x) => x !== undefined);
   const recipe = (stream: Stream): TrainRecipe => ({
     ...pick('model', 'data', 'manifest', 'output', 'teacher', 'teacherCache', 'method', 'freeze', 'fromScratch'),
-    ...languagesOf(options),
-    ...pick('continueFrom', 'languageTemperature', 'timestamps', 'timestampShare'),
+    ...pick('language', 'languages', 'continueFrom', 'languageTemperature', 'timestamps', 'timestampShare'),
     lora: loraOf(options),
     ...pick('split', 'audioRoot', 'skipEmptyText', 'skipBad', 'strict', 'batchSize', 'epochs', 'steps'),
     ...pick('checkpointEvery', 'tensorboard', 'gateHistograms', 'gradientCheckpointing', 'copyWeights', 'saveAs'),
@@ -331,12 +328,6 @@ async function runRecipe(options: Options, context: CommandContext): Promise<und
   if (options.json) printJson(result);
   else print(`${result.result}\n`);
   return undefined;
-}
-
-/** One language is `language`; several are `languages`, as --languages are. */
-function languagesOf({ language, languages }: Options): Pick<TrainRecipe, 'language' | 'languages'> {
-  if (language?.length === 1 || (language && languages)) return { language: language[0], languages };
-  return { languages: language ?? languages };
 }
 
 function loraOf(options: Options): TrainRecipe['lora'] {

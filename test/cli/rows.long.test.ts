@@ -357,7 +357,7 @@ test("train's early checks: every option has its kind, a misspelt one its neares
     [{ model: '' }, /^model: expected the path of a model folder, or a name, got ""/],
     [{ manifest: 7 }, /^manifest: expected the path of a manifest, got 7/],
     [{ output: undefined }, /^output: .*got undefined/],
-    [{ method: 'all' }, /^method: expected 'experts' or 'full', got "all"/],
+    [{ method: 'all' }, /^method: expected 'experts' or 'distil' or 'lora' or 'full', got "all"/],
     [{ batchSize: 0 }, /^batchSize: expected 'auto' or a whole number from 1, got 0/],
     [{ epochs: -1 }, /^epochs: expected a number above 0/],
     [{ steps: 1.5 }, /^steps: /],
