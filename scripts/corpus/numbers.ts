@@ -1,9 +1,8 @@
-/** Spelled-out numbers in the eight languages: n2words, except Catalan, which it lacks. */
+/** Spelled-out numbers in the seven languages: n2words, except Catalan, which it lacks. */
 import * as cs from 'n2words/cs-CZ';
 import * as en from 'n2words/en-GB';
 import * as hu from 'n2words/hu-HU';
 import * as pl from 'n2words/pl-PL';
-import * as ta from 'n2words/ta-IN';
 import * as th from 'n2words/th-TH';
 import * as uk from 'n2words/uk-UA';
 import type { Language } from './text.js';
@@ -48,8 +47,6 @@ export function cardinal(language: Language, n: number): string {
       return hu.toCardinal(n);
     case 'pl':
       return pl.toCardinal(n);
-    case 'ta':
-      return ta.toCardinal(n);
     case 'th':
       return th.toCardinal(n);
     case 'uk':

@@ -4,7 +4,7 @@ import type { Random } from './random.js';
 import type { Language } from './text.js';
 import { WORDS } from './words.js';
 
-export type Kind = 'number' | 'date' | 'time' | 'template' | 'sentence' | 'price' | 'digits' | 'count';
+export type Kind = 'number' | 'date' | 'time' | 'template' | 'sentence' | 'price' | 'digits' | 'count' | 'words';
 
 const DAYS = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
@@ -45,11 +45,6 @@ function datePhrase(language: Language, random: Random): string {
     case 'hu': {
       const date = `${name} ${ordinal('hu', day, 'day')}`;
       if (form === 'year') return `${number(year)} ${date}`;
-      return form === 'weekday' ? `${weekday}, ${date}` : date;
-    }
-    case 'ta': {
-      const date = `${name} ${number(day)}`;
-      if (form === 'year') return `${date}, ${number(year)}`;
       return form === 'weekday' ? `${weekday}, ${date}` : date;
     }
     case 'th': {
@@ -110,10 +105,6 @@ function timePhrase(language: Language, random: Random): string {
         frame
       ] as string;
     }
-    case 'ta': {
-      const time = bare ? `${h} மணி` : `${h} மணி ${m} நிமிடம்`;
-      return [time, `இப்போது ${time}`, `நேரம் ${time}`, `ரயில் நேரம் ${time}`][frame] as string;
-    }
     case 'th': {
       const time = bare ? `${h}นาฬิกา` : `${h}นาฬิกา${m}นาที`;
       return [`เวลา${time}`, `ตอนนี้${time}`, `ขณะนี้เวลา${time}`, `รถไฟออก${time}`][frame] as string;
@@ -132,8 +123,7 @@ function templatePhrase(language: Language, random: Random): string {
   const object = random.pick(words.objects);
   const adverb = random.chance(0.75) ? random.pick(words.adverbs) : '';
   if (language === 'th') return subject + verb + object + adverb;
-  const order = language === 'ta' ? [subject, adverb, object, verb] : [subject, verb, object, adverb];
-  return order.filter((part) => part !== '').join(' ');
+  return [subject, verb, object, adverb].filter((part) => part !== '').join(' ');
 }
 
 function pricePhrase(language: Language, random: Random): string {
@@ -157,8 +147,8 @@ function countPhrase(language: Language, random: Random): string {
   return `${opening}${thing}${n}${classifier}`;
 }
 
-/** A new phrase of a kind other than 'sentence'. */
-export function phrase(kind: Exclude<Kind, 'sentence'>, language: Language, random: Random): string {
+/** A phrase of a kind that is made, not read. */
+export function phrase(kind: Exclude<Kind, 'sentence' | 'words'>, language: Language, random: Random): string {
   switch (kind) {
     case 'number':
       return numberPhrase(language, random);

@@ -1,145 +1,251 @@
 /** Decides what is said, by which voice and how, for every utterance of every split, before any sound is made. */
+import { allVoices, anyChannel, type Channel, fewVoices, noisy, otherVoices, type Voice } from './conditions.js';
 import { type Kind, phrase } from './phrases.js';
 import { Random } from './random.js';
 import { readSentences } from './sentences.js';
-import { codePoints, comparisonKey, type Language, writtenForm } from './text.js';
+import { codePoints, comparisonKey, type Language, LONGEST_TEXT, writtenForm } from './text.js';
 
 export type Split = 'train' | 'validation' | 'test';
-export type Domain = 'in' | 'out';
+
+/**
+ * How far an utterance is from what fine-tuning hears, which is 'in': one register, two voices, a clean channel. Out of domain one
+ * of them is another, or everything is.
+ */
+export const DOMAINS = ['in', 'voices', 'noise', 'registers', 'everything'] as const;
+export type Domain = (typeof DOMAINS)[number];
 
 export interface Utterance {
   id: string;
   language: Language;
   split: Split;
-  domain: Domain;
+  /** 'broad': of pre-training, which hears every voice, register and channel. */
+  domain: Domain | 'broad';
+  /** Its number in its group. A group's first utterances do not depend on how many it has. */
+  index: number;
   kind: Kind;
+  /** What it lasts at most. */
+  seconds: number;
   /** What the synthesiser reads, with punctuation. */
   spoken: string;
   /** What the corpus says was spoken. */
   text: string;
   voice: Voice;
+  channel: Channel;
 }
-
-export type Voice =
-  | { engine: 'espeak-ng'; name: string; pace: number; pitch: number }
-  | { engine: 'festival' | 'flite'; name: string; speed: number };
 
 /** Everything random in the published corpus follows from this. */
-export const SEED = 'distilwhisper corpus 1';
+export const SEED = 'distilwhisper corpus 2';
 
-/** How many utterances of each group a language has; `pretrain` is the training set that is not embedded. */
-export interface Counts {
-  testOut: number;
-  testIn: number;
-  validation: number;
-  train: number;
-  pretrain: number;
-}
+/** Languages that the pocket student is weak in; the demo teaches it the first. */
+export const TARGETS: readonly Language[] = ['ca', 'cs'];
 
-export const TARGET: Language = 'ca';
+/** Utterances of each test, of validation, and of fine-tuning. */
+export const TESTS = 400;
+export const VALIDATION = 100;
+export const FINE_TUNING = 900;
 
-/** The groups of the published corpus. Changing an earlier number changes every later group. */
-export function countsOf(language: Language): Counts {
-  const test = language === TARGET ? 80 : 40;
-  return { testOut: test, testIn: test, validation: 100, train: language === TARGET ? 900 : 0, pretrain: 4000 };
-}
+/** The register of fine-tuning: read sentences, but in English, of which there are none. */
+export const registerOf = (language: Language): Kind => (language === 'en' ? 'template' : 'sentence');
 
-/** Validation rows that are embedded: the first ones of each language. */
-export const EMBEDDED_VALIDATION = (language: Language): number => (language === TARGET ? 60 : 40);
+const OTHER_REGISTERS: Kind[] = list({ number: 4, date: 3, time: 3, template: 3, price: 3, digits: 2, count: 2 });
+const OTHER_REGISTERS_ENGLISH = OTHER_REGISTERS.filter((kind) => kind !== 'template');
+const ALL_REGISTERS: Kind[] = list({
+  sentence: 12,
+  words: 8,
+  number: 4,
+  date: 2,
+  time: 2,
+  template: 2,
+  price: 1,
+  digits: 1,
+  count: 1,
+});
+const ALL_REGISTERS_ENGLISH: Kind[] = list({
+  words: 6,
+  number: 5,
+  date: 4,
+  time: 3,
+  template: 6,
+  price: 2,
+  digits: 2,
+  count: 2,
+});
 
-const LONGEST = { in: 56, out: 44 };
-
-const MIX: Record<Domain, Kind[]> = {
-  in: list({ number: 6, date: 4, time: 3, template: 4, sentence: 3 }),
-  out: list({ price: 4, digits: 4, count: 4, sentence: 8 }),
-};
-// There are no English sentences to draw on.
-const MIX_ENGLISH: Record<Domain, Kind[]> = {
-  in: list({ number: 6, date: 4, time: 3, template: 7 }),
-  out: list({ price: 7, digits: 6, count: 7 }),
-};
+const SHORT_REGISTERS: Kind[] = list({ words: 5, number: 1 });
 
 function list(shares: Partial<Record<Kind, number>>): Kind[] {
   return Object.entries(shares).flatMap(([kind, share]) => Array<Kind>(share).fill(kind as Kind));
 }
 
-export const IN_VARIANTS = ['', '+m1', '+m3', '+m4', '+m7', '+f1', '+f2', '+f4'];
-export const OUT_VARIANTS = ['+m2', '+m5', '+m6', '+m8', '+f3', '+f5', '+klatt2', '+Annie', '+Mario'];
-// Czech has festival voices too, but they join recorded pieces that are under the GPL.
-const OTHER_ENGINES: Partial<Record<Language, { engine: 'festival' | 'flite'; name: string }[]>> = {
-  ca: [{ engine: 'festival', name: 'upc_ca_ona_hts' }],
-  en: [
-    { engine: 'flite', name: 'slt' },
-    { engine: 'flite', name: 'rms' },
-    { engine: 'flite', name: 'awb' },
-    { engine: 'flite', name: 'kal16' },
-  ],
-};
-
-function voiceFor(language: Language, domain: Domain, index: number, random: Random): Voice {
-  if (domain === 'in') {
-    return {
-      engine: 'espeak-ng',
-      name: language + random.pick(IN_VARIANTS),
-      pace: random.whole(135, 190),
-      pitch: random.whole(30, 70),
-    };
-  }
-  const others = OTHER_ENGINES[language];
-  if (others !== undefined && index % 2 === 0) return { ...random.pick(others), speed: random.uniform(0.88, 1.2) };
-  return {
-    engine: 'espeak-ng',
-    name: (language === 'en' ? 'en-us' : language) + random.pick(OUT_VARIANTS),
-    pace: random.chance(0.5) ? random.whole(105, 130) : random.whole(195, 235),
-    pitch: random.chance(0.5) ? random.whole(5, 25) : random.whole(75, 95),
-  };
+interface Phrase {
+  kind: Kind;
+  spoken: string;
 }
 
-/** Every utterance of a language, tests first, so that no later group can hold a phrase of an earlier one. */
-export function planLanguage(language: Language, seed: string, counts: Counts = countsOf(language)): Utterance[] {
-  const random = new Random(`${seed} plan ${language}`);
-  const sentences = random.shuffle(readSentences(language));
-  const seen = new Set<string>();
-  let nextSentence = 0;
+/**
+ * Deals the phrases of a language: those of one group never come in another. Sentences for fine-tuning and the tests are made of words
+ * that the collection has elsewhere too: how a word is written that was never seen is not what the corpus is to measure.
+ */
+class Texts {
+  /** Sentences of known words first. */
+  private readonly sentences: string[];
+  private next = 0;
+  private readonly known: number;
+  private readonly taken = new Set<string>();
+  private readonly words: string[];
 
-  const draw = (kind: Kind, domain: Domain): { kind: Kind; spoken: string } => {
-    if (kind === 'sentence') {
-      while (nextSentence < sentences.length) {
-        const spoken = sentences[nextSentence++] as string;
-        const key = comparisonKey(spoken);
-        if (seen.has(key)) continue;
-        seen.add(key);
-        return { kind, spoken };
-      }
-      return draw('template', domain);
-    }
-    for (let attempt = 0; attempt < 2000; attempt++) {
-      const spoken = phrase(kind, language, random);
+  constructor(private readonly language: Language) {
+    const all = readSentences(language);
+    const counts = new Map<string, number>();
+    for (const word of all.flatMap((text) => wordsOf(text, language))) counts.set(word, (counts.get(word) ?? 0) + 1);
+    const isKnown = (text: string): boolean => wordsOf(text, language).every((word) => counts.get(word)! > 1);
+    const order = new Random(`${SEED} sentences ${language}`);
+    const known = order.shuffle(all.filter(isKnown));
+    this.known = known.length;
+    this.sentences = [...known, ...all.filter((text) => !isKnown(text))];
+    const common = [...counts].filter(([word, count]) => count > 1 && word.length > 1).map(([word]) => word);
+    this.words = (language === 'en' ? englishWords() : common).sort();
+  }
+
+  /** A phrase that no other group has, nor this one. */
+  take(kind: Kind, random: Random): Phrase {
+    for (let attempt = 0; attempt < 5000; attempt++) {
+      if (kind === 'sentence' && this.next === this.known) break;
+      const spoken = kind === 'sentence' ? this.sentences[this.next++]! : this.made(kind, random);
       const key = comparisonKey(spoken);
-      if (seen.has(key) || codePoints(writtenForm(spoken)) > LONGEST[domain]) continue;
-      seen.add(key);
+      if (this.taken.has(key) || codePoints(writtenForm(spoken)) > LONGEST_TEXT) continue;
+      this.taken.add(key);
       return { kind, spoken };
     }
-    if (kind === 'number') throw new Error(`${language}: no new number found in 2000 draws`);
-    return draw('number', domain);
-  };
+    throw new Error(`${this.language}: no new ${kind} found`);
+  }
 
-  const group = (name: string, split: Split, domain: Domain, count: number): Utterance[] => {
-    const mix = (language === 'en' ? MIX_ENGLISH : MIX)[domain];
-    const kinds = random.shuffle(Array.from({ length: count }, (_, i) => mix[i % mix.length] as Kind));
-    return kinds.map((wanted, i) => {
-      const { kind, spoken } = draw(wanted, domain);
-      const voice = voiceFor(language, domain, i, random);
-      const id = `${language}-${name}-${String(i).padStart(4, '0')}`;
-      return { id, language, split, domain, kind, spoken, text: writtenForm(spoken), voice };
+  /** Any phrase of so many letters at most that was not taken; it may come again. */
+  draw(kind: Kind, random: Random, letters: number): Phrase {
+    for (;;) {
+      const spoken = kind === 'sentence' ? random.pick(this.sentences) : this.made(kind, random, letters);
+      if (this.taken.has(comparisonKey(spoken)) || codePoints(writtenForm(spoken)) > letters) continue;
+      return { kind, spoken };
+    }
+  }
+
+  private made(kind: Kind, random: Random, letters = LONGEST_TEXT): string {
+    if (kind === 'sentence') throw new Error('sentences are read');
+    if (kind !== 'words') return phrase(kind, this.language, random);
+    const count = letters < LENGTHS.middle.letters ? random.whole(1, 2) : random.whole(3, 7);
+    const words = Array.from({ length: count }, () => random.pick(this.words));
+    while (words.length > 1 && codePoints(words.join(' ')) > letters) words.pop();
+    return words.join(this.language === 'th' ? '' : ' ');
+  }
+}
+
+function wordsOf(text: string, language: Language): string[] {
+  const segments = new Intl.Segmenter(language, { granularity: 'word' }).segment(writtenForm(text));
+  return Array.from(segments)
+    .filter(({ isWordLike }) => isWordLike)
+    .map(({ segment }) => segment);
+}
+
+/** The words of all that is made in English. */
+function englishWords(): string[] {
+  const random = new Random(`${SEED} words en`);
+  const kinds = [...new Set(ALL_REGISTERS_ENGLISH)].filter((kind) => kind !== 'words' && kind !== 'sentence');
+  const texts = Array.from({ length: 4000 }, () => phrase(random.pick(kinds) as 'number', 'en', random));
+  return [...new Set(texts.flatMap((text) => wordsOf(text, 'en')))];
+}
+
+/**
+ * Pre-training goes from words to sentences, in windows that grow: `positions` of the encoder, 20 ms each, hold `seconds` of speech and
+ * some silence.
+ */
+export const LENGTHS = {
+  short: { letters: 12, seconds: 1.1, positions: 60 },
+  middle: { letters: 28, seconds: 2.4, positions: 125 },
+  long: { letters: LONGEST_TEXT, seconds: 4.6, positions: 250 },
+};
+export type Length = keyof typeof LENGTHS;
+
+/** Some of the pre-training speech of a language; there is no last part. */
+export interface Part {
+  length: Length;
+  /** From 0. */
+  index: number;
+}
+/** Utterances of a language in a part. */
+export const PART = 2000;
+
+/**
+ * Every utterance of a language: tests first, so that no later group can hold a phrase of an earlier one. `part`: with that part of the
+ * pre-training speech.
+ */
+export function planLanguage(language: Language, part?: Part): Utterance[] {
+  const texts = new Texts(language);
+  const register = registerOf(language);
+  const isEnglish = language === 'en';
+
+  const group = (
+    name: string,
+    { split, domain }: Pick<Utterance, 'split' | 'domain'>,
+    phrases: number | readonly Phrase[],
+    draw: (random: Random) => Phrase,
+    voices: typeof allVoices,
+    channels: (random: Random) => Channel,
+    seconds = LENGTHS.long.seconds,
+  ): Utterance[] => {
+    const random = new Random(`${SEED} ${name} ${language}`);
+    const count = typeof phrases === 'number' ? phrases : phrases.length;
+    return Array.from({ length: count }, (_, index) => {
+      const { kind, spoken } = typeof phrases === 'number' ? draw(random) : (phrases[index] as Phrase);
+      const id = `${language}-${name}-${String(index).padStart(4, '0')}`;
+      const voice = voices(language, random);
+      const text = writtenForm(spoken);
+      const channel = channels(random);
+      return { id, language, split, domain, index, kind, seconds, spoken, text, voice, channel };
     });
   };
+  const clean = (): Channel => ({});
+  const ofRegister = (random: Random): Phrase => texts.take(register, random);
+  const several = (count: number, name: string, draw: (random: Random) => Phrase): Phrase[] => {
+    const random = new Random(`${SEED} ${name} ${language}`);
+    return Array.from({ length: count }, () => draw(random));
+  };
+  const others = isEnglish ? OTHER_REGISTERS_ENGLISH : OTHER_REGISTERS;
 
-  return [
-    ...group('test-out', 'test', 'out', counts.testOut),
-    ...group('test-in', 'test', 'in', counts.testIn),
-    ...group('validation', 'validation', 'in', counts.validation),
-    ...group('train', 'train', 'in', counts.train),
-    ...group('pretrain', 'train', 'in', counts.pretrain),
+  // The same texts in every voice and channel: what makes the difference between two domains is their sound.
+  const same = several(TESTS, 'register', ofRegister);
+  const other = several(TESTS, 'others', (random) => texts.take(random.pick(others), random));
+  const test = (domain: Domain, phrases: Phrase[], voices: typeof allVoices, channels: (random: Random) => Channel) =>
+    group(`test-${domain}`, { split: 'test', domain }, phrases, ofRegister, voices, channels);
+  const planned = [
+    ...test('in', same, fewVoices, clean),
+    ...test('voices', same, otherVoices, clean),
+    ...test('noise', same, fewVoices, noisy),
+    ...test('registers', other, fewVoices, clean),
+    ...test('everything', other, otherVoices, noisy),
+    ...group('validation', { split: 'validation', domain: 'in' }, VALIDATION, ofRegister, fewVoices, clean),
+    ...group(
+      'train',
+      { split: 'train', domain: 'in' },
+      TARGETS.includes(language) ? FINE_TUNING : 0,
+      ofRegister,
+      fewVoices,
+      clean,
+    ),
   ];
+  if (part === undefined) return planned;
+  const { letters, seconds } = LENGTHS[part.length];
+  const registers = part.length === 'short' ? SHORT_REGISTERS : isEnglish ? ALL_REGISTERS_ENGLISH : ALL_REGISTERS;
+  // Short ones are said in one breath: what is silent in a window teaches nothing.
+  const broad = (random: Random): Phrase => {
+    const { kind, spoken: first } = texts.draw(random.pick(registers), random, letters);
+    let spoken = first;
+    for (let more = 0; part.length !== 'short' && more < 2 && random.chance(0.8); more++) {
+      const next = texts.draw(random.pick(registers), random, letters);
+      const longer = `${spoken.replace(/[.!?;:,]+$/u, '')}${language === 'th' ? ' ' : ', '}${next.spoken}`;
+      if (codePoints(writtenForm(longer)) <= letters) spoken = longer;
+    }
+    return { kind, spoken };
+  };
+  const name = `pretrain-${part.length}-${part.index}`;
+  return [...planned, ...group(name, { split: 'train', domain: 'broad' }, PART, broad, allVoices, anyChannel, seconds)];
 }

@@ -203,3 +203,19 @@ export function scaleTo(samples: Float32Array, peak: number): void {
   const scale = largest === 0 ? 0 : peak / largest;
   for (let i = 0; i < samples.length; i++) samples[i] = (samples[i] as number) * scale;
 }
+
+const MU = 255;
+
+/** A telephone: 8 kHz, 8 bits of μ-law. */
+export function telephone(samples: Float32Array): Float32Array {
+  const narrow = resample({ samples, rate: RATE }, RATE / 2);
+  for (let i = 0; i < narrow.length; i++) {
+    const x = Math.max(-1, Math.min(1, narrow[i] as number));
+    const pressed = Math.round((127 * Math.log1p(MU * Math.abs(x))) / Math.log1p(MU)) / 127;
+    narrow[i] = (Math.sign(x) * Math.expm1(pressed * Math.log1p(MU))) / MU;
+  }
+  const wide = resample({ samples: narrow, rate: RATE / 2 }, RATE);
+  const out = new Float32Array(samples.length);
+  out.set(wide.subarray(0, out.length));
+  return out;
+}

@@ -1,11 +1,11 @@
 /** The written form of the corpus: lower case, letters and single spaces only. */
 
-export const LANGUAGES = ['ca', 'cs', 'en', 'hu', 'pl', 'ta', 'th', 'uk'] as const;
+export const LANGUAGES = ['ca', 'cs', 'en', 'hu', 'pl', 'th', 'uk'] as const;
 export type Language = (typeof LANGUAGES)[number];
 
 /**
  * Lower-case NFC text in which punctuation, symbols and apostrophes have become spaces, as the evaluation's normaliser
- * makes them. Unlike there the vowel signs of Tamil and Thai stay, since without them the text could not be read.
+ * makes them. Unlike there the vowel signs of Thai stay, since without them the text could not be read.
  */
 export function writtenForm(spoken: string): string {
   return spoken
@@ -28,3 +28,6 @@ export function comparisonKey(text: string): string {
 export function codePoints(text: string): number {
   return [...text].length;
 }
+
+/** Letters of the longest text: with its prompt and its end it fits 64 positions of a decoder. */
+export const LONGEST_TEXT = 56;

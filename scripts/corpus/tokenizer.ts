@@ -8,8 +8,9 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Tokenizer } from '@huggingface/tokenizers';
-import { planLanguage, SEED } from './plan.js';
-import { codePoints, LANGUAGES } from './text.js';
+import { planLanguage } from './plan.js';
+import { readSentences } from './sentences.js';
+import { codePoints, LANGUAGES, writtenForm } from './text.js';
 
 /** GPT-2's printable stand-in for each byte. */
 function byteLetters(): string[] {
@@ -99,7 +100,10 @@ const CONFIG = {
 
 const { values } = parseArgs({ options: { out: { type: 'string' } } });
 if (values.out === undefined) throw new Error('usage: npx tsx scripts/corpus/tokenizer.ts --out FOLDER');
-const texts = LANGUAGES.flatMap((language) => planLanguage(language, SEED)).map((u) => u.text);
+const texts = LANGUAGES.flatMap((language) => [
+  ...planLanguage(language, { length: 'long', index: 0 }).map((u) => u.text),
+  ...readSentences(language).map(writtenForm),
+]);
 const letters = [...new Set(texts.flatMap((text) => [...text]))]
   .filter((c) => (c.codePointAt(0) as number) > 127)
   .sort();
