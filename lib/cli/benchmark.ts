@@ -1,22 +1,28 @@
 import { type Command, Option } from 'commander';
+import { DistilWhisperError, shown } from '../errors/index.js';
 import {
   type BenchmarkSpec,
   benchmark,
   benchmarkMarkdown,
+  type CellPlan,
+  estimateBenchmark,
+  gibibytes,
   planBenchmark,
   readBenchmark,
   WAYS,
 } from '../recipes/index.js';
-import { endHelp, jsonOption, offlineOption, threadsOption, whole } from './options.js';
+import { clock } from './display.js';
+import { autoOr, endHelp, jsonOption, offlineOption, threadsOption, whole } from './options.js';
 import { hubOptions, run } from './run.js';
 import { print, printJson } from './streams.js';
 
 interface Options {
   output: string;
-  parallel: number;
+  parallel: number | 'auto';
   threads?: number;
   seeds?: number[];
   methods?: string[];
+  languages?: string[];
   dryRun?: boolean;
   offline?: boolean;
   json?: boolean;
@@ -37,14 +43,21 @@ export function define(command: Command): void {
         list(text).map(whole(0)),
       ),
     )
+    .addOption(new Option('--languages <names>', "instead of the file's, with commas").argParser(list))
     .addOption(
-      new Option('--parallel <n>', 'cells that run at once, each with its share of the threads')
-        .argParser(whole(1))
+      new Option(
+        '--parallel <n>',
+        'cells that run at once, each with its share of the threads; auto: as many as there are threads for, and memory',
+      )
+        .argParser(autoOr(whole(1)))
         .default(1),
     )
     .addOption(threadsOption())
     .addOption(offlineOption())
-    .option('--dry-run', 'check the file, say how many runs it is, and write nothing')
+    .option(
+      '--dry-run',
+      'say which runs it is and what they take, measured on two updates of each kind, and write nothing',
+    )
     .addOption(jsonOption('the numbers'))
     .action((file: string, options: Options) =>
       run(options, async (context) => {
@@ -52,11 +65,13 @@ export function define(command: Command): void {
         const spec = chosen(await readBenchmark(file), options);
         const { cells, rates } = planBenchmark(spec);
         display.note(`${cells} runs${rates > 0 ? `, ${rates} of them to choose learning rates` : ''}`);
+        const { output, parallel, threads } = options;
         if (options.dryRun) {
-          if (options.json) printJson({ cells, rates });
+          const plans = await estimateBenchmark({ spec, output, threads, signal, hub: hubOptions(context, options) });
+          if (options.json) printJson({ cells, rates, plans });
+          else print(plansText(plans));
           return undefined;
         }
-        const { output, parallel, threads } = options;
         const result = await benchmark({
           spec,
           output,
@@ -92,8 +107,27 @@ export function define(command: Command): void {
   });
 }
 
-/** The benchmark, or the part of it that is asked for. */
-function chosen(spec: BenchmarkSpec, { methods, seeds = [...spec.seeds] }: Options): BenchmarkSpec {
+/** A line for each kind of run, and one for all. */
+function plansText(plans: readonly CellPlan[]): string {
+  const lines = plans.map(({ way, language, runs, memory, seconds }) => {
+    const time = seconds === null ? 'too few utterances for an update' : `${clock(seconds)} of training each`;
+    return `${way} ${language}: ${runs} ${runs === 1 ? 'run' : 'runs'}, ${gibibytes(memory)} at the peak, ${time}`;
+  });
+  const all = plans.reduce((sum, { runs, seconds }) => sum + runs * (seconds ?? 0), 0);
+  return `${[...lines, `one after the other: ${clock(all)} of training, and validations and tests besides`].join('\n')}\n`;
+}
+
+/** The benchmark, or the part of it that is asked for. Throws ERR_ARGUMENT for a method that the file does not have. */
+function chosen(spec: BenchmarkSpec, { methods, seeds, languages }: Options): BenchmarkSpec {
+  const names = Object.keys(spec.methods);
+  const unknown = methods?.find((name) => !names.includes(name));
+  if (unknown !== undefined)
+    throw new DistilWhisperError('ERR_ARGUMENT', `--methods: expected of ${names.join(', ')}, got ${shown(unknown)}`);
   const own = Object.entries(spec.methods).filter(([name]) => methods === undefined || methods.includes(name));
-  return { ...spec, seeds, methods: Object.fromEntries(own) };
+  return {
+    ...spec,
+    seeds: seeds ?? spec.seeds,
+    languages: languages ?? spec.languages,
+    methods: Object.fromEntries(own),
+  };
 }

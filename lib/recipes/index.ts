@@ -8,6 +8,8 @@ export {
   type BenchmarkSummary,
   benchmark,
   benchmarkMarkdown,
+  type CellPlan,
+  estimateBenchmark,
   type MethodSpec,
   planBenchmark,
   type RowsSpec,

@@ -1,6 +1,6 @@
 /** A benchmark from the command line: killed at random moments it ends with the same numbers; its page opens in a browser. */
 import { execFile, execFileSync, spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import test from 'ava';
 import { cli, main } from '../support/cli.js';
@@ -72,6 +72,14 @@ test.serial('killed ten times at random moments it ends with the tables of one t
     json(t, more.stdout).costs.map(({ seeds }: { seeds: number[] }) => seeds),
     [[1, 2, 3]],
   );
+  // A method that was run with other options is another benchmark's: its runs are not taken for what they are not.
+  writeFileSync(
+    at('rank.json'),
+    JSON.stringify({ ...spec, methods: { ...spec.methods, lora: { lora: { rank: 4 } } } }),
+  );
+  const rank = await cli(['benchmark', at('rank.json'), '--output', at('whole')]);
+  t.is(rank.code, 1);
+  t.regex(rank.stderr, /ERR_RUN: .*another methods\.lora/);
   writeFileSync(at('other.json'), JSON.stringify({ ...spec, steps: 7 }));
   const other = await cli(['benchmark', at('other.json'), '--output', at('whole')]);
   t.is(other.code, 1);
@@ -102,4 +110,29 @@ test.serial('its page opens in a browser, without an error, on a phone too', asy
   );
   t.true(stdout.includes('<h2>What it took</h2>') && stdout.includes('</html>'));
   t.notRegex(stderr, /CONSOLE/);
+});
+
+test.serial('a dry run says what each kind of run takes and writes nothing; as many run at once as fit', async (t) => {
+  writeFileSync(at('small.json'), JSON.stringify({ ...spec, methods: { experts: {}, full: {} }, steps: 2 }));
+  const args = ['benchmark', at('small.json'), '--threads', '2', '--output', at('planned'), '--json'];
+  const dry = await cli([...args, '--dry-run']);
+  t.is(dry.code, 0, dry.stderr);
+  const { cells, plans } = json(t, dry.stdout);
+  t.is(cells, 4);
+  t.deepEqual(
+    plans.map(({ way, language, runs }: { way: string; language: string; runs: number }) => [way, language, runs]),
+    [
+      ['experts', 'ca', 2],
+      ['full', 'ca', 2],
+    ],
+  );
+  t.true(plans.every(({ memory, seconds }: { memory: number; seconds: number }) => memory > 0 && seconds > 0));
+  t.false(existsSync(at('planned')));
+  const unknown = await cli([...args, '--methods', 'experts,fulll']);
+  t.is(unknown.code, 1);
+  t.regex(unknown.stderr, /ERR_ARGUMENT: --methods: expected of experts, full, got .*fulll/);
+  t.false(existsSync(at('planned')));
+  const auto = await cli([...args, '--parallel', 'auto']);
+  t.is(auto.code, 0, auto.stderr);
+  t.is(json(t, auto.stdout).costs.length, 2);
 });

@@ -2,9 +2,10 @@
 import { mkdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { digestOfRows } from '../../data/index.js';
 import { checkOptions, DistilWhisperError } from '../../errors/index.js';
-import { isFile, proveFolder, readJsonObject, writeFileAtomic } from '../../files/index.js';
+import { isFile, type JsonObject, proveFolder, readJsonObject, writeFileAtomic } from '../../files/index.js';
 import type { HubOptions } from '../../hub/index.js';
 import { Stream } from '../../tensor/index.js';
 import type { TrainRecipe } from '../recipe.js';
@@ -18,6 +19,7 @@ import {
   type RunCell,
   trainCell,
 } from './cell.js';
+import { type CellPlan, planCells, runsAtOnce } from './plan.js';
 import { benchmarkCsv, benchmarkMarkdown } from './report.js';
 import { benchmarkHtml } from './report-html.js';
 import { type BenchmarkSpec, type Cell, cellsOf, checkSpec, nameOf } from './spec.js';
@@ -27,8 +29,8 @@ export interface BenchmarkSettings {
   spec: BenchmarkSpec;
   /** Folder of cells and reports; a benchmark that was ended goes on there. */
   output: string;
-  /** Cells that run at once, each with its share of the threads. Default 1. */
-  parallel?: number | undefined;
+  /** Cells that run at once, each with its share of the threads; 'auto': as many as there are threads for, and memory. Default 1. */
+  parallel?: number | 'auto' | undefined;
   /** Threads of all kernels together. Default: the processors that this process may use. */
   threads?: number | undefined;
   signal?: AbortSignal | undefined;
@@ -70,6 +72,18 @@ export function planBenchmark(spec: BenchmarkSpec): { cells: number; rates: numb
 }
 
 /**
+ * What the runs take, with the time measured on two updates of each kind. Nothing is written. Errors: ERR_ARGUMENT, those of `train`
+ * before it begins.
+ */
+export async function estimateBenchmark(
+  settings: Pick<BenchmarkSettings, 'spec' | 'output' | 'threads' | 'signal' | 'hub'>,
+): Promise<CellPlan[]> {
+  const { spec, output, threads = availableParallelism(), signal, hub } = settings;
+  checkSpec(spec);
+  return planCells({ spec, output, signal, hub: { signal, ...hub } }, threads);
+}
+
+/**
  * Trains and evaluates every cell, or those that are left, and writes benchmark.json, .csv, .md and .html into the output. Of a method
  * with several learning rates each is tried with the first seed, and the one with the best validation goes on with the others. Killed
  * at any moment, the same call goes on, and ends with the same tables. Errors: ERR_ARGUMENT (`checkSpec`), ERR_RUN (the folder has another
@@ -80,11 +94,13 @@ export async function benchmark(settings: BenchmarkSettings): Promise<BenchmarkR
   const { spec, output, signal, parallel = 1, threads = availableParallelism() } = settings;
   checkSpec(spec);
   for (const [name, value] of Object.entries({ parallel, threads }))
-    if (!Number.isSafeInteger(value) || value < 1)
+    if (!(Number.isSafeInteger(value) && Number(value) >= 1) && !(name === 'parallel' && value === 'auto'))
       throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected a whole number from 1, got ${value}`);
   const bench: Bench = { spec, output, signal, hub: { signal, ...settings.hub } };
   await claim(bench);
-  const pool = new CellPool(Math.min(parallel, threads), threads);
+  const most = Math.min(threads, planBenchmark(spec).cells);
+  const size = parallel === 'auto' ? await runsAtOnce(bench, most) : Math.min(parallel, most);
+  const pool = new CellPool(size, threads);
   try {
     const before = await pool.use((stream) =>
       evaluated(bench, join(output, 'before'), loading(spec, null, null), stream, (done, total) =>
@@ -142,28 +158,34 @@ function chooseRate(cells: readonly Cell[], all: readonly RunCell[]): Chosen {
   return { best, runs: [best], rates };
 }
 
-/** Makes the folder this benchmark's, or finds that it is. Throws ERR_RUN. */
+/** Makes the folder this benchmark's, or finds that it is: other seeds, languages, methods and rates may come, what is there stays. Throws ERR_RUN. */
 async function claim(bench: Bench): Promise<void> {
   const { output, spec } = bench;
   await using test = await openRows(spec.test, 'test', bench);
-  const { seeds: _, methods: __, languages: ___, ...fixed } = spec;
-  const identity = JSON.parse(JSON.stringify({ format: 1, ...fixed, 'test rows': await digestOfRows(test) }));
+  const { seeds: _, methods, languages: __, ...fixed } = spec;
+  const own = Object.entries(methods).map(([name, { learningRates: _, ...rest }]) => [`methods.${name}`, rest]);
+  const identity: JsonObject = JSON.parse(
+    JSON.stringify({ format: 1, ...fixed, 'test rows': await digestOfRows(test), ...Object.fromEntries(own) }),
+  );
   const path = join(output, 'spec.json');
-  if (await isFile(path)) {
-    const there = await readJsonObject(path, 'ERR_RUN');
+  const there = (await isFile(path)) ? await readJsonObject(path, 'ERR_RUN') : null;
+  if (there) {
+    const isFree = (key: string): boolean => key.startsWith('methods.') && !(key in there && key in identity);
     const name = Object.keys({ ...there, ...identity }).find(
-      (key) => JSON.stringify(there[key]) !== JSON.stringify(identity[key]),
+      (key) => !isFree(key) && !isDeepStrictEqual(there[key], identity[key]),
     );
     if (name !== undefined)
       throw new DistilWhisperError(
         'ERR_RUN',
         `${output}: expected the benchmark that it was begun with, got another ${name}`,
       );
-    return;
+  } else {
+    await proveFolder(output);
+    await mkdir(join(output, 'before'), { recursive: true });
   }
-  await proveFolder(output);
-  await mkdir(join(output, 'before'), { recursive: true });
-  const text = Buffer.from(`${JSON.stringify(identity, null, 2)}\n`);
+  const all = { ...there, ...identity };
+  if (isDeepStrictEqual(there, all)) return;
+  const text = Buffer.from(`${JSON.stringify(all, null, 2)}\n`);
   await writeFileAtomic(path, (sink) => sink.append(text));
 }
 
