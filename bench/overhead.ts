@@ -39,7 +39,7 @@ async function waysOf(stream: Stream, type: FloatName): Promise<{ ways: Way[]; b
   const many = await randomModel(stream, 'small', type);
   for (const language of [LANGUAGE, ...others.slice(0, RESIDENT - 1)])
     await many.addExpert(language, { compat: 'reference' });
-  const adapter = model.addAdapter(ADAPTER);
+  const adapter = await model.addAdapter(ADAPTER);
   for (const [name, { value }] of adapter.parameters)
     if (name.includes('lora_B')) value.write(randomFloats(value.size, 0.01));
   model.adapters.use(null);

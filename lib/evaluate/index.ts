@@ -16,5 +16,5 @@ export {
   type Hypothesis,
 } from './evaluate.js';
 export { formatHypotheses, formatTable, toJSON } from './format.js';
-export { type Interval, pairedBootstrap, studentQuantile, welchInterval } from './statistics.js';
+export { type Interval, mean, pairedBootstrap, studentQuantile, welchInterval } from './statistics.js';
 export { formatColumns } from './table.js';

@@ -1,6 +1,6 @@
 /** LoRA adapters of a model: new, loaded, chosen for a pass, or merged into its weights. */
 import { DistilWhisperError } from '../errors/index.js';
-import { ADAPTER_STREAMS, philox4x32, philoxKey } from '../random/index.js';
+import { ADAPTER_STREAMS } from '../random/index.js';
 import { kernels, Parameter, type Stream } from '../tensor/index.js';
 import {
   type AdapterFolder,
@@ -15,7 +15,7 @@ import {
   toFloat32,
   type WhisperConfig,
 } from '../weights/index.js';
-import { loadParameter, type ParameterOptions } from './create.js';
+import { loadParameter, type ParameterOptions, randomUniforms } from './create.js';
 import type { AdaptedPass, AdapterDropout, Linear } from './linear.js';
 
 /** The paper's LoRA: all fc1 and fc2, rank 64, alpha 64, dropout 0.05 (the reference's train_lora.py). */
@@ -40,13 +40,20 @@ export class LoraAdapter {
   ) {}
 
   /** A new one that trains, and changes nothing yet: A uniform in ±1/√in (PEFT's start), B = 0. Throws ERR_ARGUMENT. */
-  static create(stream: Stream, model: WhisperConfig, name: string, config: LoraConfig, seed: number): LoraAdapter {
+  static async create(
+    stream: Stream,
+    model: WhisperConfig,
+    name: string,
+    config: LoraConfig,
+    seed: number,
+  ): Promise<LoraAdapter> {
     const modules = loraModules(model, config);
     const numbers = numbersOf(model);
     const parameters = new Map<string, Parameter>();
     for (const { module, rank, inputs, outputs } of modules) {
       const { a, b } = loraTensorNames(module);
-      const start = uniform(rank * inputs, 1 / Math.sqrt(inputs), seed, ADAPTER_STREAMS.start + numbers.get(module)!);
+      const op = ADAPTER_STREAMS.start + numbers.get(module)!;
+      const start = await randomUniforms(stream, rank * inputs, 1 / Math.sqrt(inputs), seed, op);
       parameters.set(a, Parameter.trainable(stream, a, start, [rank, inputs]));
       parameters.set(b, Parameter.trainable(stream, b, new Float32Array(outputs * rank), [outputs, rank]));
     }
@@ -204,14 +211,3 @@ function refuseDora(modules: readonly LoraModule[], path: string, how: string): 
 /** Each linear layer's number: its place in the model. */
 const numbersOf = (config: WhisperConfig): Map<string, number> =>
   new Map([...linearModules(config).keys()].map((module, i) => [module, i]));
-
-/** `n` values, uniform in ±bound: the Philox draw (seed, stream). */
-function uniform(n: number, bound: number, seed: number, stream: number): Float32Array {
-  const values = new Float32Array(n);
-  const key = philoxKey(seed);
-  for (let i = 0; i < n; i += 4) {
-    const words = philox4x32([i / 4, 0, 0, stream], key);
-    for (let w = 0; w < 4 && i + w < n; w++) values[i + w] = bound * (words[w]! / 2 ** 31 - 1);
-  }
-  return values;
-}

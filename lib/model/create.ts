@@ -1,6 +1,6 @@
 /** How parameters are made: from weights, or of random numbers. */
 import { BACKBONE_STREAM, EXPERT_STREAM } from '../random/index.js';
-import { elementType, type FloatName, kernels, Parameter, type Stream } from '../tensor/index.js';
+import { elementType, type FloatName, kernels, Parameter, type Stream, type Tensor } from '../tensor/index.js';
 import {
   expertLayerNames,
   expertTensorNames,
@@ -130,11 +130,28 @@ async function randomNormals(
   seed: number,
   op: number,
 ): Promise<Float32Array> {
-  const drawn = kernels.randomNormal(stream, { count: n, seed, step: 0, op }).values;
-  const values = (await drawn.read()) as Float32Array;
-  drawn.dispose();
+  const values = await drawn(kernels.randomNormal(stream, { count: n, seed, step: 0, op }));
   for (let i = 0; i < n; i++) values[i]! *= deviation;
   return values;
+}
+
+/** `n` values, uniform in ±bound, of the same kind of draw. */
+export async function randomUniforms(
+  stream: Stream,
+  n: number,
+  bound: number,
+  seed: number,
+  op: number,
+): Promise<Float32Array> {
+  const values = await drawn(kernels.randomUniform(stream, { count: n, seed, step: 0, op }));
+  for (let i = 0; i < n; i++) values[i] = bound * (2 * values[i]! - 1);
+  return values;
+}
+
+async function drawn({ values }: { values: Tensor }): Promise<Float32Array> {
+  const read = (await values.read()) as Float32Array;
+  values.dispose();
+  return read;
 }
 
 /** Whisper's encoder positions: sines, then cosines, of position · 10000^(−i / (D/2 − 1)). */

@@ -240,10 +240,13 @@ export class Whisper {
    * A new LoRA adapter that trains, and is what passes take from here on. Default: the paper's, `loraDefaults`. Errors: ERR_ARGUMENT
    * (targets that are no linear layers, a model in int8).
    */
-  addAdapter(name: string, options: Partial<LoraConfig> & { seed?: number | undefined } = {}): LoraAdapter {
+  async addAdapter(
+    name: string,
+    options: Partial<LoraConfig> & { seed?: number | undefined } = {},
+  ): Promise<LoraAdapter> {
     this.requireTrainable();
     const { seed = 0, ...config } = options;
-    const adapter = LoraAdapter.create(this.stream, this.config, name, { ...loraDefaults, ...config }, seed);
+    const adapter = await LoraAdapter.create(this.stream, this.config, name, { ...loraDefaults, ...config }, seed);
     this.adapters.attach(adapter);
     this.adapters.use(name);
     return adapter;

@@ -120,7 +120,7 @@ const lora: Method = {
   },
   start: 'adapter',
   async prepare(model, { seed, lora: config, start: [path] }) {
-    if (path === undefined) return [...model.addAdapter(ADAPTER, { ...config, seed }).parameters.values()];
+    if (path === undefined) return [...(await model.addAdapter(ADAPTER, { ...config, seed })).parameters.values()];
     const adapter = await model.loadAdapter(path, { name: ADAPTER, trainable: true });
     model.adapters.use(ADAPTER);
     return [...adapter.parameters.values()];

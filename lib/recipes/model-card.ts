@@ -1,6 +1,7 @@
 /** The README.md of a repository of the hub that holds what a run has made. */
 import { SIZES } from '../hub/index.js';
 import { resolveLanguage } from '../text/index.js';
+import { plain, table } from './markdown.js';
 
 /** Error rates of an evaluation, as `evaluate --json` prints them. */
 export interface CardRow {
@@ -48,9 +49,6 @@ function nameOfData(data: string): string {
   const kept = /^(?:\w+:)?([^:/\\]+[/\\][^/\\]+)$/.exec(data) ?? /(cv-corpus[^/\\]*[/\\][^/\\]+)$/.exec(data);
   return kept?.[1] ?? lastOf(data);
 }
-/** In a table, or in a paragraph. */
-const plain = (text: string): string => text.replaceAll(/[|`\r\n<>]/g, ' ');
-
 /** JSON is YAML. */
 function metadata({ languages, baseModel, kind }: CardContent): string {
   const own = { experts: ['language-expert'], adapter: ['lora'], model: [] }[kind];
@@ -66,11 +64,6 @@ function metadata({ languages, baseModel, kind }: CardContent): string {
     ...(baseModel === null ? [] : [`base_model_relation: ${kind === 'model' ? 'finetune' : 'adapter'}`]),
   ];
   return `---\n${lines.join('\n')}\n---\n`;
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string => `| ${cells.map(plain).join(' | ')} |`;
-  return [line(head), `|${head.map(() => '---').join('|')}|`, ...rows.map(line)].join('\n');
 }
 
 /** The card: what it is, how it was made, what it hears, how to use it. */

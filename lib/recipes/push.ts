@@ -61,6 +61,8 @@ export async function push(settings: PushSettings): Promise<PushResult> {
   const { identity, report } = await readRun(run);
   const languages = languagesOf(report);
   const kind = identity.method === 'lora' ? 'adapter' : identity.method === 'full' ? 'model' : 'experts';
+  if (kind === 'experts' && languages.length === 0)
+    throw new DistilWhisperError('ERR_RUN', `${run}: expected the languages of its experts in report.json, got none`);
   const files: UploadFile[] =
     kind === 'experts'
       ? languages.map(expertOf).map((name) => ({ path: name, content: { file: join(run, name) } }))

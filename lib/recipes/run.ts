@@ -1,5 +1,4 @@
 /** A run before it begins: what it reads, checked; how it is run, planned; its models, loaded when they are asked for. */
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BadRow, type Dataset, digestOfRows } from '../data/index.js';
 import { DistilWhisperError } from '../errors/index.js';
@@ -199,13 +198,8 @@ async function checkStart(paths: readonly string[], { start }: Method, config: W
 }
 
 /** The same files, the same digest; of an adapter its settings too. */
-async function digestOfStart(paths: readonly string[]): Promise<string> {
-  const files: string[] = [];
-  for (const path of paths) {
-    if ((await stat(path)).isDirectory()) files.push(...(await adapterFiles(path)));
-    else files.push(path);
-  }
-  return digestOfFiles(files);
+async function digestOfStart(paths: readonly string[], { start }: Method): Promise<string> {
+  return digestOfFiles(start === 'adapter' ? await adapterFiles(paths[0]!) : paths);
 }
 
 /** What the run in a folder chose when it began. What run.json says otherwise is held against the run when it is opened. */
@@ -314,7 +308,7 @@ export async function identityOf(run: Run, rows: FloatName | null): Promise<Reco
     language: recipe.language === undefined ? null : languages[0]!.code,
     languages: method.start === 'experts' && recipe.languages ? languages.map(({ code }) => code) : undefined,
     lora: recipe.method === 'lora' ? { ...loraDefaults, ...recipe.lora } : undefined,
-    'continued from': preparation.start.length > 0 ? await digestOfStart(preparation.start) : undefined,
+    'continued from': preparation.start.length > 0 ? await digestOfStart(preparation.start, method) : undefined,
     batchSize: size,
     // A whole batch is what runs were before there were parts.
     microBatch: microBatch < size ? microBatch : undefined,

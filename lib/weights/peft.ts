@@ -14,8 +14,8 @@ import {
   writeFolderAtomic,
   writeSynced,
 } from '../files/index.js';
-import { canonicalName, summarizeProblems, type WhisperConfig, whisperTensorShapes } from './config.js';
-import { formatShape, type HostTensor, sameShape } from './host.js';
+import { canonicalName, compareTensors, summarizeProblems, type WhisperConfig, whisperTensorShapes } from './config.js';
+import type { HostTensor } from './host.js';
 import { Renamed } from './renamed.js';
 import { openSafetensors, type TensorSource, weightEntries, writeSafetensors } from './safetensors.js';
 import { importTorchCheckpoint } from './torch.js';
@@ -277,48 +277,33 @@ function sortTensors(
   path: string,
   dora: boolean,
 ): { modules: LoraModule[]; names: Map<string, string> } {
-  const linears = linearModules(model);
-  const problems: string[] = [];
-  const parts = new Map<string, Map<string, string>>();
-  const names = new Map<string, string>();
-  for (const name of source.names()) {
+  const infos = source.names().map((name) => {
     const [, module, part] = TENSOR.exec(canonicalName(name)) ?? [];
-    if (module === undefined || !linears.has(module)) {
-      problems.push(`unexpected ${name}`);
-      continue;
-    }
-    const of = parts.get(module) ?? new Map<string, string>();
-    if (of.has(part!)) problems.push(`${of.get(part!)} and ${name} are the same tensor`);
-    parts.set(module, of.set(part!, name));
-  }
+    return { name, module, part, info: source.info(name) };
+  });
   const modules: LoraModule[] = [];
-  for (const [module, sizes] of linears) {
-    const of = parts.get(module);
-    if (!of) continue;
+  const expected = new Map<string, readonly number[]>();
+  for (const [module, sizes] of linearModules(model)) {
+    const parts = infos.filter((one) => one.module === module);
+    if (parts.length === 0) continue;
     const { rank, scale } = loraScale(config, module);
+    const scaled = dora || parts.some(({ part }) => part === 'magnitude_vector');
     const { a, b, magnitude } = loraTensorNames(module);
-    const wanted: [part: string, name: string, shape: number[]][] = [
-      ['A', a, [rank, sizes.inputs]],
-      ['B', b, [sizes.outputs, rank]],
-    ];
-    if (dora || of.has('magnitude_vector')) wanted.push(['magnitude_vector', magnitude, [sizes.outputs]]);
-    for (const [part, name, shape] of wanted) {
-      const given = of.get(part);
-      if (given === undefined) {
-        problems.push(`missing ${name}`);
-        continue;
-      }
-      names.set(name, given);
-      const info = source.info(given);
-      if (!sameShape(info.shape, shape))
-        problems.push(`${given} has shape ${formatShape(info.shape)}, expected ${formatShape(shape)}`);
-      if (!['f64', 'f32', 'f16', 'bf16'].includes(info.dtype))
-        problems.push(`${given} is ${info.dtype}, expected a float type`);
-    }
-    modules.push({ module, ...sizes, rank, scale, dora: wanted.length === 3 });
+    expected.set(a, [rank, sizes.inputs]).set(b, [sizes.outputs, rank]);
+    if (scaled) expected.set(magnitude, [sizes.outputs]);
+    modules.push({ module, ...sizes, rank, scale, dora: scaled });
   }
-  if (modules.length === 0 && problems.length === 0) problems.push('it holds no tensors');
-  if (problems.length === 0) return { modules, names };
+  const files = new Map<string, string>();
+  const named = infos.map(({ name, module, part, info }) => {
+    // Earlier versions, and states that were not saved by PEFT, have the adapter's name and .weight where today's have not.
+    const own = module === undefined ? name : `${module}.lora_${part}${part === 'magnitude_vector' ? '' : '.weight'}`;
+    files.set(own, name);
+    return [own, info] as const;
+  });
+  const { names, problems } = compareTensors(expected, named);
+  if (infos.length === 0) problems.push('it holds no tensors');
+  if (problems.length === 0)
+    return { modules, names: new Map([...names].map(([ours, own]) => [ours, files.get(own)!])) };
   throw new DistilWhisperError(
     'ERR_ADAPTER',
     `${path} is no adapter for a model of width ${model.d_model} with ${model.encoder_layers} + ${model.decoder_layers} layers: ` +

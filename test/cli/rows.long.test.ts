@@ -351,7 +351,10 @@ const recipe = (change: object): TrainRecipe => ({
 test("train's early checks: every option has its kind, a misspelt one its nearest name; nothing is read or written", async (t) => {
   const cases: [change: object, message: RegExp][] = [
     [{ batch_size: 4 }, /^train: unknown option "batch_size"; did you mean batchSize\?$/],
-    [{ language: undefined }, /^language: expected the language of the expert, or languages for an expert each, got nothing/],
+    [
+      { language: undefined },
+      /^language: expected the language of the expert, or languages for an expert each, got nothing/,
+    ],
     [{ fromScratch: true }, /^fromScratch: /],
     [{ steps: 3, epochs: 1 }, /^steps: expected either/],
     [{ model: '' }, /^model: expected the path of a model folder, or a name, got ""/],

@@ -1,7 +1,15 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
-import { openExpert, push, resolveExperts, resolveModel } from '../../lib/index.js';
+import {
+  openAdapter,
+  openExpert,
+  openModelFolder,
+  push,
+  resolveAdapter,
+  resolveExperts,
+  resolveModel,
+} from '../../lib/index.js';
 import { cli, corpusRows, scratchFolder, writeRows, writeTinyModel } from '../support/cli.js';
 import { hubPlace } from '../support/hub.js';
 import { refused } from '../support/weights.js';
@@ -15,12 +23,26 @@ test.before(async (t) => {
   const manifest = writeRows(at('rows.jsonl'), [
     ...corpusRows('ca', 'train', 'in', 4),
     ...corpusRows('ca', 'validation', 'in', 2),
+    ...corpusRows('cs', 'validation', 'in', 2, 'train'),
   ]);
   const train = (...args: string[]) =>
     cli(['train', '--model', at('student'), '--manifest', manifest, '--batch-size', '2', '--steps', '2', ...args]);
   for (const args of [
     ['--language', 'ca', '--split', 'train', '--validation-split', 'validation', '--output', at('run')],
     ['--method', 'full', '--split', 'train', '--output', at('full')],
+    [
+      '--method',
+      'lora',
+      '--lora-rank',
+      '2',
+      '--lora-targets',
+      'q_proj,fc1',
+      '--split',
+      'train',
+      '--output',
+      at('lora'),
+    ],
+    ['--languages', 'ca', '--languages', 'cs', '--split', 'train', '--output', at('both')],
   ]) {
     const { code, stderr } = await train(...args);
     t.is(code, 0, stderr);
@@ -114,6 +136,24 @@ test.serial('a run of all parameters goes up as a model', async (t) => {
   await refused(t, 'ERR_ARGUMENT', /org\/whisper-tiny-ca, which is public/, () =>
     push({ run: at('full'), to: 'org/whisper-tiny-ca', private: true }),
   );
+});
+
+test.serial('an adapter goes up as PEFT wrote it, and is found under its name; of several experts each', async (t) => {
+  const { hub } = await hubPlace(t, { HF_TOKEN: 'hf_writer' });
+  hub.tokens.add('hf_writer');
+  const names = ({ files }: { files: { path: string }[] }) => files.map(({ path }) => path);
+  const adapter = await push({ run: at('lora'), to: 'org/adapter-ca', baseModel: 'openai/whisper-tiny' });
+  t.deepEqual(names(adapter), ['README.md', 'adapter_config.json', 'adapter_model.safetensors']);
+  t.regex(adapter.card, /base_model_relation: adapter/);
+  t.regex(adapter.card, /transcribe talk.mp3 --model tiny --adapter org\/adapter-ca/);
+  const folder = await openModelFolder(at('student'));
+  const { modules, close } = await openAdapter(await resolveAdapter('org/adapter-ca'), folder.config);
+  t.true(modules.every(({ module, rank }) => rank === 2 && /(q_proj|fc1)$/.test(module)));
+  await close();
+  await folder.close();
+  const both = await push({ run: at('both'), to: 'org/experts', dryRun: true });
+  t.deepEqual(names(both), ['README.md', 'expert.catalan.safetensors', 'expert.czech.safetensors']);
+  t.regex(both.card, /Language experts for Catalan, Czech/);
 });
 
 test.serial('what cannot be pushed is refused before anything is asked, or by the hub with what to do', async (t) => {

@@ -29,7 +29,7 @@ const scratch = (): string => mkdtempSync(join(tmpdir(), 'lora-'));
 async function adapted(stream: Stream, targets: string[], options: { compute?: 'fp32' | 'bf16'; name?: string } = {}) {
   const { compute = 'fp32', name = 'one' } = options;
   const model = await Whisper.create(stream, config, { seed: 1, compute });
-  const adapter = model.addAdapter(name, { rank: 4, alpha: 6, targets, seed: 3 });
+  const adapter = await model.addAdapter(name, { rank: 4, alpha: 6, targets, seed: 3 });
   const next = random(7);
   for (const [tensor, { value }] of adapter.parameters) {
     if (tensor.includes('lora_B')) value.write(Float32Array.from({ length: value.size }, () => 0.3 * (next() - 0.5)));
@@ -45,7 +45,7 @@ when('case8_lora/r8_alpha16/eval_grads.safetensors')(
     const masks = golden('case8_lora/r8_alpha16/train_dropout_keep_masks');
     for (const stream of streams) {
       const model = Whisper.fromTensors(stream, config, golden('case1_d64/weights'));
-      const adapter = model.addAdapter('peft', { rank: 8, alpha: 16 });
+      const adapter = await model.addAdapter('peft', { rank: 8, alpha: 16 });
       t.deepEqual([...adapter.parameters.keys()].sort(), [...weights.keys()].sort());
       for (const [name, { value }] of adapter.parameters) value.write(floats(weights, name));
       for (const variant of ['eval', 'train_dropout']) {
@@ -153,7 +153,7 @@ test.serial('a new adapter changes nothing until it is trained, and A is uniform
   const model = await Whisper.create(stream, config, { seed: 1 });
   const features = stream.tensor(normalItems(1, FRAMES, random(3))[0]!, [1, 80, 40]);
   const plain = (await model.encode(features).hidden.floats()).slice();
-  const adapter = model.addAdapter('new', { rank: 16, alpha: 16, targets: 'all-linear', seed: 5 });
+  const adapter = await model.addAdapter('new', { rank: 16, alpha: 16, targets: 'all-linear', seed: 5 });
   t.is(adapter.modules.length, 2 * 6 + 2 * 10);
   t.deepEqual(await model.encode(features).hidden.floats(), plain);
   for (const { module, inputs, rank } of adapter.modules) {
@@ -218,7 +218,7 @@ test.serial('requests swap adapters: each has its own numbers, and none those of
   const stream = streams.at(-1)!;
   const { model } = await adapted(stream, ['fc1', 'fc2'], { name: 'one' });
   const next = random(11);
-  const other = model.addAdapter('two', { rank: 2, alpha: 2, targets: ['q_proj'], seed: 9 });
+  const other = await model.addAdapter('two', { rank: 2, alpha: 2, targets: ['q_proj'], seed: 9 });
   for (const { value } of other.parameters.values()) value.write(normals(value.size, next));
   model.adapters.use(null);
   const said = async (adapter: string | null | undefined) => {
@@ -255,7 +255,7 @@ test.serial(
     const features = stream.tensor(normalItems(1, FRAMES, random(3))[0]!, [1, 80, 40]);
     t.throws(() => model.encode(features, { languages: ['catalan'] }), { code: 'ERR_ADAPTER', message: /fc1 and fc2/ });
     t.notThrows(() => model.encode(features, { languages: [null] }));
-    model.addAdapter('attention', { targets: ['q_proj', 'v_proj'], rank: 2 });
+    await model.addAdapter('attention', { targets: ['q_proj', 'v_proj'], rank: 2 });
     t.notThrows(() => model.encode(features, { languages: ['catalan'] }));
     await stream.sync();
     stream.endStep();
@@ -278,7 +278,7 @@ test.serial(
       dropout: 0.1,
     };
     const model = await Whisper.create(stream, config, { seed: 1 });
-    const adapter = model.addAdapter('own', settings);
+    const adapter = await model.addAdapter('own', settings);
     const scales = new Map(adapter.modules.map(({ module, rank, scale }) => [module, [rank, scale]]));
     t.deepEqual(scales.get('model.encoder.layers.0.fc1'), [2, 8 / Math.sqrt(2)]);
     t.deepEqual(scales.get('model.encoder.layers.1.fc1'), [4, 4]);
@@ -326,7 +326,7 @@ test.serial(
       ['(', /pattern/],
       ['nothing', /nothing/],
     ] as const)
-      t.throws(() => model.addAdapter('bad', { targets }), { code: 'ERR_ARGUMENT', message });
+      await t.throwsAsync(model.addAdapter('bad', { targets }), { code: 'ERR_ARGUMENT', message });
     model.dispose();
   },
 );

@@ -304,7 +304,10 @@ for (const [dtype, out, some] of [
         close(t, `forward ${isa}`, got.slice(0, 6), want.slice(0, 6), bound(dtype));
         // A sum next to 0 may fall on its other side where a device's products are in bf16.
         const others = got[6]!.filter((chosen, r) => chosen !== want[6]![r]).length;
-        t.true(others <= (dtype === 'bf16' ? 0.05 * c.rows : 0), `${isa}: ${others} rows choose otherwise`);
+        t.true(
+          others <= (dtype === 'bf16' && isa.startsWith('cuda') ? 0.05 * c.rows : 0),
+          `${isa}: ${others} rows choose otherwise`,
+        );
       }
       const saved = savedOf(c, want, dtype);
       const next = random(5);

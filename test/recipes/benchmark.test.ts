@@ -1,12 +1,12 @@
 /** What a benchmark's file may say, and what its tables say. */
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { benchmarkCsv, benchmarkMarkdown } from '../../lib/recipes/benchmark/report.js';
 import { benchmarkHtml } from '../../lib/recipes/benchmark/report-html.js';
 import { type BenchmarkSummary, spread } from '../../lib/recipes/benchmark/summary.js';
 import { type BenchmarkSpec, benchmark, planBenchmark, readBenchmark } from '../../lib/recipes/index.js';
-import { scratchFolder } from '../support/cli.js';
+import { root, scratchFolder } from '../support/cli.js';
 
 const { path: scratch, remove } = scratchFolder();
 const at = (name: string): string => join(scratch, name);
@@ -24,6 +24,14 @@ const sound: BenchmarkSpec = {
   test: { ...rows, split: 'test' },
   epochs: 2,
 };
+
+test("README's example is a benchmark", (t) => {
+  const readme = readFileSync(join(root, 'README.md'), 'utf8');
+  const section = readme.slice(readme.indexOf('## Which method is better')).split('\n## ')[0]!;
+  const json = section.slice(section.indexOf('{'), section.lastIndexOf('}') + 1);
+  // Two languages; experts try three rates, and go on with four seeds; three more ways have five.
+  t.deepEqual(planBenchmark(JSON.parse(json)), { cells: 2 * (3 + 4 + 3 * 5), rates: 6 });
+});
 
 test('a benchmark counts its runs: every method, language and seed, and each learning rate once', (t) => {
   // Experts try two rates with one seed and go on with two; the others have three seeds.

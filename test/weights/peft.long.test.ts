@@ -43,7 +43,7 @@ for (const [title, settings] of [
       const stream = new Stream({ threads: 1 });
       const folder = await openModelFolder(model);
       const own = await Whisper.fromFolder(stream, folder);
-      const adapter = own.addAdapter('own', { ...settings, seed: 4 });
+      const adapter = await own.addAdapter('own', { ...settings, seed: 4 });
       const next = random(3);
       const tensors = new Map<string, HostTensor>();
       for (const [name, { value, shape }] of adapter.parameters) {

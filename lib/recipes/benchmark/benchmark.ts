@@ -5,18 +5,25 @@ import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { digestOfRows } from '../../data/index.js';
 import { checkOptions, DistilWhisperError } from '../../errors/index.js';
-import { isFile, type JsonObject, proveFolder, readJsonObject, writeFileAtomic } from '../../files/index.js';
+import {
+  isFile,
+  isJsonObject,
+  type JsonObject,
+  proveFolder,
+  readJsonObject,
+  writeFileAtomic,
+} from '../../files/index.js';
 import type { HubOptions } from '../../hub/index.js';
 import { Stream } from '../../tensor/index.js';
 import type { TrainRecipe } from '../recipe.js';
 import {
   type Bench,
-  type CellEvents,
+  type CellEvaluation,
   evaluated,
   folderOf,
-  loading,
   openRows,
   type RunCell,
+  type TrainedCell,
   trainCell,
 } from './cell.js';
 import { type CellPlan, planCells, runsAtOnce } from './plan.js';
@@ -98,64 +105,53 @@ export async function benchmark(settings: BenchmarkSettings): Promise<BenchmarkR
       throw new DistilWhisperError('ERR_ARGUMENT', `${name}: expected a whole number from 1, got ${value}`);
   const bench: Bench = { spec, output, signal, hub: { signal, ...settings.hub } };
   await claim(bench);
-  const most = Math.min(threads, planBenchmark(spec).cells);
+  const { cells: total, rates } = planBenchmark(spec);
+  const most = Math.min(threads, total);
   const size = parallel === 'auto' ? await runsAtOnce(bench, most) : Math.min(parallel, most);
   const pool = new CellPool(size, threads);
-  try {
-    const before = await pool.use((stream) =>
-      evaluated(bench, join(output, 'before'), loading(spec, null, null), stream, (done, total) =>
-        settings.onEvaluated?.('before', done, total),
-      ),
+  let done = 0;
+  const trained = async (cell: Cell, stream: Stream): Promise<TrainedCell> => {
+    const name = nameOf(cell);
+    settings.onCell?.(name, 'train', done, total);
+    const onUpdate: TrainRecipe['onUpdate'] = (...report) => settings.onUpdate?.(name, ...report);
+    return { cell, folder: folderOf(bench, cell), report: await trainCell(bench, cell, stream, onUpdate) };
+  };
+  const heard = (folder: string, run: TrainedCell | null, stream: Stream): Promise<CellEvaluation> =>
+    evaluated(bench, folder, run, stream, (seen, all) =>
+      settings.onEvaluated?.(run ? nameOf(run.cell) : 'before', seen, all),
     );
-    const run = async (cells: readonly Cell[], done: { count: number; total: number }): Promise<RunCell[]> =>
-      pool.all(cells, async (cell, stream) => {
-        const name = nameOf(cell);
-        const events: CellEvents = {
-          onUpdate: (...report) => settings.onUpdate?.(name, ...report),
-          onEvaluated: (seen, total) => settings.onEvaluated?.(name, seen, total),
-        };
-        settings.onCell?.(name, 'train', done.count, done.total);
-        const report = await trainCell(bench, cell, stream, events);
-        settings.onCell?.(name, 'evaluate', done.count, done.total);
-        const folder = folderOf(bench, cell);
-        const evaluation = await evaluated(
-          bench,
-          folder,
-          loading(spec, cell, report),
-          stream,
-          events.onEvaluated,
-          cell.language,
-        );
-        done.count++;
-        return { cell, folder, report, evaluation };
-      });
+  try {
+    const [before] = await pool.all([join(output, 'before')], (folder, stream) => heard(folder, null, stream));
     const groups = Object.keys(spec.methods).flatMap((way) =>
       spec.languages.map((language) => cellsOf(spec, way, language)),
     );
-    const done = { count: 0, total: planBenchmark(spec).cells };
-    const tried = await run(groups.flat(), done);
-    const chosen: Chosen[] = groups.map((cells) => chooseRate(cells, tried));
-    const others = chosen.flatMap(({ best }) => spec.seeds.slice(1).map((seed) => ({ ...best.cell, seed })));
-    const rest = await run(others, done);
-    for (const one of chosen) {
-      const { way, language } = one.best.cell;
-      one.runs.push(...rest.filter(({ cell }) => cell.way === way && cell.language === language));
-    }
-    const summary = await summarize(bench, before, chosen);
+    // What only tries a learning rate is not tested.
+    const tried = await pool.all(groups.flat(), trained);
+    const best = groups.map((cells) => bestRate(tried.splice(0, cells.length)));
+    done = rates - best.filter(({ rates }) => rates.length > 1).length;
+    const cells = best.flatMap(({ best }) => spec.seeds.map((seed) => ({ ...best.cell, seed })));
+    const runs = await pool.all(cells, async (cell, stream): Promise<RunCell> => {
+      const run = await trained(cell, stream);
+      settings.onCell?.(nameOf(cell), 'evaluate', done, total);
+      const evaluation = await heard(run.folder, run, stream);
+      done++;
+      return { ...run, evaluation };
+    });
+    const chosen: Chosen[] = best.map(({ rates }) => ({ rates, runs: runs.splice(0, spec.seeds.length) }));
+    const summary = await summarize(bench, before!, chosen);
     return { ...summary, files: await writeReports(output, summary) };
   } finally {
     pool.close();
   }
 }
 
-/** Of the runs that differ in their learning rate the one with the lowest validation error. */
-function chooseRate(cells: readonly Cell[], all: readonly RunCell[]): Chosen {
-  const runs = cells.map((cell) => all.find((run) => nameOf(run.cell) === nameOf(cell))!);
-  const score = ({ report }: RunCell): number =>
-    (report.best as { score?: number } | null)?.score ?? Number.POSITIVE_INFINITY;
-  const best = runs.reduce((a, b) => (score(b) < score(a) ? b : a));
-  const rates = runs.map((run) => ({ learningRate: run.cell.learningRate, validation: score(run) }));
-  return { best, runs: [best], rates };
+/** Of runs that differ in their learning rate the one with the lowest validation error. */
+function bestRate(runs: readonly TrainedCell[]): Pick<Chosen, 'rates'> & { best: TrainedCell } {
+  const score = ({ report }: TrainedCell): number | null =>
+    isJsonObject(report.best) && typeof report.best.score === 'number' ? report.best.score : null;
+  const order = (run: TrainedCell): number => score(run) ?? Number.POSITIVE_INFINITY;
+  const best = runs.reduce((a, b) => (order(b) < order(a) ? b : a));
+  return { best, rates: runs.map((run) => ({ learningRate: run.cell.learningRate, validation: score(run) })) };
 }
 
 /** Makes the folder this benchmark's, or finds that it is: other seeds, languages, methods and rates may come, what is there stays. Throws ERR_RUN. */
@@ -212,10 +208,6 @@ class CellPool {
 
   constructor(size: number, threads: number) {
     this.streams = Array.from({ length: size }, () => new Stream({ threads: Math.max(1, Math.floor(threads / size)) }));
-  }
-
-  use<T>(work: (stream: Stream) => Promise<T>): Promise<T> {
-    return work(this.streams[0]!);
   }
 
   /** The results in the order of the cells. The first failure ends the others at their next cell. */

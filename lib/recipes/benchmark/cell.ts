@@ -1,10 +1,8 @@
 /** One run of a benchmark, and what its model hears: trained and evaluated once, whatever ends the process. */
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Dataset, openDataset } from '../../data/index.js';
-import { DistilWhisperError } from '../../errors/index.js';
+import { BadRowsError, type Dataset, openDataset } from '../../data/index.js';
 import { type EvaluationReport, evaluate, toJSON } from '../../evaluate/index.js';
-import { ifThere, type JsonObject, readJsonObject, writeFileAtomic } from '../../files/index.js';
+import { isFile, type JsonObject, readJsonObject, writeFileAtomic } from '../../files/index.js';
 import type { HubOptions } from '../../hub/index.js';
 import type { Stream } from '../../tensor/index.js';
 import { Transcriber, type TranscriberOptions } from '../../transcribe/index.js';
@@ -14,8 +12,8 @@ import { train } from '../train.js';
 import { layerShares } from './gates.js';
 import { type BenchmarkSpec, type Cell, nameOf, type RowsSpec, recipeOf, WAYS } from './spec.js';
 
-/** Histograms of the gates in a run. */
-const HISTOGRAMS = 10;
+/** Updates between histograms of a run's gates. */
+const HISTOGRAM_EVERY = 10;
 
 /** What a benchmark's parts share. */
 export interface Bench {
@@ -25,12 +23,16 @@ export interface Bench {
   hub: HubOptions;
 }
 
-/** A cell that has been run. */
-export interface RunCell {
+/** A cell that has been trained. */
+export interface TrainedCell {
   cell: Cell;
   folder: string;
   /** The run's report.json. */
   report: JsonObject;
+}
+
+/** One that was tested, too. */
+export interface RunCell extends TrainedCell {
   evaluation: CellEvaluation;
 }
 
@@ -48,68 +50,57 @@ export function openRows({ data, manifest, split }: RowsSpec, usual: string, { s
 /** Path of a cell's folder. */
 export const folderOf = ({ output }: Bench, cell: Cell): string => join(output, 'cells', nameOf(cell));
 
-/** What a run tells while it goes on. */
-export type CellEvents = Pick<TrainRecipe, 'onUpdate' | 'onStart' | 'onValidation'> & {
-  onEvaluated?: ((done: number, total: number) => void) | undefined;
-};
-
-/** Trains a cell, or goes on with it; what was done before is not done again. Errors: those of `train` and `evaluate`. */
-export async function trainCell(bench: Bench, cell: Cell, stream: Stream, events: CellEvents): Promise<JsonObject> {
+/** Trains a cell, or goes on with it; what was done before is not done again. Errors: those of `train`. */
+export async function trainCell(
+  bench: Bench,
+  cell: Cell,
+  stream: Stream,
+  onUpdate: TrainRecipe['onUpdate'],
+): Promise<JsonObject> {
   const { spec, signal, hub } = bench;
   const output = folderOf(bench, cell);
-  const done = await ifThere(stat(join(output, 'report.json')));
-  if (!done) {
-    const { onUpdate, onStart, onValidation } = events;
-    const recipe = recipeOf(spec, cell);
-    const steps = recipe.steps ?? null;
-    const gated = methods[WAYS[cell.way]!.method].start === 'experts';
-    const gateHistograms = gated ? Math.max(1, Math.ceil((steps ?? 500) / HISTOGRAMS)) : 0;
-    await train({ ...recipe, output, gateHistograms, stream, signal, hub, onUpdate, onStart, onValidation });
+  if (!(await isFile(join(output, 'report.json')))) {
+    const gateHistograms = methods[WAYS[cell.way]!.method].start === 'experts' ? HISTOGRAM_EVERY : 0;
+    await train({ ...recipeOf(spec, cell), output, gateHistograms, stream, signal, hub, onUpdate });
   }
   return readJsonObject(join(output, 'report.json'), 'ERR_RUN');
 }
 
-/** How the model of a finished run is loaded. */
-export function loading(
-  spec: BenchmarkSpec,
-  cell: Cell | null,
-  report: JsonObject | null,
-): [model: string, options: TranscriberOptions] {
-  if (!cell) return [spec.model, {}];
-  const result = String(report!.result);
-  const { method } = WAYS[cell.way]!;
+/** How the model of a finished run is loaded; null: the model that all begin with. */
+function loading({ model }: BenchmarkSpec, run: TrainedCell | null): [model: string, options: TranscriberOptions] {
+  if (!run) return [model, {}];
+  const result = String(run.report.result);
+  const { method } = WAYS[run.cell.way]!;
   if (method === 'full') return [result, {}];
-  return [spec.model, method === 'lora' ? { adapter: result } : { experts: [result] }];
+  return [model, method === 'lora' ? { adapter: result } : { experts: [result] }];
 }
 
-/** Evaluates a model on all test rows and keeps what came of it in `folder`; what is there is read. Errors: those of `evaluate`. */
+/** Tests a model on all test rows and keeps what came of it in `folder`; what is there is read. Errors: those of `evaluate`. */
 export async function evaluated(
   bench: Bench,
   folder: string,
-  [model, options]: [model: string, options: TranscriberOptions],
+  run: TrainedCell | null,
   stream: Stream,
-  onProgress: CellEvents['onEvaluated'],
-  taught: string | null = null,
+  onProgress: (done: number, total: number) => void,
 ): Promise<CellEvaluation> {
   const path = join(folder, 'evaluation.json');
-  if (await ifThere(stat(path))) return (await readJsonObject(path, 'ERR_RUN')) as unknown as CellEvaluation;
+  if (await isFile(path)) return (await readJsonObject(path, 'ERR_RUN')) as unknown as CellEvaluation;
   const { spec, signal, hub } = bench;
   await using test = await openRows(spec.test, 'test', bench);
+  const [model, options] = loading(spec, run);
   const transcriber = await Transcriber.load(model, { ...options, compute: 'fp32', stream, hub });
   try {
     const report = await evaluate(transcriber, test, {
       signal,
-      checked: true,
-      onProgress: ({ done, total }) => onProgress?.(done, total),
+      // The first test has tried all audio.
+      checked: run !== null,
+      onProgress: ({ done, total }) => onProgress(done, total),
     });
-    if (report.badRows.length > 0)
-      throw new DistilWhisperError(
-        'ERR_MANIFEST',
-        `test: expected rows that can be heard, got ${report.badRows.length} that cannot`,
-      );
+    // Tests of other rows cannot be compared.
+    if (report.badRows.length > 0) throw new BadRowsError(report.badRows);
+    const gated = run !== null && transcriber.model.experts.size > 0;
+    const shares = gated ? await layerShares(transcriber, test, run.cell.language) : null;
     // What differs from one time to the next stays out of it.
-    const gated = taught !== null && transcriber.model.experts.size > 0;
-    const shares = gated ? await layerShares(transcriber, test, taught) : null;
     const text = Buffer.from(`${JSON.stringify({ ...toJSON(report), layerShares: shares, secondsTaken: 0 })}\n`);
     await writeFileAtomic(path, (sink) => sink.append(text));
     return JSON.parse(text.toString()) as CellEvaluation;

@@ -1,6 +1,6 @@
 /** A benchmark as one page that needs nothing else: tables, curves as SVG, gates by layer, the worst utterances to hear. */
 import type { GateHistogram } from '../../train/index.js';
-import { count, mainTables, percent, signed } from './report.js';
+import { count, mainTables, PAIRS, pairsOf, percent, ratesOf } from './report.js';
 import type { BenchmarkSummary, Curve } from './summary.js';
 
 const safe = (text: string): string =>
@@ -108,12 +108,7 @@ function costSection({ costs }: BenchmarkSummary, dot: (way: string) => string):
   const body = costs.map((cost) => [
     named(cost.way, dot),
     safe(cost.taught),
-    cost.rates
-      .map(
-        ({ learningRate, validation }) =>
-          `${learningRate ?? 'default'}: ${Number.isFinite(validation) ? percent(validation) : '-'}`,
-      )
-      .join(' · '),
+    ratesOf(cost),
     String(cost.learningRate ?? 'default'),
     count(cost.trainable),
     count(cost.active),
@@ -223,20 +218,9 @@ function layersOf({ layers, low, high }: GateHistogram, shares: readonly number[
     .join('');
 }
 
-function pairSection({ comparisons }: BenchmarkSummary): string {
-  if (comparisons.length === 0) return '';
-  const body = comparisons.flatMap(({ taught, a, b, comparison }) =>
-    [...comparison.groups, { ...comparison.total, domain: 'all' }].map((group) => [
-      safe(taught),
-      safe(group.domain || '-'),
-      `${safe(b)} − ${safe(a)}`,
-      signed(group.difference),
-      `${signed(group.interval.low)} … ${signed(group.interval.high)}`,
-      group.overRuns ? `${signed(group.overRuns.low)} … ${signed(group.overRuns.high)}` : '-',
-      safe({ a, b, none: '-', unknown: '?' }[group.better]),
-    ]),
-  );
-  return `<h2>Every two</h2>${table(['taught', 'domain', 'difference', 'WER points', 'over utterances', 'over seeds', 'better'], body)}`;
+function pairSection(summary: BenchmarkSummary): string {
+  const lines = pairsOf(summary).map((cells) => cells.map(safe));
+  return lines.length > 0 ? `<h2>Every two</h2>${table(PAIRS, lines)}` : '';
 }
 
 function worstSection({ worst }: BenchmarkSummary, dot: (way: string) => string): string {

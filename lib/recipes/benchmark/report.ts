@@ -1,5 +1,7 @@
 /** A benchmark's numbers as tables of text. */
-import type { BenchmarkSummary, Spread } from './summary.js';
+import { mean } from '../../evaluate/index.js';
+import { table } from '../markdown.js';
+import type { BenchmarkCost, BenchmarkSummary, Spread } from './summary.js';
 
 export const percent = (rate: number): string => (100 * rate).toFixed(1);
 export const withSpread = ({ mean, deviation, values }: Spread): string =>
@@ -60,7 +62,6 @@ export function mainTables({ rows, comparisons, costs }: BenchmarkSummary): Main
     const lines = ways.map((way) => {
       const mine = of(way);
       const others = mine.filter(({ language }) => language !== taught);
-      const mean = (all: readonly number[]): number => all.reduce((a, b) => a + b, 0) / all.length;
       return {
         way,
         cells: domains.map((domain): MainCell => {
@@ -79,10 +80,6 @@ const MARKS: Record<MainCell['mark'], string> = { better: ' +', worse: ' −', n
 
 /** The tables, in Markdown. */
 export function benchmarkMarkdown(summary: BenchmarkSummary): string {
-  const table = (head: readonly string[], lines: readonly (readonly string[])[]): string =>
-    [head, head.map(() => '---'), ...lines]
-      .map((cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`)
-      .join('\n');
   const parts = [`# Benchmark of ${summary.model}\n`];
   if (summary.teacher !== null) parts.push(`Teacher: ${summary.teacher}.\n`);
   for (const { taught, domains, against, lines } of mainTables(summary)) {
@@ -107,12 +104,7 @@ export function benchmarkMarkdown(summary: BenchmarkSummary): string {
   const costs = summary.costs.map((cost) => [
     cost.way,
     cost.taught,
-    cost.rates
-      .map(
-        ({ learningRate, validation }) =>
-          `${learningRate ?? 'default'}: ${Number.isFinite(validation) ? percent(validation) : '-'}`,
-      )
-      .join(', '),
+    ratesOf(cost),
     String(cost.learningRate ?? 'default'),
     count(cost.trainable),
     count(cost.active),
@@ -130,7 +122,26 @@ export function benchmarkMarkdown(summary: BenchmarkSummary): string {
     'memory',
   ];
   parts.push(`## What it took\n\n${table(head, costs)}\n`);
-  const pairs = summary.comparisons.flatMap(({ taught, a, b, comparison }) =>
+  parts.push(`## Every two\n\n${table(PAIRS, pairsOf(summary))}\n`);
+  return parts.join('\n');
+}
+
+const signed = (rate: number): string => `${rate > 0 ? '+' : ''}${percent(rate)}`;
+
+/** The learning rates of a way, and the validation error that each came to. */
+export const ratesOf = ({ rates }: BenchmarkCost): string =>
+  rates
+    .map(
+      ({ learningRate, validation }) =>
+        `${learningRate ?? 'default'}: ${validation === null ? '-' : percent(validation)}`,
+    )
+    .join(', ');
+
+export const PAIRS = ['taught', 'domain', 'difference', 'WER points', 'over utterances', 'over seeds', 'better'];
+
+/** What every two ways differ by, under `PAIRS`. */
+export const pairsOf = ({ comparisons }: BenchmarkSummary): string[][] =>
+  comparisons.flatMap(({ taught, a, b, comparison }) =>
     [...comparison.groups, { ...comparison.total, domain: 'all' }].map((group) => [
       taught,
       group.domain || '-',
@@ -141,10 +152,3 @@ export function benchmarkMarkdown(summary: BenchmarkSummary): string {
       { a, b, none: '-', unknown: '?' }[group.better],
     ]),
   );
-  parts.push(
-    `## Every two\n\n${table(['taught', 'domain', 'difference', 'WER points', 'over utterances', 'over seeds', 'better'], pairs)}\n`,
-  );
-  return parts.join('\n');
-}
-
-export const signed = (rate: number): string => `${rate > 0 ? '+' : ''}${percent(rate)}`;

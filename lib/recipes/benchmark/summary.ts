@@ -8,17 +8,18 @@ import {
   type ErrorCounts,
   type EvaluationReport,
   type Hypothesis,
+  mean,
 } from '../../evaluate/index.js';
 import { isJsonObject, type JsonObject, readTextFile } from '../../files/index.js';
-import { resolveLanguage, wer } from '../../text/index.js';
+import { wer } from '../../text/index.js';
 import type { GateHistogram } from '../../train/index.js';
 import { type Bench, openRows, type RunCell } from './cell.js';
 
 /** A way and a language: the runs of all seeds at the learning rate that was chosen, and what all rates came to. */
 export interface Chosen {
-  best: RunCell;
   runs: RunCell[];
-  rates: { learningRate: number | null; validation: number }[];
+  /** Learning rates, null for that of the options, and the validation error that each came to. */
+  rates: { learningRate: number | null; validation: number | null }[];
 }
 
 /** Mean and spread over seeds; `values` in their order. */
@@ -121,9 +122,13 @@ const AUDIO_TYPES: Record<string, string> = {
 };
 
 export function spread(values: readonly number[]): Spread {
-  const mean = values.reduce((a, b) => a + b, 0) / values.length;
-  const square = values.reduce((sum, x) => sum + (x - mean) ** 2, 0);
-  return { mean, deviation: values.length > 1 ? Math.sqrt(square / (values.length - 1)) : 0, values: [...values] };
+  const middle = mean(values);
+  const square = values.reduce((sum, x) => sum + (x - middle) ** 2, 0);
+  return {
+    mean: middle,
+    deviation: values.length > 1 ? Math.sqrt(square / (values.length - 1)) : 0,
+    values: [...values],
+  };
 }
 
 export async function summarize(
@@ -140,10 +145,10 @@ export async function summarize(
     teacher: spec.teacher ?? null,
     rows: [
       ...rowsOf('before', null, [before], before),
-      ...chosen.flatMap(({ best, runs }) =>
+      ...chosen.flatMap(({ runs }) =>
         rowsOf(
-          best.cell.way,
-          best.cell.language,
+          runs[0]!.cell.way,
+          runs[0]!.cell.language,
           runs.map(({ evaluation }) => evaluation),
           before,
         ),
@@ -181,7 +186,7 @@ function rowsOf(
       utterances,
       wer: of('wer'),
       cer: of('cer'),
-      gateShare: shares.length > 0 ? spread(shares).mean : null,
+      gateShare: shares.length > 0 ? mean(shares) : null,
       unchanged: same / heard.length,
     };
   });
@@ -189,20 +194,21 @@ function rowsOf(
 
 const numberOf = (report: JsonObject, name: string): number => (typeof report[name] === 'number' ? report[name] : 0);
 
-function costOf({ best, runs, rates }: Chosen): BenchmarkCost {
-  const mean = (of: (report: JsonObject) => number): number => spread(runs.map(({ report }) => of(report))).mean;
+function costOf({ runs, rates }: Chosen): BenchmarkCost {
+  const { cell, report: first } = runs[0]!;
+  const ofRuns = (of: (report: JsonObject) => number): number => mean(runs.map(({ report }) => of(report)));
   const steps = runs.flatMap(({ report }) => (isJsonObject(report.best) ? [numberOf(report.best, 'step')] : []));
   return {
-    way: best.cell.way,
-    taught: best.cell.language,
+    way: cell.way,
+    taught: cell.language,
     rates,
-    learningRate: best.cell.learningRate,
+    learningRate: cell.learningRate,
     seeds: runs.map(({ cell }) => cell.seed),
-    trainable: numberOf(best.report, 'trainable'),
-    parameters: numberOf(best.report, 'parameters'),
-    active: numberOf(best.report, 'active'),
-    memory: mean((report) => (isJsonObject(report.memory) ? numberOf(report.memory, 'total') : 0)),
-    seconds: mean((report) => numberOf(report, 'seconds')),
+    trainable: numberOf(first, 'trainable'),
+    parameters: numberOf(first, 'parameters'),
+    active: numberOf(first, 'active'),
+    memory: ofRuns((report) => (isJsonObject(report.memory) ? numberOf(report.memory, 'total') : 0)),
+    seconds: ofRuns((report) => numberOf(report, 'seconds')),
     bestUpdate: steps.length > 0 ? spread(steps) : null,
     layerShares: meanOfLayers(
       runs.flatMap(({ evaluation }) => (evaluation.layerShares ? [evaluation.layerShares] : [])),
@@ -211,21 +217,21 @@ function costOf({ best, runs, rates }: Chosen): BenchmarkCost {
 }
 
 const meanOfLayers = (runs: readonly number[][]): number[] | null =>
-  runs[0]?.map((_, layer) => spread(runs.map((shares) => shares[layer]!)).mean) ?? null;
+  runs[0]?.map((_, layer) => mean(runs.map((shares) => shares[layer]!))) ?? null;
 
 /** Every two ways of a language, and each with what was before, on that language's utterances. */
 function comparisonsOf(chosen: readonly Chosen[], before: EvaluationReport): BenchmarkComparison[] {
-  const languages = [...new Set(chosen.map(({ best }) => best.cell.language))];
+  const languages = [...new Set(chosen.map(({ runs }) => runs[0]!.cell.language))];
   return languages.flatMap((taught) => {
     const of = (report: EvaluationReport): Hypothesis[] =>
       report.hypotheses.filter(({ language }) => language === taught);
     if (of(before).length === 0) return [];
-    const ways = chosen.filter(({ best }) => best.cell.language === taught);
+    const ways = chosen.filter(({ runs }) => runs[0]!.cell.language === taught);
     // What was before has no seed: as many runs of it as there are of the others differ by nothing.
     const seeds = Math.max(...ways.map(({ runs }) => runs.length));
     const sides: [name: string, runs: Hypothesis[][]][] = [
       ['before', Array.from({ length: seeds }, () => of(before))],
-      ...ways.map(({ best, runs }): [string, Hypothesis[][]] => [best.cell.way, runs.map((run) => of(run.evaluation))]),
+      ...ways.map(({ runs }): [string, Hypothesis[][]] => [runs[0]!.cell.way, runs.map((run) => of(run.evaluation))]),
     ];
     return sides.flatMap(([a, heardByA], i) =>
       sides.slice(i + 1).map(([b, heardByB]) => ({ taught, a, b, comparison: compare(heardByA, heardByB) })),
@@ -274,9 +280,10 @@ async function worstOf(bench: Bench, chosen: readonly Chosen[], before: Evaluati
     await using test = await openRows(bench.spec.test, 'test', bench);
     for (const entry of test.entries()) if (typeof entry.audio === 'string') audio.set(entry.id, entry.audio);
   }
-  return chosen.flatMap(({ best: { cell, evaluation } }) =>
-    evaluation.hypotheses
-      .filter(({ language }) => language === resolveLanguage(cell.language).code)
+  return chosen.flatMap(({ runs: [first] }) => {
+    const { cell, evaluation } = first!;
+    return evaluation.hypotheses
+      .filter(({ language }) => language === cell.language)
       .map(({ id, domain, reference, hypothesis }) => {
         const { rate, errors } = wer([defaultNormalizer(reference)], [defaultNormalizer(hypothesis)]);
         return { id, domain, reference, hypothesis, rate, errors };
@@ -293,8 +300,8 @@ async function worstOf(bench: Bench, chosen: readonly Chosen[], before: Evaluati
         after: hypothesis,
         wer: rate,
         audio: audioUrl(audio.get(id)),
-      })),
-  );
+      }));
+  });
 }
 
 function audioUrl(path: string | undefined): string | null {
