@@ -3,7 +3,9 @@
 # and runs them there as a user would.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-npm run --silent prebuild
+# What the set-up compiled is packed, instead of compiled again.
+node scripts/setup.mjs --all-kernels
+PREBUILD_NODE_GYP=true npm run --silent prebuild
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 tarball=$(npm pack --silent --pack-destination "$folder" | tail -n 1)

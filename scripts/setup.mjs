@@ -1,5 +1,5 @@
 // All of the set-up that a fresh clone needs, in plain Node: packages, the native addon, the compiled TypeScript.
-// What is newer than its inputs is left as it is.
+// What is newer than its inputs is left as it is. --all-kernels: those too that this processor cannot run, as a release has them.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -39,13 +39,16 @@ const prebuilt = () => {
   }
 };
 const addon = at('build', 'Release', 'distilwhisper.node');
-if (time(addon) < Math.max(newest(at('native'), /\.(cc|h)$/), time(at('binding.gyp'))) && !prebuilt()) {
+const allKernels = process.argv.includes('--all-kernels');
+const stale = () => time(addon) < Math.max(newest(at('native'), /\.(cc|h)$/), time(at('binding.gyp')));
+// The build of all kernels compiles only what an earlier build has not.
+if (allKernels || (stale() && !prebuilt())) {
   // Headers of this Node, where its installation has them: then nothing is downloaded.
   const prefix = dirname(dirname(process.execPath));
   const headers = existsSync(join(prefix, 'include', 'node', 'node_api.h')) ? [`--nodedir=${prefix}`] : [];
   // Kernels that this processor cannot run take a fifth of the time.
   const cpu = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : 'amx_bf16';
-  const env = cpu.includes('amx_bf16') ? {} : { DISTILWHISPER_WITHOUT_AMX: '1' };
+  const env = allKernels || cpu.includes('amx_bf16') ? {} : { DISTILWHISPER_WITHOUT_AMX: '1' };
   run('npx', ['node-gyp', 'configure', 'build', '-j', 'max', '--loglevel=warn', ...headers], env);
 }
 

@@ -60,7 +60,8 @@ export interface Comparison {
 
 /**
  * Compares two systems by what they heard of the same utterances. Of each side one evaluation, or several: runs that differ in
- * their seed. A difference is called one only where utterances and runs agree. Errors: ERR_ARGUMENT (nothing to compare,
+ * their seed. A difference is called one only where utterances and runs agree. Translations are left out: their words need not be the
+ * reference's. Errors: ERR_ARGUMENT (nothing to compare,
  * utterances or references that a run lacks or has twice, an option out of range).
  */
 export function compare(
@@ -78,10 +79,10 @@ export function compare(
   const rate = metric === 'wer' ? wer : cer;
   const counted = a[0]!.flatMap((utterance) => {
     const reference = normalizer(utterance.reference);
-    return reference.trim() === '' ? [] : [{ ...utterance, reference }];
+    return utterance.task === 'translate' || reference.trim() === '' ? [] : [{ ...utterance, reference }];
   });
   if (counted.length === 0)
-    refuse('a: expected an utterance whose reference the normaliser leaves something of, got none');
+    refuse('a: expected a transcribed utterance whose reference the normaliser leaves something of, got none');
   const lengths = Float64Array.from(counted, ({ reference }) => rate([reference], [reference]).length);
   const errorsOf = (run: readonly Hypothesis[], what: string): Float64Array => {
     const heard = paired(run, a[0]!, what);
@@ -120,7 +121,7 @@ export function compare(
   return {
     metric,
     level,
-    groups: groups.map(({ members, ...group }) => ({ ...group, ...compared(members) })),
+    groups: groups.map(({ language, domain, members }) => ({ language, domain, ...compared(members) })),
     total: { language: 'all', domain: 'all', ...compared(all) },
   };
 }

@@ -7,10 +7,11 @@ import {
   type ManifestEntry,
   type RowAudio,
   sortRows,
+  type Task,
 } from '../data/index.js';
 import type { BeamOptions } from '../decode/index.js';
 import { checkOptions, DistilWhisperError } from '../errors/index.js';
-import { cer, extendedNormalizer, type Normalizer, wer } from '../text/index.js';
+import { bleu, cer, chrf, extendedNormalizer, type Normalizer, wer } from '../text/index.js';
 import type { TranscribeProgress, Transcriber, Transcript } from '../transcribe/index.js';
 import { checkAudio } from './check.js';
 import { groupsOf } from './groups.js';
@@ -75,6 +76,12 @@ export interface ErrorCounts {
   characterErrors: number;
   /** Share of the gates that chose the expert, a mean over the utterances that one ran for; null when none did. */
   gateShare: number | null;
+  /**
+   * BLEU and chrF2 of translations, 0 to 100, of the texts as they are (`bleu` and `chrf` with their defaults, which are sacrebleu's);
+   * null of what is transcribed.
+   */
+  bleu: number | null;
+  chrf: number | null;
 }
 
 export interface EvaluationGroup extends ErrorCounts {
@@ -82,20 +89,25 @@ export interface EvaluationGroup extends ErrorCounts {
   language: string;
   /** The manifest's; empty where it gives none. */
   domain: string;
+  task: Task;
 }
 
 export interface Hypothesis {
   id: string;
+  /** That is spoken. */
   language: string;
   domain: string;
+  /** Default 'transcribe'. */
+  task?: Task | undefined;
   /** Both as they are, before the normaliser. */
   reference: string;
   hypothesis: string;
 }
 
 export interface EvaluationReport {
-  /** By language, then domain, in the order of their codes. */
+  /** By language, then domain, then task, in the order of their codes. */
   groups: EvaluationGroup[];
+  /** Of all that was transcribed; of the translations where there is nothing else. */
   total: ErrorCounts;
   /** In the order of the entries. */
   hypotheses: Hypothesis[];
@@ -124,8 +136,8 @@ interface Scored {
 }
 
 /**
- * Transcribes the rows of a data set or a manifest, each in its own language, and counts word and character errors by language and domain. Utterances
- * of the same language and similar length are decoded together; what is reported does not depend on that order.
+ * Transcribes the rows of a data set or a manifest, each in its own language, or translates those whose task that is, and counts word and
+ * character errors by language, domain and task; translations have BLEU and chrF too. Utterances of the same language and similar length are decoded together; what is reported does not depend on that order.
  * Errors: ERR_ARGUMENT when no entry has a reference left after the normaliser; BadRowsError (ERR_LANGUAGE, those of
  * `decodeAudio`) for rows that cannot be used, with `skipBad` when none is left; those of `Transcriber.transcribe`.
  */
@@ -241,11 +253,15 @@ export async function evaluate(
       ...group,
       ...count(members, normalizer),
     })),
-    total: count(scored, normalizer),
+    total: count(
+      scored.some(({ entry }) => !isTranslation(entry)) ? scored.filter(({ entry }) => !isTranslation(entry)) : scored,
+      normalizer,
+    ),
     hypotheses: scored.map(({ entry, transcript }) => ({
       id: entry.id,
       language: entry.language,
       domain: entry.domain ?? '',
+      task: isTranslation(entry) ? 'translate' : undefined,
       reference: entry.text,
       hypothesis: transcript.text,
     })),
@@ -255,9 +271,15 @@ export async function evaluate(
   };
 }
 
+const isTranslation = ({ task }: { task?: Task | undefined }): boolean => task === 'translate';
+
+/** Of one task. */
 function count(scored: readonly Scored[], normalizer: Normalizer): ErrorCounts {
-  const references = scored.map(({ entry }) => normalizer(entry.text));
-  const hypotheses = scored.map(({ transcript }) => normalizer(transcript.text));
+  const translated = isTranslation(scored[0]!.entry);
+  const texts = scored.map(({ entry }) => entry.text);
+  const heard = scored.map(({ transcript }) => transcript.text);
+  const references = texts.map(normalizer);
+  const hypotheses = heard.map(normalizer);
   const words = wer(references, hypotheses);
   const characters = cer(references, hypotheses);
   const shares = scored.flatMap(({ transcript }) => transcript.gateShare ?? []);
@@ -271,5 +293,7 @@ function count(scored: readonly Scored[], normalizer: Normalizer): ErrorCounts {
     characters: characters.length,
     characterErrors: characters.errors,
     gateShare: shares.length > 0 ? shares.reduce((a, b) => a + b, 0) / shares.length : null,
+    bleu: translated ? bleu(texts, heard).score : null,
+    chrf: translated ? chrf(texts, heard).score : null,
   };
 }

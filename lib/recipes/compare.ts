@@ -4,7 +4,7 @@ import { isJsonObject, parseJson, readTextFile } from '../files/index.js';
 
 /**
  * What an evaluation heard, from the file of `evaluate --hypotheses`: JSON lines with id, reference, hypothesis, language and domain (without
- * these two, as earlier files are, all are one group). Errors: ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_MANIFEST with the line.
+ * these two, as earlier files are, all are one group), and the task of translations. Errors: ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_MANIFEST with the line.
  */
 export async function readHypotheses(path: string): Promise<Hypothesis[]> {
   const lines = (await readTextFile(path, 'ERR_MANIFEST')).split('\n');
@@ -20,11 +20,14 @@ export async function readHypotheses(path: string): Promise<Hypothesis[]> {
       return refuse((error as Error).message);
     }
     if (!isJsonObject(value)) return refuse('is no JSON object, as evaluate --hypotheses writes them');
-    const { id, reference, hypothesis, language = '', domain = '' } = value;
+    const { id, reference, hypothesis, language = '', domain = '', task } = value;
     const utterance = { id, reference, hypothesis, language, domain };
     for (const [name, text] of Object.entries(utterance))
       if (typeof text !== 'string') return refuse(`has no text as its ${name}, got ${shown(text)}`);
-    return [utterance as Hypothesis];
+    if (task === undefined) return [utterance as Hypothesis];
+    if (task !== 'transcribe' && task !== 'translate')
+      return refuse(`has a task that is neither transcribe nor translate, but ${shown(task)}`);
+    return [{ ...utterance, task } as Hypothesis];
   });
   if (found.length === 0) throw new DistilWhisperError('ERR_MANIFEST', `${path}: expected utterances, got none`);
   return found;

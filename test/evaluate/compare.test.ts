@@ -63,6 +63,27 @@ const heard = (count: number, wrong: (i: number) => number): Hypothesis[] =>
     hypothesis: Array.from(['one', 'two', 'three', 'four'], (word, w) => (w < wrong(i) ? 'x' : word)).join(' '),
   }));
 
+test('translations are not compared by their words', async (t) => {
+  const [bad, good] = [heard(20, () => 2), heard(20, () => 1)];
+  const all = (side: Hypothesis[], wrong: string): Hypothesis[] => [
+    ...side,
+    ...side.map((one) => ({ ...one, id: `${one.id}-en`, task: 'translate' as const, hypothesis: wrong })),
+  ];
+  t.deepEqual(compare([all(bad, 'one two three four')], [all(good, 'x')]), compare([bad], [good]));
+  const file = join(scratch, 'translations.jsonl');
+  writeFileSync(
+    file,
+    all(bad, 'x')
+      .map((one) => `${JSON.stringify(one)}\n`)
+      .join(''),
+  );
+  t.deepEqual(await readHypotheses(file), all(bad, 'x'));
+  writeFileSync(file, `${JSON.stringify({ ...bad[0], task: 'sing' })}\n`);
+  await t.throwsAsync(readHypotheses(file), { code: 'ERR_MANIFEST', message: /line 1 has a task .*"sing"/ });
+  const only = all(bad, 'x').slice(20);
+  t.throws(() => compare([only], [only]), { code: 'ERR_ARGUMENT', message: /a transcribed utterance/ });
+});
+
 test('a difference is one where utterances and runs agree', (t) => {
   const bad = (shift: number) => heard(40, (i) => 2 + ((i + shift) % 2));
   const good = (shift: number) => heard(40, (i) => (i + shift) % 2);

@@ -14,6 +14,7 @@ import {
   toJSON,
 } from '../../lib/evaluate/index.js';
 import { Stream } from '../../lib/tensor/index.js';
+import { bleu, chrf } from '../../lib/text/index.js';
 import { type TranscribeProgress, Transcriber } from '../../lib/transcribe/index.js';
 import { attachRandomExpert } from '../support/experts.js';
 import { createTalker, generation, sound, tokenizer } from '../support/talker.js';
@@ -108,13 +109,54 @@ test.serial('words and characters are counted by language and domain as by hand'
   t.deepEqual(
     report.hypotheses,
     entries.map(({ id, language, domain = '', text }, i) => ({
-      ...{ id, language, domain, reference: text },
+      ...{ id, language, domain, task: undefined, reference: text },
       hypothesis: spoken[i]!.text,
     })),
   );
   t.is(report.skipped, 0);
   t.true(report.secondsTaken > 0);
 });
+
+test.serial(
+  'translations are groups of their own, with BLEU and chrF; the total is of what was transcribed',
+  async (t) => {
+    const said = 'the cat sat on the mat';
+    const translated = entries.map((entry) => ({ ...entry, task: 'translate' as const, text: said }));
+    const all = [...entries, ...translated.slice(2, 4).map((entry) => ({ ...entry, id: `${entry.id}-en` }))];
+    const report = await evaluate(transcriber, all, { normalizer });
+    t.deepEqual(
+      report.groups.slice(0, 4).map(({ domain, task, utterances }) => [domain, task, utterances]),
+      [
+        ['in', 'transcribe', 1],
+        ['in', 'translate', 1],
+        ['out', 'transcribe', 2],
+        ['out', 'translate', 1],
+      ],
+    );
+    const heardAs = report.hypotheses.filter(({ task }) => task === 'translate').map(({ hypothesis }) => hypothesis);
+    t.is(heardAs.length, 2);
+    for (const [i, group] of [report.groups[1]!, report.groups[3]!].entries()) {
+      t.is(group.bleu, bleu([said], [heardAs[i]!]).score);
+      t.is(group.chrf, chrf([said], [heardAs[i]!]).score);
+    }
+    t.true(
+      [report.groups[0]!, report.groups[2]!, report.total].every(({ bleu, chrf }) => bleu === null && chrf === null),
+    );
+    const alone = await evaluate(transcriber, entries, { normalizer });
+    t.like(report.total, { utterances: alone.total.utterances, wer: alone.total.wer, cer: alone.total.cer });
+    // Where there is nothing else the total is of the translations: a corpus' score, not a mean of its groups'.
+    const only = await evaluate(transcriber, translated, { normalizer });
+    const texts = only.hypotheses.map(({ hypothesis }) => hypothesis);
+    t.is(
+      only.total.bleu,
+      bleu(
+        translated.map(() => said),
+        texts,
+      ).score,
+    );
+    t.is(only.total.utterances, translated.length);
+  },
+);
 
 test.serial("the gates' share is the mean of the utterances that an expert ran for", async (t) => {
   const { groups, total } = await evaluate(transcriber, entries, { normalizer });
@@ -228,17 +270,20 @@ const counts = (change: Partial<ErrorCounts>): ErrorCounts => ({
   characters: 20,
   characterErrors: 5,
   gateShare: null,
+  bleu: null,
+  chrf: null,
   ...change,
 });
 const written: EvaluationReport = {
   groups: [
-    { language: 'ca', domain: 'in', ...counts({ gateShare: 0.6666666 }) },
+    { language: 'ca', domain: 'in', task: 'transcribe', ...counts({ gateShare: 0.6666666 }) },
     {
       language: 'ca',
       domain: 'мова',
+      task: 'transcribe',
       ...counts({ utterances: 1234, seconds: 12345.678, wer: 1.23456789, cer: 2 / 3 }),
     },
-    { language: 'pl', domain: '', ...counts({ wer: 0 }) },
+    { language: 'pl', domain: '', task: 'transcribe', ...counts({ wer: 0 }) },
   ],
   total: counts({ utterances: 1238, seconds: 12352.1784, wer: 1 / 3, gateShare: 1 / 3 }),
   hypotheses: [
@@ -272,6 +317,31 @@ pl        -                2      3.3    0.0   25.0
 all       all              2      3.3   50.0   25.0
 `,
   );
+});
+
+test('the table of translations: named by their direction, with the scores', (t) => {
+  const [first] = written.groups;
+  const translated = { ...first!, task: 'translate' as const, bleu: 12.345, chrf: 67.8912 };
+  const report = {
+    ...written,
+    groups: [
+      { ...first!, gateShare: null },
+      { ...translated, gateShare: null },
+    ],
+  };
+  t.is(
+    formatTable(report),
+    `language  domain  utterances  seconds  WER %  CER %  BLEU  chrF2
+--------  ------  ----------  -------  -----  -----  ----  -----
+ca        in               2      3.3   50.0   25.0     -      -
+ca → en   in               2      3.3   50.0   25.0  12.3   67.9
+--------  ------  ----------  -------  -----  -----  ----  -----
+all       all           1238  12352.2   33.3   25.0     -      -
+`,
+  );
+  t.like(toJSON(report).groups[1], { task: 'translate', bleu: 12.345, chrf: 67.8912 });
+  const lines = formatHypotheses({ ...written, hypotheses: [{ ...written.hypotheses[0]!, task: 'translate' }] });
+  t.like(JSON.parse(lines), { task: 'translate', domain: 'in' });
 });
 
 test('JSON: the same report, rates to six decimals and seconds to three; hypotheses as lines', (t) => {

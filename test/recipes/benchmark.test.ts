@@ -90,9 +90,12 @@ const row = (way: string, language: string, rates: number[]) => ({
   taught: way === 'before' ? null : 'ca',
   language,
   domain: 'in',
+  task: 'transcribe' as const,
   utterances: 10,
   wer: spread(rates),
   cer: spread(rates),
+  bleu: null,
+  chrf: null,
   gateShare: null,
   unchanged: way === 'full' ? 0.2 : 1,
 });
@@ -160,7 +163,24 @@ test('the tables: means and spread over seeds, what differs, what the other lang
   t.regex(text, /full − experts \| -3\.0 \| -5\.0 to -1\.0 \| -5\.0 to -1\.0 \| full/);
   const lines = benchmarkCsv(summary).trimEnd().split('\n');
   t.is(lines.length, 7);
-  t.is(lines[3], 'experts,ca,ca,in,10,0.310000,0.014142,0.310000,0.014142,,1.000000,2');
+  t.is(lines[3], 'experts,ca,ca,in,transcribe,10,0.310000,0.014142,0.310000,0.014142,,,,,,1.000000,2');
+});
+
+test('translations have a table of their own, and are in none of error rates', (t) => {
+  const translated = { ...row('experts', 'ca', [2, 2]), task: 'translate' as const };
+  const scored = { ...translated, bleu: spread([20.04, 22.04]), chrf: spread([40, 41]) };
+  const both = { ...summary, rows: [...summary.rows, scored] };
+  const text = benchmarkMarkdown(both);
+  t.true(text.includes('## Translations into English'));
+  t.true(text.includes('| ca | experts | ca | in | 10 | 21.0 ± 1.4 | 40.5 ± 0.7 |'));
+  t.is(text.split('\n## Translations')[0], benchmarkMarkdown(summary).split('\n## What it took')[0]);
+  t.false(benchmarkMarkdown(summary).includes('Translations'));
+  t.true(benchmarkHtml(both).includes('<td>21.0 ± 1.4</td>'));
+  const csv = benchmarkCsv(both).trimEnd().split('\n').at(-1)!;
+  t.is(
+    csv,
+    'experts,ca,ca,in,translate,10,2.000000,0.000000,2.000000,0.000000,21.0400,1.4142,40.5000,0.7071,,1.000000,2',
+  );
 });
 
 test('the page asks for nothing, closes what it opens, and shows texts as texts', (t) => {

@@ -1,6 +1,6 @@
 /** A benchmark as one page that needs nothing else: tables, curves as SVG, gates by layer, the worst utterances to hear. */
 import type { GateHistogram } from '../../train/index.js';
-import { count, mainTables, PAIRS, pairsOf, percent, ratesOf } from './report.js';
+import { count, mainTables, PAIRS, pairsOf, percent, ratesOf, TRANSLATIONS, translationsOf } from './report.js';
 import type { BenchmarkSummary, Curve } from './summary.js';
 
 const safe = (text: string): string =>
@@ -43,6 +43,7 @@ export function benchmarkHtml(summary: BenchmarkSummary): string {
     `<span class="dot" style="background:${way === 'before' ? 'transparent' : colour(way)}"></span>`;
   const sections = [
     ...mainTables(summary).map((one) => mainSection(one, dot)),
+    translationSection(summary),
     costSection(summary, dot),
     curveSection(summary, ways, colour),
     gateSection(summary, dot),
@@ -91,6 +92,11 @@ function mainSection(
       ? ''
       : `<p>▼ fewer, ▲ more errors than ${safe(against)}, where the paired bootstrap over utterances and Welch's interval over seeds agree, each at 95%; ? one seed cannot say.</p>`;
   return `<h2>${safe(taught)}</h2>${table(head, body)}${legend}`;
+}
+
+function translationSection(summary: BenchmarkSummary): string {
+  const lines = translationsOf(summary).map((cells) => cells.map(safe));
+  return lines.length > 0 ? `<h2>Translations into English</h2>${table(TRANSLATIONS, lines)}` : '';
 }
 
 function costSection({ costs }: BenchmarkSummary, dot: (way: string) => string): string {

@@ -1,22 +1,26 @@
 /** A benchmark's numbers as tables of text. */
 import { mean } from '../../evaluate/index.js';
 import { table } from '../markdown.js';
-import type { BenchmarkCost, BenchmarkSummary, Spread } from './summary.js';
+import type { BenchmarkCost, BenchmarkRow, BenchmarkSummary, Spread } from './summary.js';
 
 export const percent = (rate: number): string => (100 * rate).toFixed(1);
 export const withSpread = ({ mean, deviation, values }: Spread): string =>
   values.length > 1 ? `${percent(mean)} ± ${percent(deviation)}` : percent(mean);
 export const count = (n: number): string => Math.round(n).toLocaleString('en');
 
-/** A row for each way, language and domain. */
+/** A row for each way, language, domain and task. */
 export function benchmarkCsv({ rows }: BenchmarkSummary): string {
-  const head = 'way,taught,language,domain,utterances,wer,wer_deviation,cer,cer_deviation,gate_share,unchanged,seeds';
+  const head =
+    'way,taught,language,domain,task,utterances,wer,wer_deviation,cer,cer_deviation,bleu,bleu_deviation,chrf,chrf_deviation,gate_share,unchanged,seeds';
   const quoted = (text: string): string => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const lines = rows.map((row) =>
     [
-      ...[row.way, row.taught ?? '', row.language, row.domain].map(quoted),
+      ...[row.way, row.taught ?? '', row.language, row.domain, row.task].map(quoted),
       row.utterances,
       ...[row.wer.mean, row.wer.deviation, row.cer.mean, row.cer.deviation].map((x) => x.toFixed(6)),
+      ...[row.bleu, row.chrf].flatMap((score) =>
+        score ? [score.mean.toFixed(4), score.deviation.toFixed(4)] : ['', ''],
+      ),
       row.gateShare === null ? '' : row.gateShare.toFixed(6),
       row.unchanged.toFixed(6),
       row.wer.values.length,
@@ -42,10 +46,11 @@ export interface MainTable {
 
 /** Of each language that was taught: its error rates by way and domain, and what became of the other languages. */
 export function mainTables({ rows, comparisons, costs }: BenchmarkSummary): MainTable[] {
+  const transcribed = rows.filter(({ task }) => task === 'transcribe');
   return [...new Set(costs.map(({ taught }) => taught))].map((taught) => {
     const ways = ['before', ...costs.filter((cost) => cost.taught === taught).map(({ way }) => way)];
     const against = ways[1] ?? null;
-    const of = (way: string) => rows.filter((row) => row.way === way && (way === 'before' || row.taught === taught));
+    const of = (way: string) => transcribed.filter((row) => row.way === way && isTaught(row, taught));
     const domains = of('before')
       .filter(({ language }) => language === taught)
       .map(({ domain }) => domain);
@@ -76,6 +81,25 @@ export function mainTables({ rows, comparisons, costs }: BenchmarkSummary): Main
   });
 }
 
+/** What was before is a row of every language that was taught. */
+const isTaught = (row: BenchmarkRow, taught: string): boolean => row.taught === null || row.taught === taught;
+
+export const TRANSLATIONS = ['taught', 'way', 'spoken', 'domain', 'utterances', 'BLEU', 'chrF2'];
+
+/** The scores of translations into English, under `TRANSLATIONS`. */
+export function translationsOf({ rows, costs }: BenchmarkSummary): string[][] {
+  const points = (score: Spread | null): string =>
+    score === null ? '-' : score.mean.toFixed(1) + (score.values.length > 1 ? ` ± ${score.deviation.toFixed(1)}` : '');
+  return [...new Set(costs.map(({ taught }) => taught))].flatMap((taught) =>
+    rows
+      .filter((row) => row.task === 'translate' && isTaught(row, taught))
+      .map((row) => [
+        ...[taught, row.way, row.language, row.domain || '-', count(row.utterances)],
+        ...[points(row.bleu), points(row.chrf)],
+      ]),
+  );
+}
+
 const MARKS: Record<MainCell['mark'], string> = { better: ' +', worse: ' −', none: '', unknown: ' ?' };
 
 /** The tables, in Markdown. */
@@ -101,6 +125,8 @@ export function benchmarkMarkdown(summary: BenchmarkSummary): string {
         `Means over seeds ± their standard deviation. +, −: better, worse than ${against}, by the utterances (paired bootstrap) and by the seeds (Welch) alike, 95%; ?: one seed cannot say.\n`,
       );
   }
+  const translations = translationsOf(summary);
+  if (translations.length > 0) parts.push(`## Translations into English\n\n${table(TRANSLATIONS, translations)}\n`);
   const costs = summary.costs.map((cost) => [
     cost.way,
     cost.taught,

@@ -1,6 +1,7 @@
 /** What the cells of a benchmark say together. */
 import { existsSync, readFileSync } from 'node:fs';
 import { extname, join } from 'node:path';
+import type { Task } from '../../data/index.js';
 import {
   type Comparison,
   compare,
@@ -37,9 +38,13 @@ export interface BenchmarkRow {
   taught: string | null;
   language: string;
   domain: string;
+  task: Task;
   utterances: number;
   wer: Spread;
   cer: Spread;
+  /** Of translations, 0 to 100; null of what is transcribed. */
+  bleu: Spread | null;
+  chrf: Spread | null;
   /** Share of the rows that took the expert at inference; null without one. */
   gateShare: number | null;
   /** Share of the transcripts that are what they were before, byte for byte. */
@@ -161,6 +166,15 @@ export async function summarize(
   };
 }
 
+interface Place {
+  language: string;
+  domain: string;
+  task?: Task | undefined;
+}
+
+const isOf = (one: Place, group: Place): boolean =>
+  one.language === group.language && one.domain === group.domain && (one.task ?? 'transcribe') === group.task;
+
 function rowsOf(
   way: string,
   taught: string | null,
@@ -168,24 +182,26 @@ function rowsOf(
   before: EvaluationReport,
 ): BenchmarkRow[] {
   const was = new Map(before.hypotheses.map(({ id, hypothesis }) => [id, hypothesis]));
-  return reports[0]!.groups.map(({ language, domain, utterances }) => {
-    const groups = reports.map(
-      (report) => report.groups.find((one) => one.language === language && one.domain === domain)!,
-    );
+  return reports[0]!.groups.map((place) => {
+    const { language, domain, task, utterances } = place;
+    const groups = reports.map((report) => report.groups.find((one) => isOf(one, place))!);
     const of = (name: 'wer' | 'cer'): Spread => spread(groups.map((group: ErrorCounts) => group[name]));
+    const scores = (name: 'bleu' | 'chrf'): Spread | null =>
+      task === 'translate' ? spread(groups.map((group) => group[name]!)) : null;
     const shares = groups.flatMap(({ gateShare }) => (gateShare === null ? [] : [gateShare]));
-    const heard = reports.flatMap((report) =>
-      report.hypotheses.filter((one) => one.language === language && one.domain === domain),
-    );
+    const heard = reports.flatMap((report) => report.hypotheses.filter((one) => isOf(one, place)));
     const same = heard.filter(({ id, hypothesis }) => was.get(id) === hypothesis).length;
     return {
       way,
       taught,
       language,
       domain,
+      task,
       utterances,
       wer: of('wer'),
       cer: of('cer'),
+      bleu: scores('bleu'),
+      chrf: scores('chrf'),
       gateShare: shares.length > 0 ? mean(shares) : null,
       unchanged: same / heard.length,
     };
@@ -224,7 +240,7 @@ function comparisonsOf(chosen: readonly Chosen[], before: EvaluationReport): Ben
   const languages = [...new Set(chosen.map(({ runs }) => runs[0]!.cell.language))];
   return languages.flatMap((taught) => {
     const of = (report: EvaluationReport): Hypothesis[] =>
-      report.hypotheses.filter(({ language }) => language === taught);
+      report.hypotheses.filter(({ language, task }) => language === taught && task !== 'translate');
     if (of(before).length === 0) return [];
     const ways = chosen.filter(({ runs }) => runs[0]!.cell.language === taught);
     // What was before has no seed: as many runs of it as there are of the others differ by nothing.
@@ -283,7 +299,7 @@ async function worstOf(bench: Bench, chosen: readonly Chosen[], before: Evaluati
   return chosen.flatMap(({ runs: [first] }) => {
     const { cell, evaluation } = first!;
     return evaluation.hypotheses
-      .filter(({ language }) => language === cell.language)
+      .filter(({ language, task }) => language === cell.language && task !== 'translate')
       .map(({ id, domain, reference, hypothesis }) => {
         const { rate, errors } = wer([defaultNormalizer(reference)], [defaultNormalizer(hypothesis)]);
         return { id, domain, reference, hypothesis, rate, errors };

@@ -10,8 +10,6 @@ namespace cpu {
 namespace DW_ISA {
 namespace {
 
-#define DW_INLINE inline __attribute__((always_inline))
-
 // Calls body with a pointer to element (i, j) of a float matrix, in its type.
 template <class Body>
 DW_INLINE void at(Block of, int64_t i, int64_t j, const Body& body) {

@@ -21,22 +21,25 @@ constexpr int kLanes = 4;
 #endif
 typedef float Vec __attribute__((vector_size(4 * kLanes)));
 
-static inline Vec load_vec(const void* p) {
+// Vectors stay in registers: a call would leave them in memory, and the compiler makes one where a file has many uses.
+#define DW_INLINE static inline __attribute__((always_inline))
+
+DW_INLINE Vec load_vec(const void* p) {
   Vec v;
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-static inline void store_vec(void* p, Vec v) { std::memcpy(p, &v, sizeof v); }
-static inline Vec splat(float x) { return x - Vec{}; }
+DW_INLINE void store_vec(void* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+DW_INLINE Vec splat(float x) { return x - Vec{}; }
 
-static inline Vec max_vec(Vec a, Vec b) {
+DW_INLINE Vec max_vec(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return Vec(_mm512_max_ps(__m512(a), __m512(b)));
 #else
   return a > b ? a : b;
 #endif
 }
-static inline float largest(Vec v) {
+DW_INLINE float largest(Vec v) {
 #if defined(__AVX512F__)
   return _mm512_reduce_max_ps(__m512(v));
 #else
@@ -45,7 +48,7 @@ static inline float largest(Vec v) {
   return x;
 #endif
 }
-static inline float total(Vec v) {
+DW_INLINE float total(Vec v) {
 #if defined(__AVX512F__)
   return _mm512_reduce_add_ps(__m512(v));
 #else
@@ -56,7 +59,7 @@ static inline float total(Vec v) {
 }
 
 // The totals of four vectors.
-static inline void totals(const Vec* v, float* s) {
+DW_INLINE void totals(const Vec* v, float* s) {
 #if defined(__AVX512F__)
   const __m512 a = __m512(v[0]), b = __m512(v[1]), c = __m512(v[2]), d = __m512(v[3]);
   const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
@@ -70,8 +73,8 @@ static inline void totals(const Vec* v, float* s) {
 }
 
 // kLanes floats out of memory of fp32, bf16 or int8.
-static inline Vec widen(const float* p) { return load_vec(p); }
-static inline Vec widen(const bf16* p) {
+DW_INLINE Vec widen(const float* p) { return load_vec(p); }
+DW_INLINE Vec widen(const bf16* p) {
 #if defined(__AVX512F__)
   return Vec(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
 #elif defined(__AVX2__)
@@ -82,7 +85,7 @@ static inline Vec widen(const bf16* p) {
   return v;
 #endif
 }
-static inline Vec widen(const int8_t* p) {
+DW_INLINE Vec widen(const int8_t* p) {
 #if defined(__AVX512F__)
   return Vec(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
 #elif defined(__AVX2__)
@@ -96,7 +99,7 @@ static inline Vec widen(const int8_t* p) {
 
 #if defined(__AVX512F__)
 // 16 × 16 words: r[j][i] becomes r[i][j].
-static inline void transpose(__m512i r[16]) {
+DW_INLINE void transpose(__m512i r[16]) {
   __m512i t[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; i++) {
