@@ -95,7 +95,8 @@ export function define(command: Command): void {
   endHelp(command, {
     notes:
       `The file is an object of: model; teacher; languages, each taught in runs of its own; methods, an object of ${Object.keys(WAYS).join(', ')},\n` +
-      'each with what it has of its own (learningRates, options, lora, epochs or steps), {} for nothing; seeds; train, validation and test,\n' +
+      "each with what it has of its own (learningRates, options, lora, epochs or steps), {} for nothing, or of a name of one's own with its way\n" +
+      '("calm": { "way": "distil", "options": { "gateNoise": 0.5 } }); seeds; train, validation and test,\n' +
       'each with data or a manifest, and split; epochs or steps; batchSize; compute; options, as the API names them (learningRate, …).\n' +
       'Several learningRates are tried with the first seed, and the one with the best validation goes on with the others. A benchmark that was\n' +
       'interrupted or killed goes on when the same command is given again; seeds, methods and languages may be added.',

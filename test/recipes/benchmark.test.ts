@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { benchmarkCsv, benchmarkMarkdown } from '../../lib/recipes/benchmark/report.js';
 import { benchmarkHtml } from '../../lib/recipes/benchmark/report-html.js';
+import { recipeOf } from '../../lib/recipes/benchmark/spec.js';
 import { type BenchmarkSummary, spread } from '../../lib/recipes/benchmark/summary.js';
 import { type BenchmarkSpec, benchmark, planBenchmark, readBenchmark } from '../../lib/recipes/index.js';
 import { root, scratchFolder } from '../support/cli.js';
@@ -38,6 +39,17 @@ test('a benchmark counts its runs: every method, language and seed, and each lea
   t.deepEqual(planBenchmark(sound), { cells: 2 * (2 + 2 + 3 * 3), rates: 4 });
 });
 
+test('one way may be there with several options, each under a name of its own', (t) => {
+  const calm = { way: 'distil', options: { gateNoise: 0.5 }, learningRates: [1e-3, 1e-2] };
+  t.deepEqual(planBenchmark({ ...sound, methods: { distil: {}, calm } }), { cells: 2 * (3 + 2 + 2), rates: 4 });
+  const recipe = recipeOf(
+    { ...sound, methods: { calm } },
+    { way: 'calm', language: 'ca', learningRate: 1e-3, seed: 2 },
+  );
+  t.like(recipe, { method: 'distil', teacher: 'teacher' });
+  t.like(recipe.options, { gateNoise: 0.5, learningRate: 1e-3, seed: 2 });
+});
+
 test('a file that cannot be meant is refused by the name of its field, before anything is written', async (t) => {
   const cases: [object, RegExp, string?][] = [
     [{ seeds: [] }, /seeds: expected a list of whole numbers/],
@@ -48,6 +60,10 @@ test('a file that cannot be meant is refused by the name of its field, before an
     [{ methods: {} }, /methods: expected an object of experts, distil/],
     [{ methods: { clsr: {} } }, /methods: expected experts.*clsr/],
     [{ methods: { experts: { rates: [1] } } }, /rates/],
+    [{ methods: { calm: { way: 'clsr' } } }, /methods\.calm\.way: expected experts.*clsr/],
+    [{ methods: { calm: { way: 'distil' } }, teacher: undefined }, /teacher: expected one for calm, got none/],
+    [{ methods: { '../calm': { way: 'experts' } } }, /methods: expected names of .*calm/],
+    [{ methods: { experts: [] } }, /methods.experts: expected an object/],
     [{ methods: { experts: { learningRates: ['x'] } } }, /methods.experts.learningRates/],
     [{ methods: { full: { lora: { rank: 2 } } } }, /methods.full: lora: expected with method 'lora'/],
     [{ methods: { experts: { options: { gateNoise: -1 } } } }, /methods.experts: gateNoise/],

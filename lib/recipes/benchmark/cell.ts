@@ -10,7 +10,7 @@ import { methods } from '../method.js';
 import type { TrainRecipe } from '../recipe.js';
 import { train } from '../train.js';
 import { layerShares } from './gates.js';
-import { type BenchmarkSpec, type Cell, nameOf, type RowsSpec, recipeOf, WAYS } from './spec.js';
+import { type BenchmarkSpec, type Cell, nameOf, type RowsSpec, recipeOf, wayOf } from './spec.js';
 
 /** Updates between histograms of a run's gates. */
 const HISTOGRAM_EVERY = 10;
@@ -60,17 +60,18 @@ export async function trainCell(
   const { spec, signal, hub } = bench;
   const output = folderOf(bench, cell);
   if (!(await isFile(join(output, 'report.json')))) {
-    const gateHistograms = methods[WAYS[cell.way]!.method].start === 'experts' ? HISTOGRAM_EVERY : 0;
+    const gateHistograms = methods[wayOf(spec, cell.way).method].start === 'experts' ? HISTOGRAM_EVERY : 0;
     await train({ ...recipeOf(spec, cell), output, gateHistograms, stream, signal, hub, onUpdate });
   }
   return readJsonObject(join(output, 'report.json'), 'ERR_RUN');
 }
 
 /** How the model of a finished run is loaded; null: the model that all begin with. */
-function loading({ model }: BenchmarkSpec, run: TrainedCell | null): [model: string, options: TranscriberOptions] {
+function loading(spec: BenchmarkSpec, run: TrainedCell | null): [model: string, options: TranscriberOptions] {
+  const { model } = spec;
   if (!run) return [model, {}];
   const result = String(run.report.result);
-  const { method } = WAYS[run.cell.way]!;
+  const { method } = wayOf(spec, run.cell.way);
   if (method === 'full') return [result, {}];
   return [model, method === 'lora' ? { adapter: result } : { experts: [result] }];
 }

@@ -18,6 +18,8 @@ export const WAYS: Readonly<Record<string, { method: TrainMethod; taught: boolea
 
 /** What a method has of its own. */
 export interface MethodSpec {
+  /** Of `WAYS` the one that it is, where its name is another: one way with several options. Default: that of its name. */
+  way?: string | undefined;
   /** Peaks of the learning rate to try, with the first seed; the one with the best validation goes on. Default: that of `options`. */
   learningRates?: readonly number[] | undefined;
   /** Beside and before those of the benchmark. */
@@ -41,7 +43,7 @@ export interface BenchmarkSpec {
   teacher?: string | undefined;
   /** Languages that are taught, each in runs of its own. */
   languages: readonly string[];
-  /** `WAYS` by name; what all of them share stands beside. */
+  /** `WAYS` by name, or names of their own for what has a `way`; what all of them share stands beside. */
   methods: Readonly<Record<string, MethodSpec>>;
   seeds: readonly number[];
   train: RowsSpec;
@@ -71,6 +73,7 @@ const SPEC: Record<keyof BenchmarkSpec, true> = {
   options: true,
 };
 const METHOD: Record<keyof MethodSpec, true> = {
+  way: true,
   learningRates: true,
   options: true,
   lora: true,
@@ -115,12 +118,17 @@ export function checkSpec(spec: BenchmarkSpec): void {
       refuse(`${part}: expected either data or a manifest, got ${spec[part].data === undefined ? 'neither' : 'both'}`);
   }
   for (const [name, method] of Object.entries(spec.methods as unknown as JsonObject)) {
-    const way = Object.hasOwn(WAYS, name)
-      ? WAYS[name]!
-      : refuse(`methods: expected ${Object.keys(WAYS).join(', ')}, got ${shown(name)}`);
-    if (!isJsonObject(method)) refuse(`methods.${name}: expected an object, got ${shown(method)}`);
-    checkOptions(`benchmark, methods.${name}`, method as JsonObject, METHOD);
-    const { learningRates } = method as MethodSpec;
+    if (!isJsonObject(method)) return refuse(`methods.${name}: expected an object, got ${shown(method)}`);
+    checkOptions(`benchmark, methods.${name}`, method, METHOD);
+    const { way = name, learningRates } = method as MethodSpec;
+    const { taught } = Object.hasOwn(WAYS, way)
+      ? WAYS[way]!
+      : refuse(
+          `methods${way === name ? '' : `.${name}.way`}: expected ${Object.keys(WAYS).join(', ')}, got ${shown(way)}`,
+        );
+    // It names folders.
+    if (!/^[a-z0-9][a-z0-9-]{0,39}$/i.test(name))
+      refuse(`methods: expected names of up to 40 letters, digits and hyphens, got ${shown(name)}`);
     if (learningRates !== undefined)
       list(
         `methods.${name}.learningRates`,
@@ -128,7 +136,7 @@ export function checkSpec(spec: BenchmarkSpec): void {
         (one) => Number.isFinite(one) && (one as number) >= 0,
         'a list of numbers from 0',
       );
-    if (way.taught && spec.teacher === undefined) refuse(`teacher: expected one for ${name}, got none`);
+    if (taught && spec.teacher === undefined) refuse(`teacher: expected one for ${name}, got none`);
     for (const language of spec.languages) {
       resolveLanguage(language);
       for (const cell of cellsOf(spec, name, language)) {
@@ -146,12 +154,17 @@ export function checkSpec(spec: BenchmarkSpec): void {
 
 /** One run: a way to teach one language, with one learning rate and one seed. */
 export interface Cell {
+  /** The name of the method in the benchmark. */
   way: string;
   /** Code. */
   language: string;
   learningRate: number | null;
   seed: number;
 }
+
+/** What a method of a checked benchmark does. */
+export const wayOf = ({ methods }: BenchmarkSpec, name: string): (typeof WAYS)[string] =>
+  WAYS[methods[name]!.way ?? name]!;
 
 /** Its folder's name. */
 export const nameOf = ({ way, language, learningRate, seed }: Cell): string =>
@@ -169,7 +182,7 @@ export function recipeOf(
   spec: BenchmarkSpec,
   { way, language, learningRate, seed }: Cell,
 ): Omit<TrainRecipe, 'output'> {
-  const { method, taught } = WAYS[way]!;
+  const { method, taught } = wayOf(spec, way);
   const own = spec.methods[way]!;
   const { epochs, steps } = own.epochs === undefined && own.steps === undefined ? spec : own;
   return {
