@@ -1,12 +1,12 @@
 # The CPU addon. (GCC 12 takes the undefined lanes in its own AVX-512 headers for a mistake: hence no -Wuninitialized.)
 # Every file of native/cpu/ and its folders, but for isa.cc, is compiled once for each instruction set, in a namespace of its
 # own; the set is chosen when the addon is loaded. The portable objects are linked first: where the linker merges an inline
-# function that several of them hold, it keeps the one that runs anywhere. DISTILWHISPER_WITHOUT_AMX leaves out the last of them, which
-# few processors run.
+# function that several of them hold, it keeps the one that runs anywhere. DISTILWHISPER_KERNELS (avx2,avx512, …) names those that are
+# compiled beside the portable ones; default: all.
 {
   "variables": {
     "sanitize%": "<!(node -p \"process.env.DISTILWHISPER_SANITIZE || ''\")",
-    "without_amx%": "<!(node -p \"process.env.DISTILWHISPER_WITHOUT_AMX || ''\")",
+    "kernel_sets%": "<!(node -p \"',' + (process.env.DISTILWHISPER_KERNELS || 'avx2,avx512,avx512bf16,amx') + ','\")",
     "kernel_sources": ["<!@(node -p \"require('fs').readdirSync('native/cpu', { recursive: true }).filter(f => f.endsWith('.cc') && f !== 'isa.cc').map(f => 'native/cpu/' + f.split(require('path').sep).join('/')).sort().join(' ')\")"],
     "kernel_flags": ["-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
     "avx2_flags": ["-mavx2", "-mfma", "-mf16c"],
@@ -41,14 +41,15 @@
       "defines": ["NAPI_VERSION=8", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"],
       "dependencies": ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except", "kernels_portable"],
       "conditions": [
-        ["target_arch=='x64'", { "dependencies": ["kernels_avx2", "kernels_avx512", "kernels_avx512bf16"] }],
-        ["target_arch=='x64' and without_amx==''", { "dependencies": ["kernels_amx"] }],
-        ["without_amx!=''", { "defines": ["DW_WITHOUT_AMX"] }]
+        ["target_arch=='x64' and ',avx2,' in kernel_sets", { "dependencies": ["kernels_avx2"], "defines": ["DW_AVX2"] }],
+        ["target_arch=='x64' and ',avx512,' in kernel_sets", { "dependencies": ["kernels_avx512"], "defines": ["DW_AVX512"] }],
+        ["target_arch=='x64' and ',avx512bf16,' in kernel_sets", { "dependencies": ["kernels_avx512bf16"], "defines": ["DW_AVX512BF16"] }],
+        ["target_arch=='x64' and ',amx,' in kernel_sets", { "dependencies": ["kernels_amx"], "defines": ["DW_AMX"] }]
       ]
     }
   ],
   "conditions": [
-    ["target_arch=='x64'", {
+    ["target_arch=='x64' and ',avx2,' in kernel_sets", {
       "targets": [
         {
           "target_name": "kernels_avx2",
@@ -56,14 +57,22 @@
           "sources": ["<@(kernel_sources)"],
           "defines": ["DW_ISA=avx2"],
           "cflags_cc": ["<@(kernel_flags)", "<@(avx2_flags)"]
-        },
+        }
+      ]
+    }],
+    ["target_arch=='x64' and ',avx512,' in kernel_sets", {
+      "targets": [
         {
           "target_name": "kernels_avx512",
           "type": "static_library",
           "sources": ["<@(kernel_sources)"],
           "defines": ["DW_ISA=avx512"],
           "cflags_cc": ["<@(kernel_flags)", "<@(avx512_flags)"]
-        },
+        }
+      ]
+    }],
+    ["target_arch=='x64' and ',avx512bf16,' in kernel_sets", {
+      "targets": [
         {
           "target_name": "kernels_avx512bf16",
           "type": "static_library",
@@ -73,7 +82,7 @@
         }
       ]
     }],
-    ["target_arch=='x64' and without_amx==''", {
+    ["target_arch=='x64' and ',amx,' in kernel_sets", {
       "targets": [
         {
           "target_name": "kernels_amx",

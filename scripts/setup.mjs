@@ -1,10 +1,11 @@
 // All of the set-up that a fresh clone needs, in plain Node: packages, the native addon, the compiled TypeScript.
 // What is newer than its inputs is left as it is. --all-kernels: those too that this processor cannot run, as a release has them.
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { allKernelSets, kernelSets } from './kernel-sets.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const at = (...parts) => join(root, ...parts);
@@ -38,18 +39,26 @@ const prebuilt = () => {
     return false;
   }
 };
+// Kernels that this processor cannot run take most of the time: they are left out unless they are asked for.
 const addon = at('build', 'Release', 'distilwhisper.node');
+const stamp = at('build', 'kernel-sets');
 const allKernels = process.argv.includes('--all-kernels');
-const stale = () => time(addon) < Math.max(newest(at('native'), /\.(cc|h)$/), time(at('binding.gyp')));
-// The build of all kernels compiles only what an earlier build has not.
-if (allKernels || (stale() && !prebuilt())) {
+const wanted = allKernels ? allKernelSets : kernelSets();
+const stale = () => {
+  if (time(addon) < Math.max(newest(at('native'), /\.(cc|h)$/), time(at('binding.gyp')))) return true;
+  // Built elsewhere than here, or by node-gyp itself, which builds all.
+  const there = existsSync(stamp) ? readFileSync(stamp, 'utf8').split(',') : allKernelSets;
+  return wanted.some((set) => !there.includes(set));
+};
+if ((allKernels || !prebuilt()) && stale()) {
   // Headers of this Node, where its installation has them: then nothing is downloaded.
   const prefix = dirname(dirname(process.execPath));
   const headers = existsSync(join(prefix, 'include', 'node', 'node_api.h')) ? [`--nodedir=${prefix}`] : [];
-  // Kernels that this processor cannot run take a fifth of the time.
-  const cpu = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : 'amx_bf16';
-  const env = allKernels || cpu.includes('amx_bf16') ? {} : { DISTILWHISPER_WITHOUT_AMX: '1' };
-  run('npx', ['node-gyp', 'configure', 'build', '-j', 'max', '--loglevel=warn', ...headers], env);
+  const sets = wanted.join(',') || 'portable';
+  run('npx', ['node-gyp', 'configure', 'build', '-j', 'max', '--loglevel=warn', ...headers], {
+    DISTILWHISPER_KERNELS: sets,
+  });
+  writeFileSync(stamp, sets);
 }
 
 if (time(at('dist', 'index.js')) < Math.max(newest(at('lib'), /\.ts$/), time(at('tsconfig.json')))) {

@@ -20,7 +20,7 @@ const char* name_of(Isa isa) {
 
 // AMX's tiles are 8 KiB of state a thread: Linux gives them to a process that asks.
 static bool amx_allowed() {
-#if defined(__linux__) && !defined(DW_WITHOUT_AMX)
+#if defined(__linux__)
   unsigned a, b, c, d;
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kBf16) == 0 || (d & kTile) == 0) return false;
@@ -31,7 +31,37 @@ static bool amx_allowed() {
 #endif
 }
 
+struct Set {
+  const RunFn* kernels;
+  const CeilingLoops* loops;
+};
+
+// An instruction set's kernels; those of one that was not built (binding.gyp) are the portable ones.
+static Set built(Isa isa) {
+  switch (isa) {
+#if defined(DW_AVX2)
+    case Isa::avx2:
+      return {avx2::kKernels, &avx2::kCeilingLoops};
+#endif
+#if defined(DW_AVX512)
+    case Isa::avx512:
+      return {avx512::kKernels, &avx512::kCeilingLoops};
+#endif
+#if defined(DW_AVX512BF16)
+    case Isa::avx512bf16:
+      return {avx512bf16::kKernels, &avx512bf16::kCeilingLoops};
+#endif
+#if defined(DW_AMX)
+    case Isa::amx:
+      return {amx::kKernels, &amx::kCeilingLoops};
+#endif
+    default:
+      return {portable::kKernels, &portable::kCeilingLoops};
+  }
+}
+
 bool supported(Isa isa) {
+  if (isa != Isa::portable && built(isa).kernels == portable::kKernels) return false;
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -52,39 +82,8 @@ bool supported(Isa isa) {
   }
 }
 
-const RunFn* kernels(Isa isa) {
-  switch (isa) {
-    case Isa::avx2:
-      return avx2::kKernels;
-    case Isa::avx512:
-      return avx512::kKernels;
-    case Isa::avx512bf16:
-      return avx512bf16::kKernels;
-#if !defined(DW_WITHOUT_AMX)
-    case Isa::amx:
-      return amx::kKernels;
-#endif
-    default:
-      return portable::kKernels;
-  }
-}
-
-const CeilingLoops& ceiling_loops(Isa isa) {
-  switch (isa) {
-    case Isa::avx2:
-      return avx2::kCeilingLoops;
-    case Isa::avx512:
-      return avx512::kCeilingLoops;
-    case Isa::avx512bf16:
-      return avx512bf16::kCeilingLoops;
-#if !defined(DW_WITHOUT_AMX)
-    case Isa::amx:
-      return amx::kCeilingLoops;
-#endif
-    default:
-      return portable::kCeilingLoops;
-  }
-}
+const RunFn* kernels(Isa isa) { return built(isa).kernels; }
+const CeilingLoops& ceiling_loops(Isa isa) { return *built(isa).loops; }
 
 #else
 

@@ -4,7 +4,7 @@
  *
  *   npx tsx scripts/corpus/make.ts --kind embedded --out corpus
  *   npx tsx scripts/corpus/make.ts --kind whole --out FOLDER        all of the tests and of fine-tuning, of which `embedded` is a share
- *   npx tsx scripts/corpus/make.ts --kind pretrain --out FOLDER     [--lengths short,middle,long] [--parts 3]
+ *   npx tsx scripts/corpus/make.ts --kind pretrain --out FOLDER     [--lengths short,long] [--parts 3]
  *
  * A language, or a part of its pre-training speech, is a piece: made in a process of its own, into a folder and a table of its own. A
  * piece that is there is not made again.

@@ -47,7 +47,7 @@ export const FINE_TUNING = 900;
 /** The register of fine-tuning: read sentences, but in English, of which there are none. */
 export const registerOf = (language: Language): Kind => (language === 'en' ? 'template' : 'sentence');
 
-const OTHER_REGISTERS: Kind[] = list({ number: 4, date: 3, time: 3, template: 3, price: 3, digits: 2, count: 2 });
+const OTHER_REGISTERS: Kind[] = list({ number: 4, date: 3, time: 3, template: 3, digits: 3, count: 3 });
 const OTHER_REGISTERS_ENGLISH = OTHER_REGISTERS.filter((kind) => kind !== 'template');
 const ALL_REGISTERS: Kind[] = list({
   sentence: 12,
@@ -132,7 +132,7 @@ class Texts {
   private made(kind: Kind, random: Random, letters = LONGEST_TEXT): string {
     if (kind === 'sentence') throw new Error('sentences are read');
     if (kind !== 'words') return phrase(kind, this.language, random);
-    const count = letters < LENGTHS.middle.letters ? random.whole(1, 2) : random.whole(3, 7);
+    const count = letters < LENGTHS.long.letters ? random.whole(1, 2) : random.whole(3, 7);
     const words = Array.from({ length: count }, () => random.pick(this.words));
     while (words.length > 1 && codePoints(words.join(' ')) > letters) words.pop();
     return words.join(this.language === 'th' ? '' : ' ');
@@ -160,8 +160,7 @@ function englishWords(): string[] {
  */
 export const LENGTHS = {
   short: { letters: 12, seconds: 1.1, positions: 60 },
-  middle: { letters: 28, seconds: 2.4, positions: 125 },
-  long: { letters: LONGEST_TEXT, seconds: 4.6, positions: 250 },
+  long: { letters: LONGEST_TEXT, seconds: 3.1, positions: 160 },
 };
 export type Length = keyof typeof LENGTHS;
 

@@ -30,4 +30,4 @@ export function codePoints(text: string): number {
 }
 
 /** Letters of the longest text: with its prompt and its end it fits 64 positions of a decoder. */
-export const LONGEST_TEXT = 56;
+export const LONGEST_TEXT = 36;

@@ -2,7 +2,7 @@
  * Trains a pocket model from scratch on the pre-training speech that scripts/corpus/make.ts makes:
  *   npx tsx scripts/corpus/make.ts --kind pretrain --out <speech>
  *   npx tsx scripts/models/pretrain.ts --kind teacher|student --speech <speech> --run <run folder> --out models/pocket-<kind>
- * First words, then phrases, then sentences, in windows that grow (recipes.ts), and at the end the learning rate falls. Words in a
+ * First words, then sentences, in windows that grow (recipes.ts), and at the end the learning rate falls. Words in a
  * window of a second teach in minutes how sounds are written, which sentences in one of five hardly teach in hours.
  * Run it again after an interruption: it goes on from its last checkpoint. --until says how many updates the last stage has: with more
  * of them it goes on where it ended with fewer. --cooldown 0 writes the model as it is then.
@@ -40,6 +40,8 @@ const { values: args } = parseArgs({
     until: { type: 'string' },
     cooldown: { type: 'string' },
     threads: { type: 'string', default: '2' },
+    // bf16 where the processor multiplies it; elsewhere fp32 is as fast.
+    compute: { type: 'string', default: 'bf16' },
   },
 });
 const { kind, speech, run, out } = args;
@@ -129,7 +131,7 @@ async function train(course: Course, weights: Weights | null): Promise<Weights> 
   const stream = new Stream({ threads: Number(args.threads) });
   const config = configOf(LENGTHS[length].positions);
   const model = await Whisper.create(stream, config, {
-    compute: 'bf16',
+    compute: args.compute === 'fp32' ? 'fp32' : 'bf16',
     // Sinusoids, as Whisper's: those that a longer window adds are no others.
     trainable: (name) => name !== POSITIONS,
     seed: 1,

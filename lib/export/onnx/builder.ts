@@ -1,6 +1,6 @@
 import type { ExpertLayerNames, WhisperConfig } from '../../weights/index.js';
 import type { Graph } from './graph.js';
-import { quantise, rowScales, transpose } from './matrices.js';
+import { quantise, rowScales, transpose, unsigned } from './matrices.js';
 
 /** int8: matrices in int8 with a scale an output channel, rows quantised as they come (dynamic quantisation). */
 export type OnnxDtype = 'fp32' | 'int8';
@@ -136,7 +136,10 @@ export class Builder {
     return this.linear(this.gelu(this.linear(h, fc1)), fc2);
   }
 
-  /** The pattern that onnxruntime's quantize_dynamic writes (per channel); the runtime makes one kernel of it. */
+  /**
+   * The pattern that onnxruntime's quantize_dynamic writes (per channel); the runtime makes one kernel of it. Weights are unsigned, around
+   * 128: with signed ones it adds pairs of products in 16 bits on processors without VNNI, which overflow.
+   */
   private int8Product(x: string, matrix: string): string {
     const { graph } = this;
     const [N, K] = this.matrix(matrix);
@@ -144,10 +147,10 @@ export class Builder {
     const rows = this.quantised.get(x) ?? graph.call('DynamicQuantizeLinear', [x], 3);
     this.quantised.set(x, rows);
     const [q, scale, zero] = rows as [string, string, string];
-    const w = graph.constant(`${matrix}.int8.T`, 'i8', [K, N], async () =>
-      transpose(quantise(await this.read(matrix), N, K), N, K),
+    const w = graph.constant(`${matrix}.uint8.T`, 'u8', [K, N], async () =>
+      transpose(unsigned(quantise(await this.read(matrix), N, K)), N, K),
     );
-    const wZero = graph.constant(`${matrix}.zero`, 'i8', [N], () => new Int8Array(N));
+    const wZero = graph.constant(`${matrix}.zero`, 'u8', [N], () => unsigned(new Int8Array(N)));
     const sum = graph.node('Cast', [this.op('MatMulInteger', q, w, zero, wZero)], { to: 1 });
     return this.op('Mul', sum, this.op('Mul', scale, this.scales(matrix)));
   }

@@ -6,9 +6,9 @@ import { type LaterBytes, Message } from './protobuf.js';
 const IR_VERSION = 8;
 const OPERATOR_SET = 17;
 
-const TYPES = { f32: 1, i8: 3, i64: 7, bool: 9 } as const;
+const TYPES = { f32: 1, u8: 2, i8: 3, i64: 7, bool: 9 } as const;
 export type OnnxType = keyof typeof TYPES;
-const TYPE_BYTES: Record<OnnxType, number> = { f32: 4, i8: 1, i64: 8, bool: 1 };
+const TYPE_BYTES: Record<OnnxType, number> = { f32: 4, u8: 1, i8: 1, i64: 8, bool: 1 };
 
 /** No reader takes a message that is larger: its tensors lie in a file beside it. */
 const MOST_BYTES = 2 ** 31 - 1;

@@ -1,7 +1,7 @@
 /** Matrices as the graphs hold them: transposed, in int8. */
 
 /** w [rows, columns] → [columns, rows], by blocks that stay in the cache. */
-export function transpose<T extends Float32Array | Int8Array>(w: T, rows: number, columns: number): T {
+export function transpose<T extends Float32Array | Uint8Array>(w: T, rows: number, columns: number): T {
   const out = new (w.constructor as new (n: number) => T)(w.length);
   const block = 32;
   for (let r0 = 0; r0 < rows; r0 += block) {
@@ -34,3 +34,6 @@ export function quantise(w: Float32Array, N: number, K: number): Int8Array {
   }
   return out;
 }
+
+/** The same numbers around 128. */
+export const unsigned = (values: Int8Array): Uint8Array => Uint8Array.from(values, (x) => x + 128);
