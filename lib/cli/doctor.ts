@@ -211,7 +211,8 @@ function format(f: Findings): string {
   tell('addon', f.addon, ({ file, from }) => `${from}: ${file}`);
   tell('cpu', f.cpu, ({ inUse, override, machineHas, machineLacks }) => {
     const chosen = override ? `chosen by DISTILWHISPER_CPU=${override}` : 'the best here';
-    const lacks = machineLacks.length > 0 ? `; not on this machine: ${machineLacks.join(', ')}` : '';
+    const lacks =
+      machineLacks.length > 0 ? `; not on this machine, or not in this build: ${machineLacks.join(', ')}` : '';
     return `${inUse} (${chosen}); this machine runs ${machineHas.join(', ')}${lacks}`;
   });
   tell('compute', f.compute, (text) => text);

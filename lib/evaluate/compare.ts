@@ -60,9 +60,9 @@ export interface Comparison {
 
 /**
  * Compares two systems by what they heard of the same utterances. Of each side one evaluation, or several: runs that differ in
- * their seed. A difference is called one only where utterances and runs agree. Translations are left out: their words need not be the
- * reference's. Errors: ERR_ARGUMENT (nothing to compare,
- * utterances or references that a run lacks or has twice, an option out of range).
+ * their seed. A difference is called one only where utterances and runs agree. Translations are left out: their words need not
+ * be the reference's. Errors: ERR_ARGUMENT (nothing to compare, utterances or references that a run lacks or has twice, an option out
+ * of range).
  */
 export function compare(
   a: readonly (readonly Hypothesis[])[],

@@ -137,7 +137,8 @@ interface Scored {
 
 /**
  * Transcribes the rows of a data set or a manifest, each in its own language, or translates those whose task that is, and counts word and
- * character errors by language, domain and task; translations have BLEU and chrF too. Utterances of the same language and similar length are decoded together; what is reported does not depend on that order.
+ * character errors by language, domain and task; translations have BLEU and chrF too. Utterances of the same language and similar
+ * length are decoded together; what is reported does not depend on that order.
  * Errors: ERR_ARGUMENT when no entry has a reference left after the normaliser; BadRowsError (ERR_LANGUAGE, those of
  * `decodeAudio`) for rows that cannot be used, with `skipBad` when none is left; those of `Transcriber.transcribe`.
  */
@@ -248,15 +249,13 @@ export async function evaluate(
     const transcript = transcripts.get(entry);
     return transcript ? [{ entry, transcript }] : [];
   });
+  const transcribed = scored.filter(({ entry }) => !isTranslation(entry));
   return {
     groups: groupsOf(scored, ({ entry }) => entry).map(({ members, ...group }) => ({
       ...group,
       ...count(members, normalizer),
     })),
-    total: count(
-      scored.some(({ entry }) => !isTranslation(entry)) ? scored.filter(({ entry }) => !isTranslation(entry)) : scored,
-      normalizer,
-    ),
+    total: count(transcribed.length > 0 ? transcribed : scored, normalizer),
     hypotheses: scored.map(({ entry, transcript }) => ({
       id: entry.id,
       language: entry.language,

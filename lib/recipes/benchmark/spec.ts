@@ -82,7 +82,8 @@ const METHOD: Record<keyof MethodSpec, true> = {
 };
 const ROWS: Record<keyof RowsSpec, true> = { data: true, manifest: true, split: true };
 
-const refuse = (what: string): never => {
+// Typed where it stands, so that what follows a call knows that it never comes back.
+const refuse: (what: string) => never = (what) => {
   throw new DistilWhisperError('ERR_ARGUMENT', what);
 };
 
@@ -118,7 +119,7 @@ export function checkSpec(spec: BenchmarkSpec): void {
       refuse(`${part}: expected either data or a manifest, got ${spec[part].data === undefined ? 'neither' : 'both'}`);
   }
   for (const [name, method] of Object.entries(spec.methods as unknown as JsonObject)) {
-    if (!isJsonObject(method)) return refuse(`methods.${name}: expected an object, got ${shown(method)}`);
+    if (!isJsonObject(method)) refuse(`methods.${name}: expected an object, got ${shown(method)}`);
     checkOptions(`benchmark, methods.${name}`, method, METHOD);
     const { way = name, learningRates } = method as MethodSpec;
     const { taught } = Object.hasOwn(WAYS, way)

@@ -166,14 +166,15 @@ export async function summarize(
   };
 }
 
+/** Without a task, as cells of earlier versions are too, it is transcribed. */
 interface Place {
   language: string;
   domain: string;
   task?: Task | undefined;
 }
 
-const isOf = (one: Place, group: Place): boolean =>
-  one.language === group.language && one.domain === group.domain && (one.task ?? 'transcribe') === group.task;
+const isOf = (one: Place, { language, domain, task = 'transcribe' }: Place): boolean =>
+  one.language === language && one.domain === domain && (one.task ?? 'transcribe') === task;
 
 function rowsOf(
   way: string,
@@ -183,7 +184,7 @@ function rowsOf(
 ): BenchmarkRow[] {
   const was = new Map(before.hypotheses.map(({ id, hypothesis }) => [id, hypothesis]));
   return reports[0]!.groups.map((place) => {
-    const { language, domain, task, utterances } = place;
+    const { language, domain, task = 'transcribe', utterances } = place;
     const groups = reports.map((report) => report.groups.find((one) => isOf(one, place))!);
     const of = (name: 'wer' | 'cer'): Spread => spread(groups.map((group: ErrorCounts) => group[name]));
     const scores = (name: 'bleu' | 'chrf'): Spread | null =>
