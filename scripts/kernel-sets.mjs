@@ -1,6 +1,6 @@
 // Which sets of kernels this processor runs beside the portable ones, of those in native/cpu/isa.h, lowest first:
-//   node scripts/kernel-sets.mjs [--best]
-// --best: the last of them only. All where it cannot be told.
+//   node scripts/kernel-sets.mjs
+// All where it cannot be told.
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
@@ -23,6 +23,5 @@ export function kernelSets() {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const sets = kernelSets();
-  console.log((process.argv.includes('--best') ? sets.slice(-1) : sets).join(',') || 'portable');
+  console.log(kernelSets().join(',') || 'portable');
 }

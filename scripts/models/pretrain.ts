@@ -6,6 +6,7 @@
  * window of a second teach in minutes how sounds are written, which sentences in one of five hardly teach in hours.
  * Run it again after an interruption: it goes on from its last checkpoint. --until says how many updates the last stage has: with more
  * of them it goes on where it ended with fewer. --cooldown 0 writes the model as it is then.
+ * --compute fp32: for a processor without products of bf16.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -40,12 +41,17 @@ const { values: args } = parseArgs({
     until: { type: 'string' },
     cooldown: { type: 'string' },
     threads: { type: 'string', default: '2' },
-    // bf16 where the processor multiplies it; elsewhere fp32 is as fast.
     compute: { type: 'string', default: 'bf16' },
   },
 });
-const { kind, speech, run, out } = args;
-if ((kind !== 'teacher' && kind !== 'student') || !speech || !run || !out) {
+const { kind, speech, run, out, compute } = args;
+if (
+  (kind !== 'teacher' && kind !== 'student') ||
+  !speech ||
+  !run ||
+  !out ||
+  (compute !== 'fp32' && compute !== 'bf16')
+) {
   throw new Error('see the head of this file for the arguments');
 }
 const recipe: Recipe = RECIPES[kind];
@@ -131,7 +137,7 @@ async function train(course: Course, weights: Weights | null): Promise<Weights> 
   const stream = new Stream({ threads: Number(args.threads) });
   const config = configOf(LENGTHS[length].positions);
   const model = await Whisper.create(stream, config, {
-    compute: args.compute === 'fp32' ? 'fp32' : 'bf16',
+    compute: compute as 'fp32' | 'bf16',
     // Sinusoids, as Whisper's: those that a longer window adds are no others.
     trainable: (name) => name !== POSITIONS,
     seed: 1,

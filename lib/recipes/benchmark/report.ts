@@ -88,14 +88,14 @@ export const TRANSLATIONS = ['taught', 'way', 'spoken', 'domain', 'utterances', 
 
 /** The scores of translations into English, under `TRANSLATIONS`. */
 export function translationsOf({ rows, costs }: BenchmarkSummary): string[][] {
-  const points = (score: Spread | null): string =>
-    score === null ? '-' : score.mean.toFixed(1) + (score.values.length > 1 ? ` ± ${score.deviation.toFixed(1)}` : '');
+  const points = ({ mean, deviation, values }: Spread): string =>
+    values.length > 1 ? `${mean.toFixed(1)} ± ${deviation.toFixed(1)}` : mean.toFixed(1);
   return [...new Set(costs.map(({ taught }) => taught))].flatMap((taught) =>
     rows
       .filter((row) => row.task === 'translate' && isTaught(row, taught))
       .map((row) => [
         ...[taught, row.way, row.language, row.domain || '-', count(row.utterances)],
-        ...[points(row.bleu), points(row.chrf)],
+        ...[points(row.bleu!), points(row.chrf!)],
       ]),
   );
 }

@@ -7,6 +7,7 @@ import {
   compare,
   defaultNormalizer,
   type ErrorCounts,
+  type EvaluationGroup,
   type EvaluationReport,
   type Hypothesis,
   mean,
@@ -166,15 +167,8 @@ export async function summarize(
   };
 }
 
-/** Without a task, as cells of earlier versions are too, it is transcribed. */
-interface Place {
-  language: string;
-  domain: string;
-  task?: Task | undefined;
-}
-
-const isOf = (one: Place, { language, domain, task = 'transcribe' }: Place): boolean =>
-  one.language === language && one.domain === domain && (one.task ?? 'transcribe') === task;
+const isOf = (one: Pick<Hypothesis, 'language' | 'domain' | 'task'>, group: EvaluationGroup): boolean =>
+  one.language === group.language && one.domain === group.domain && (one.task ?? 'transcribe') === group.task;
 
 function rowsOf(
   way: string,
@@ -183,14 +177,14 @@ function rowsOf(
   before: EvaluationReport,
 ): BenchmarkRow[] {
   const was = new Map(before.hypotheses.map(({ id, hypothesis }) => [id, hypothesis]));
-  return reports[0]!.groups.map((place) => {
-    const { language, domain, task = 'transcribe', utterances } = place;
-    const groups = reports.map((report) => report.groups.find((one) => isOf(one, place))!);
+  return reports[0]!.groups.map((group) => {
+    const { language, domain, task, utterances } = group;
+    const groups = reports.map((report) => report.groups.find((one) => isOf(one, group))!);
     const of = (name: 'wer' | 'cer'): Spread => spread(groups.map((group: ErrorCounts) => group[name]));
     const scores = (name: 'bleu' | 'chrf'): Spread | null =>
       task === 'translate' ? spread(groups.map((group) => group[name]!)) : null;
     const shares = groups.flatMap(({ gateShare }) => (gateShare === null ? [] : [gateShare]));
-    const heard = reports.flatMap((report) => report.hypotheses.filter((one) => isOf(one, place)));
+    const heard = reports.flatMap((report) => report.hypotheses.filter((one) => isOf(one, group)));
     const same = heard.filter(({ id, hypothesis }) => was.get(id) === hypothesis).length;
     return {
       way,
